@@ -1,0 +1,30 @@
+# Two commands: `make demo` and `make test`. Both create .venv in the checkout and need only python3, make and git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint fmt lock clean
+
+demo: $(READY)
+	@$(BIN)/python examples/demo.py
+
+test: $(READY)
+	@$(BIN)/python tests/run.py
+
+lint: $(READY)
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
+
+fmt: $(READY)
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $(READY)
+
+lock: ; $(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes --quiet --no-header -o requirements.lock
+
+clean: ; rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

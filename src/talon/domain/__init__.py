@@ -1,0 +1,1 @@
+"""The words of Talon, pure: ids, entries, sessions, turns, errors. No I/O, no clock, no randomness."""

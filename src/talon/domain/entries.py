@@ -1,0 +1,422 @@
+"""The journal's entries: their types, one payload class each, and how they are written as bytes.
+
+An entry is `noun.verb` plus a payload. Payloads are msgspec JSON bytes: never `jsonb`, one NUL would kill a batch.
+`v` is the payload's version and `min_reader` the oldest reader that can fold it. Unknown fields of a newer `v` are skipped on
+reading, so a field may be added without raising `min_reader`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+#: What this program can fold. An entry with a higher `min_reader` keeps a session from being claimed by it.
+READER = 1
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tokens of one or more model calls. `estimated` marks counts that no provider confirmed (a killed call)."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    estimated: bool = False
+
+    def plus(self, other: Usage) -> Usage:
+        """The sum; estimated if either is."""
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.estimated or other.estimated,
+        )
+
+
+class Payload(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Base of all payloads; `type` is the entry's type."""
+
+    type: ClassVar[str] = ""
+
+
+class MessageReceived(Payload):
+    """A message from outside. `role` is `user` except in imported history; `imported` ones started no turn."""
+
+    type = "message.received"
+    content: str
+    role: str = "user"
+    strategy: str = "enqueue"
+    source: str = "http"
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    imported: bool = False
+
+
+class Behind(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a queued turn stands behind: the turn, its state, and what a waiting one waits for."""
+
+    turn_id: str
+    state: str
+    waiting_for: str = ""
+    turns: int = 1
+
+
+class TurnQueued(Payload):
+    """A turn was accepted. `behind` is absent when nothing is in its way; `requeued_from` names the turn whose end made a
+    steering message a turn of its own."""
+
+    type = "turn.queued"
+    strategy: str = "enqueue"
+    message_seq: int = 0
+    behind: Behind | None = None
+    requeued_from: str = ""
+
+
+class TurnStarted(Payload):
+    """A worker began. `revision` and `tools` (digest of the tool schemas) pin what the turn runs on to its end (K12)."""
+
+    type = "turn.started"
+    agent: str
+    revision: int
+    tools: str = ""
+    worker: str = ""
+    fence: int = 0
+
+
+class TurnWaiting(Payload):
+    """The turn is a row now, not a task (K6). `kind`: approval | timer | backoff. `until_ms` is Unix time, for timers."""
+
+    type = "turn.waiting"
+    kind: str
+    approvals: tuple[str, ...] = ()
+    until_ms: int | None = None
+    detail: str = ""
+
+
+class TurnResumed(Payload):
+    """A worker went on. `why`: takeover (the last worker died or lost its lease) | restart | drain | woken (what it waited for came)."""
+
+    type = "turn.resumed"
+    why: str
+    attempt: int = 1
+    worker: str = ""
+    fence: int = 0
+
+
+class TurnCancelRequested(Payload):
+    """Somebody wants the running turn to end; its worker writes the end. `reason`: cancelled | interrupted | rolled_back | deleted."""
+
+    type = "turn.cancel_requested"
+    reason: str = "cancelled"
+    by: str = ""
+    rollback: bool = False
+
+
+class StepFinished(Payload):
+    """A pipeline or loop step that decided something."""
+
+    type = "step.finished"
+    step: str
+    decision: str
+    duration_ms: int = 0
+    detail: str = ""
+
+
+class ModelStarted(Payload):
+    """A model call is about to be made. Its `seq` names the fragments that stream from it."""
+
+    type = "model.started"
+    iteration: int
+    provider: str
+    model: str
+    profile: str = ""
+    attempt: int = 1
+
+
+class ModelFinished(Payload):
+    """A model answered. `content` is empty when the text is the turn's answer: then `message.completed` holds it, once.
+    The `calls` tool calls of the answer are the `tool.requested` entries that follow in the same commit."""
+
+    type = "model.finished"
+    stop_reason: str
+    content: str = ""
+    reasoning: str = ""
+    calls: int = 0
+    usage: Usage = Usage()
+    model: str = ""
+    duration_ms: int = 0
+
+
+class ModelFailed(Payload):
+    """A model call failed. `error` is a class: timeout | connection | rate_limit | overloaded | server | authentication |
+    bad_request | context_overflow | content_filter | malformed | empty | unresolved."""
+
+    type = "model.failed"
+    error: str
+    detail: str = ""
+    status: int | None = None
+    retryable: bool = False
+    retry_after_s: float | None = None
+    usage: Usage = Usage()
+
+
+class StreamReset(Payload):
+    """Clients drop the text that they have of the model call `model_seq`; it will be asked again (K4)."""
+
+    type = "stream.reset"
+    model_seq: int
+    reason: str = ""
+    usage: Usage = Usage()
+
+
+class ToolRequested(Payload):
+    """The model asked for a tool. `call` counts the calls of a turn from 1; the entry's `seq` derives the idempotency key (K5).
+    `call_id` is the vendor's (never a key of ours), `arguments` the JSON text as the model wrote it."""
+
+    type = "tool.requested"
+    call: int
+    call_id: str
+    name: str
+    arguments: str
+    effect: str = "unsafe"
+
+
+class ToolDenied(Payload):
+    """The call was not made: unknown tool, wrong arguments, not allowed, repeated. The model is told `message`."""
+
+    type = "tool.denied"
+    call: int
+    reason: str
+    message: str
+
+
+class ToolStarted(Payload):
+    """Intent, durable before the tool runs. `key` is the idempotency key which the tool receives."""
+
+    type = "tool.started"
+    call: int
+    key: str
+    attempt: int = 1
+    effect: str = "unsafe"
+    code: str = ""
+
+
+class ToolOutput(Payload):
+    """Part of a running tool's output, for watchers; not what the model sees."""
+
+    type = "tool.output"
+    call: int
+    text: str
+
+
+class ToolFinished(Payload):
+    """Receipt. `source`: run | probe (the tool's own probe said so) | human (an approver said so)."""
+
+    type = "tool.finished"
+    call: int
+    output: str
+    truncated: bool = False
+    duration_ms: int = 0
+    source: str = "run"
+
+
+class ToolFailed(Payload):
+    """Receipt of a failure; the model is told `message`. `error`: exception | timeout | cancelled | missing | human."""
+
+    type = "tool.failed"
+    call: int
+    error: str
+    message: str
+    duration_ms: int = 0
+
+
+class ToolUncertain(Payload):
+    """An unsafe call whose receipt was lost: nobody knows whether it happened, so nobody repeats it (K5)."""
+
+    type = "tool.uncertain"
+    call: int
+    key: str
+    approval: str
+    reason: str = ""
+
+
+class ApprovalRequested(Payload):
+    """A human must decide. `kind`: uncertain (outcome retry | done | failed). `arguments_sha256` binds the decision."""
+
+    type = "approval.requested"
+    approval: str
+    kind: str
+    call: int
+    name: str
+    arguments: str
+    arguments_sha256: str
+
+
+class ApprovalResolved(Payload):
+    """A human decided. `outcome`: retry | done | failed | cancelled; `result` is what `done` and `failed` tell the model."""
+
+    type = "approval.resolved"
+    approval: str
+    call: int
+    outcome: str
+    result: str = ""
+    by: str = ""
+    note: str = ""
+
+
+class PlanPending(Payload):
+    """A plan waits for review before the first model call."""
+
+    type = "plan.pending"
+    plan: str
+
+
+class PlanResolved(Payload):
+    """A plan was approved, rejected or modified."""
+
+    type = "plan.resolved"
+    plan: str
+    outcome: str
+
+
+class SubagentStarted(Payload):
+    """A child session was started for this turn."""
+
+    type = "subagent.started"
+    call: int
+    agent: str
+    session: str
+
+
+class SubagentFinished(Payload):
+    """A child session ended its turn."""
+
+    type = "subagent.finished"
+    call: int
+    session: str
+    outcome: str
+    result: str = ""
+
+
+class MemoryCompressed(Payload):
+    """Older context was summarised; nothing was removed from the journal."""
+
+    type = "memory.compressed"
+    summary: str
+    through_seq: int
+    messages: int = 0
+
+
+class InputSteered(Payload):
+    """A message for a turn that is under way. `state`: offered (inbox) | joined (the model will see it) | requeued (it became `turn`)."""
+
+    type = "input.steered"
+    message_seq: int
+    state: str = "offered"
+    turn: str = ""
+
+
+class MessageCompleted(Payload):
+    """The answer of the turn. `model_seq` names the call that gave it; its fragments are dropped with this entry."""
+
+    type = "message.completed"
+    content: str
+    role: str = "assistant"
+    model_seq: int = 0
+    imported: bool = False
+
+
+class TurnCompleted(Payload):
+    """The end: answered."""
+
+    type = "turn.completed"
+    reason: str = "answered"
+    iterations: int = 0
+    tool_calls: int = 0
+    usage: Usage = Usage()
+
+
+class TurnFailed(Payload):
+    """The end: failed. `reason` is a stable code (`attempts_exhausted`, `model_failed`, `model_calls_exceeded`, …)."""
+
+    type = "turn.failed"
+    reason: str
+    detail: str = ""
+    usage: Usage = Usage()
+
+
+class TurnCancelled(Payload):
+    """The end: cancelled. With `rollback` the turn's messages leave the context."""
+
+    type = "turn.cancelled"
+    reason: str = "cancelled"
+    by: str = ""
+    rollback: bool = False
+    usage: Usage = Usage()
+
+
+class TurnDenied(Payload):
+    """The end: not allowed to run (`unresolved_reference`, a policy)."""
+
+    type = "turn.denied"
+    reason: str
+    detail: str = ""
+    usage: Usage = Usage()
+
+
+PAYLOADS: dict[str, type[Payload]] = {cls.type: cls for cls in Payload.__subclasses__()}
+TURN_ENDS = frozenset({"turn.completed", "turn.failed", "turn.cancelled", "turn.denied"})
+#: The entries that a context is built from; stores keep a partial index over them (`Entry.context`).
+CONTEXT_TYPES = frozenset(
+    {
+        "message.received",
+        "message.completed",
+        "model.finished",
+        "tool.requested",
+        "tool.denied",
+        "tool.finished",
+        "tool.failed",
+        "tool.uncertain",
+        "approval.resolved",
+        "memory.compressed",
+        "turn.cancelled",
+    }
+)
+MESSAGE_TYPES = frozenset({"message.received", "message.completed"})
+
+
+class NewEntry(msgspec.Struct, frozen=True):
+    """An entry on its way to the journal: everything but the `seq` and the time, which the store gives."""
+
+    type: str
+    payload: bytes
+    turn_id: str = ""
+    traceparent: str = ""
+    v: int = 1
+    min_reader: int = 1
+    blob: str = ""  # digest of the payload in the blob table; then `payload` is empty
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A committed entry. `at_ms` is Unix time in ms by the store's clock; for people, never for decisions across entries."""
+
+    seq: int
+    type: str
+    payload: bytes
+    turn_id: str
+    at_ms: int
+    traceparent: str = ""
+    v: int = 1
+    min_reader: int = 1
+
+    def decode(self) -> Payload:
+        """The typed payload. Raises `msgspec.ValidationError` on bytes that are not of this type, `KeyError` on an unknown type."""
+        return _DECODERS[self.type].decode(self.payload)
+
+
+_DECODERS: dict[str, msgspec.json.Decoder[Payload]] = {name: msgspec.json.Decoder(cls) for name, cls in PAYLOADS.items()}
+_ENCODER = msgspec.json.Encoder()
+
+
+def new_entry(payload: Payload, turn_id: str = "", traceparent: str = "") -> NewEntry:
+    """Encode `payload` as an entry for turn `turn_id` (empty: of the session, of no turn)."""
+    return NewEntry(payload.type, _ENCODER.encode(payload), turn_id, traceparent)

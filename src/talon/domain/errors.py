@@ -1,0 +1,170 @@
+"""Every error that Talon shows to somebody, as a tree.
+
+    TalonError
+    ├── Refused          the request must change                4xx   exit 3 (2 where the CLI itself finds it)
+    │   ├── Invalid          a field is wrong                   422
+    │   ├── Malformed        the bytes cannot be read           400
+    │   ├── TooLarge         over a named limit                 413
+    │   ├── Forbidden        not allowed to this caller         403
+    │   ├── NotFound         no such thing                      404
+    │   ├── Gone             it was replaced or deleted         410
+    │   ├── AheadOfJournal   a cursor nobody handed out         416
+    │   └── Conflict         it clashes with what is            409
+    ├── Unavailable      the same request may succeed later     503 (Throttled: 429), Retry-After
+    │   └── Throttled        a limit is full for now            429
+    ├── Defect           a mistake of ours                      500
+    └── FencedOut        the caller lost its session; never leaves the worker
+
+Each error has a stable `code`; `docs/errors/CODE.md` explains it. `docs/errors` and `CODES` are compared by a test.
+RFC 9457 is the form on HTTP; `http_status` and `exit_code` are the one table that says how an error leaves the house.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One wrong field: its path (`spec.features.customer_id`), what is wrong, and the offending value if it is safe to show."""
+
+    field: str
+    message: str
+    value: Any = None
+
+
+class TalonError(Exception):
+    """Base of all. `code` is stable and documented, `detail` names the offending value and says what to do."""
+
+    http_status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, code: str, detail: str, errors: tuple[FieldError, ...] = (), retry_after_s: float | None = None) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.errors = errors
+        self.retry_after_s = retry_after_s
+
+
+class Refused(TalonError):
+    """Change the request: the same one will be refused again."""
+
+    http_status = 400
+    exit_code = 3
+
+
+class Invalid(Refused):
+    """A field has a wrong value. `errors` names every wrong field, not only the first."""
+
+    http_status = 422
+
+
+class Malformed(Refused):
+    """The bytes are not what the content type says."""
+
+    http_status = 400
+
+
+class TooLarge(Refused):
+    """Over a limit that the message names."""
+
+    http_status = 413
+
+
+class Forbidden(Refused):
+    """Understood, and not allowed."""
+
+    http_status = 403
+
+
+class NotFound(Refused):
+    """No such thing, or not for you: both look the same."""
+
+    http_status = 404
+
+
+class Conflict(Refused):
+    """It clashes with the present state."""
+
+    http_status = 409
+
+
+class Gone(Refused):
+    """It existed under this name and was replaced or deleted."""
+
+    http_status = 410
+
+
+class AheadOfJournal(Refused):
+    """A position that the journal has not reached."""
+
+    http_status = 416
+
+
+class Unavailable(TalonError):
+    """Not now: the same request may succeed later. `retry_after_s` says when to try."""
+
+    http_status = 503
+
+
+class Throttled(Unavailable):
+    """A limit is full for now."""
+
+    http_status = 429
+    exit_code = 3
+
+
+class Defect(TalonError):
+    """A mistake of ours. The attempt stops; the turn can be resumed."""
+
+
+class FencedOut(Exception):  # noqa: N818 - the field's name for it, see docs/concepts
+    """The session was claimed by somebody else (its fence grew): stop working on it, write nothing more.
+
+    Not a `TalonError`: it is the normal end of a worker that was taken over and is shown to nobody.
+    """
+
+
+class Behind(Exception):  # noqa: N818 - a condition, not a fault
+    """An append guarded by `if_last_seq` met a journal that somebody else (an inbox entry) had made longer.
+
+    Read what is new, decide again, append again. Nothing was written.
+    """
+
+
+#: Every code that leaves the house, with the title that goes into the problem document.
+CODES: dict[str, str] = {
+    "agent_not_found": "No such agent",
+    "approval_closed": "The approval was already decided",
+    "approval_not_found": "No such approval",
+    "conflict": "The resource changed in the meantime",
+    "cursor_ahead": "The cursor is ahead of the journal",
+    "cursor_invalid": "The cursor cannot be read",
+    "database_newer": "The database is newer than the program",
+    "database_unavailable": "The database cannot be reached",
+    "defect": "A mistake in Talon",
+    "forbidden_host": "The Host header is not allowed",
+    "forbidden_origin": "The Origin is not allowed",
+    "idempotency_conflict": "The key was used for another request",
+    "in_use": "Others depend on it",
+    "internal": "A mistake in Talon",
+    "invalid": "A field is wrong",
+    "malformed": "The request cannot be read",
+    "method_not_allowed": "The route does not know this method",
+    "namespace_not_found": "No such namespace",
+    "queue_full": "The session's queue is full",
+    "route_not_found": "No such route",
+    "session_busy": "The session is busy",
+    "session_not_found": "No such session",
+    "session_replaced": "The session was deleted and created again",
+    "shutting_down": "The server is shutting down",
+    "storage_full": "The disk is full",
+    "template_not_found": "No such template",
+    "too_large": "Over a size limit",
+    "too_many_streams": "Too many streams are open",
+    "turn_not_found": "No such turn",
+    "turn_ended": "The turn has ended",
+    "unsupported_media_type": "The content type is not accepted",
+}
