@@ -39,7 +39,7 @@ class Payload(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     type: ClassVar[str] = ""
 
 
-class MessageReceived(Payload):
+class MessageReceived(Payload, frozen=True, kw_only=True):
     """A message from outside. `role` is `user` except in imported history; `imported` ones started no turn."""
 
     type = "message.received"
@@ -60,7 +60,7 @@ class Behind(msgspec.Struct, frozen=True, omit_defaults=True):
     turns: int = 1
 
 
-class TurnQueued(Payload):
+class TurnQueued(Payload, frozen=True, kw_only=True):
     """A turn was accepted. `behind` is absent when nothing is in its way; `requeued_from` names the turn whose end made a
     steering message a turn of its own."""
 
@@ -71,7 +71,7 @@ class TurnQueued(Payload):
     requeued_from: str = ""
 
 
-class TurnStarted(Payload):
+class TurnStarted(Payload, frozen=True, kw_only=True):
     """A worker began. `revision` and `tools` (digest of the tool schemas) pin what the turn runs on to its end (K12)."""
 
     type = "turn.started"
@@ -82,7 +82,7 @@ class TurnStarted(Payload):
     fence: int = 0
 
 
-class TurnWaiting(Payload):
+class TurnWaiting(Payload, frozen=True, kw_only=True):
     """The turn is a row now, not a task (K6). `kind`: approval | timer | backoff. `until_ms` is Unix time, for timers."""
 
     type = "turn.waiting"
@@ -92,8 +92,11 @@ class TurnWaiting(Payload):
     detail: str = ""
 
 
-class TurnResumed(Payload):
-    """A worker went on. `why`: takeover (the last worker died or lost its lease) | restart | drain | woken (what it waited for came)."""
+class TurnResumed(Payload, frozen=True, kw_only=True):
+    """A worker went on.
+
+    `why`: takeover (the last worker died or lost its lease) | restart | drain | woken (what it waited for came).
+    """
 
     type = "turn.resumed"
     why: str
@@ -102,8 +105,11 @@ class TurnResumed(Payload):
     fence: int = 0
 
 
-class TurnCancelRequested(Payload):
-    """Somebody wants the running turn to end; its worker writes the end. `reason`: cancelled | interrupted | rolled_back | deleted."""
+class TurnCancelRequested(Payload, frozen=True, kw_only=True):
+    """Somebody wants the running turn to end; its worker writes the end.
+
+    `reason`: cancelled | interrupted | rolled_back | deleted.
+    """
 
     type = "turn.cancel_requested"
     reason: str = "cancelled"
@@ -111,7 +117,7 @@ class TurnCancelRequested(Payload):
     rollback: bool = False
 
 
-class StepFinished(Payload):
+class StepFinished(Payload, frozen=True, kw_only=True):
     """A pipeline or loop step that decided something."""
 
     type = "step.finished"
@@ -121,7 +127,7 @@ class StepFinished(Payload):
     detail: str = ""
 
 
-class ModelStarted(Payload):
+class ModelStarted(Payload, frozen=True, kw_only=True):
     """A model call is about to be made. Its `seq` names the fragments that stream from it."""
 
     type = "model.started"
@@ -132,7 +138,7 @@ class ModelStarted(Payload):
     attempt: int = 1
 
 
-class ModelFinished(Payload):
+class ModelFinished(Payload, frozen=True, kw_only=True):
     """A model answered. `content` is empty when the text is the turn's answer: then `message.completed` holds it, once.
     The `calls` tool calls of the answer are the `tool.requested` entries that follow in the same commit."""
 
@@ -146,7 +152,7 @@ class ModelFinished(Payload):
     duration_ms: int = 0
 
 
-class ModelFailed(Payload):
+class ModelFailed(Payload, frozen=True, kw_only=True):
     """A model call failed. `error` is a class: timeout | connection | rate_limit | overloaded | server | authentication |
     bad_request | context_overflow | content_filter | malformed | empty | unresolved."""
 
@@ -159,7 +165,7 @@ class ModelFailed(Payload):
     usage: Usage = Usage()
 
 
-class StreamReset(Payload):
+class StreamReset(Payload, frozen=True, kw_only=True):
     """Clients drop the text that they have of the model call `model_seq`; it will be asked again (K4)."""
 
     type = "stream.reset"
@@ -168,7 +174,7 @@ class StreamReset(Payload):
     usage: Usage = Usage()
 
 
-class ToolRequested(Payload):
+class ToolRequested(Payload, frozen=True, kw_only=True):
     """The model asked for a tool. `call` counts the calls of a turn from 1; the entry's `seq` derives the idempotency key (K5).
     `call_id` is the vendor's (never a key of ours), `arguments` the JSON text as the model wrote it."""
 
@@ -180,7 +186,7 @@ class ToolRequested(Payload):
     effect: str = "unsafe"
 
 
-class ToolDenied(Payload):
+class ToolDenied(Payload, frozen=True, kw_only=True):
     """The call was not made: unknown tool, wrong arguments, not allowed, repeated. The model is told `message`."""
 
     type = "tool.denied"
@@ -189,7 +195,7 @@ class ToolDenied(Payload):
     message: str
 
 
-class ToolStarted(Payload):
+class ToolStarted(Payload, frozen=True, kw_only=True):
     """Intent, durable before the tool runs. `key` is the idempotency key which the tool receives."""
 
     type = "tool.started"
@@ -200,7 +206,7 @@ class ToolStarted(Payload):
     code: str = ""
 
 
-class ToolOutput(Payload):
+class ToolOutput(Payload, frozen=True, kw_only=True):
     """Part of a running tool's output, for watchers; not what the model sees."""
 
     type = "tool.output"
@@ -208,7 +214,7 @@ class ToolOutput(Payload):
     text: str
 
 
-class ToolFinished(Payload):
+class ToolFinished(Payload, frozen=True, kw_only=True):
     """Receipt. `source`: run | probe (the tool's own probe said so) | human (an approver said so)."""
 
     type = "tool.finished"
@@ -219,7 +225,7 @@ class ToolFinished(Payload):
     source: str = "run"
 
 
-class ToolFailed(Payload):
+class ToolFailed(Payload, frozen=True, kw_only=True):
     """Receipt of a failure; the model is told `message`. `error`: exception | timeout | cancelled | missing | human."""
 
     type = "tool.failed"
@@ -229,7 +235,7 @@ class ToolFailed(Payload):
     duration_ms: int = 0
 
 
-class ToolUncertain(Payload):
+class ToolUncertain(Payload, frozen=True, kw_only=True):
     """An unsafe call whose receipt was lost: nobody knows whether it happened, so nobody repeats it (K5)."""
 
     type = "tool.uncertain"
@@ -239,7 +245,7 @@ class ToolUncertain(Payload):
     reason: str = ""
 
 
-class ApprovalRequested(Payload):
+class ApprovalRequested(Payload, frozen=True, kw_only=True):
     """A human must decide. `kind`: uncertain (outcome retry | done | failed). `arguments_sha256` binds the decision."""
 
     type = "approval.requested"
@@ -251,7 +257,7 @@ class ApprovalRequested(Payload):
     arguments_sha256: str
 
 
-class ApprovalResolved(Payload):
+class ApprovalResolved(Payload, frozen=True, kw_only=True):
     """A human decided. `outcome`: retry | done | failed | cancelled; `result` is what `done` and `failed` tell the model."""
 
     type = "approval.resolved"
@@ -263,14 +269,14 @@ class ApprovalResolved(Payload):
     note: str = ""
 
 
-class PlanPending(Payload):
+class PlanPending(Payload, frozen=True, kw_only=True):
     """A plan waits for review before the first model call."""
 
     type = "plan.pending"
     plan: str
 
 
-class PlanResolved(Payload):
+class PlanResolved(Payload, frozen=True, kw_only=True):
     """A plan was approved, rejected or modified."""
 
     type = "plan.resolved"
@@ -278,7 +284,7 @@ class PlanResolved(Payload):
     outcome: str
 
 
-class SubagentStarted(Payload):
+class SubagentStarted(Payload, frozen=True, kw_only=True):
     """A child session was started for this turn."""
 
     type = "subagent.started"
@@ -287,7 +293,7 @@ class SubagentStarted(Payload):
     session: str
 
 
-class SubagentFinished(Payload):
+class SubagentFinished(Payload, frozen=True, kw_only=True):
     """A child session ended its turn."""
 
     type = "subagent.finished"
@@ -297,7 +303,7 @@ class SubagentFinished(Payload):
     result: str = ""
 
 
-class MemoryCompressed(Payload):
+class MemoryCompressed(Payload, frozen=True, kw_only=True):
     """Older context was summarised; nothing was removed from the journal."""
 
     type = "memory.compressed"
@@ -306,8 +312,11 @@ class MemoryCompressed(Payload):
     messages: int = 0
 
 
-class InputSteered(Payload):
-    """A message for a turn that is under way. `state`: offered (inbox) | joined (the model will see it) | requeued (it became `turn`)."""
+class InputSteered(Payload, frozen=True, kw_only=True):
+    """A message for a turn that is under way.
+
+    `state`: offered (inbox) | joined (the model will see it) | requeued (it became `turn`).
+    """
 
     type = "input.steered"
     message_seq: int
@@ -315,7 +324,7 @@ class InputSteered(Payload):
     turn: str = ""
 
 
-class MessageCompleted(Payload):
+class MessageCompleted(Payload, frozen=True, kw_only=True):
     """The answer of the turn. `model_seq` names the call that gave it; its fragments are dropped with this entry."""
 
     type = "message.completed"
@@ -325,7 +334,7 @@ class MessageCompleted(Payload):
     imported: bool = False
 
 
-class TurnCompleted(Payload):
+class TurnCompleted(Payload, frozen=True, kw_only=True):
     """The end: answered."""
 
     type = "turn.completed"
@@ -335,7 +344,7 @@ class TurnCompleted(Payload):
     usage: Usage = Usage()
 
 
-class TurnFailed(Payload):
+class TurnFailed(Payload, frozen=True, kw_only=True):
     """The end: failed. `reason` is a stable code (`attempts_exhausted`, `model_failed`, `model_calls_exceeded`, …)."""
 
     type = "turn.failed"
@@ -344,7 +353,7 @@ class TurnFailed(Payload):
     usage: Usage = Usage()
 
 
-class TurnCancelled(Payload):
+class TurnCancelled(Payload, frozen=True, kw_only=True):
     """The end: cancelled. With `rollback` the turn's messages leave the context."""
 
     type = "turn.cancelled"
@@ -354,7 +363,7 @@ class TurnCancelled(Payload):
     usage: Usage = Usage()
 
 
-class TurnDenied(Payload):
+class TurnDenied(Payload, frozen=True, kw_only=True):
     """The end: not allowed to run (`unresolved_reference`, a policy)."""
 
     type = "turn.denied"

@@ -120,14 +120,14 @@ class Defect(TalonError):
     """A mistake of ours. The attempt stops; the turn can be resumed."""
 
 
-class FencedOut(Exception):  # noqa: N818 - the field's name for it, see docs/concepts
+class FencedOut(Exception):
     """The session was claimed by somebody else (its fence grew): stop working on it, write nothing more.
 
     Not a `TalonError`: it is the normal end of a worker that was taken over and is shown to nobody.
     """
 
 
-class Behind(Exception):  # noqa: N818 - a condition, not a fault
+class Behind(Exception):
     """An append guarded by `if_last_seq` met a journal that somebody else (an inbox entry) had made longer.
 
     Read what is new, decide again, append again. Nothing was written.

@@ -91,7 +91,8 @@ class InboxWrite(msgspec.Struct, frozen=True):
 
 class Receipt(msgspec.Struct, frozen=True):
     """What the requester gets. `seq` is that of the answered entry (the message), `replayed` that a key was used before.
-    `entries` are those just committed, for the stream; empty when replayed. `claimed` are session and turn as after the claim, when the write had one that was taken."""
+    `entries` are those just committed, for the stream; empty when replayed. `claimed` are session and turn as after the
+    claim, when the write had one."""
 
     sid: int
     session_uid: str
@@ -171,9 +172,7 @@ class Message(msgspec.Struct, frozen=True):
         return self._queue(view, priority=0)
 
     def _received(self, turn_id: str) -> e.NewEntry:
-        payload = e.MessageReceived(
-            content=self.content, strategy=self.strategy, source=self.source, metadata=dict(self.metadata)
-        )
+        payload = e.MessageReceived(content=self.content, strategy=self.strategy, source=self.source, metadata=dict(self.metadata))
         return e.new_entry(payload, turn_id, self.traceparent)
 
     def _queue(self, view: View, priority: int, before: tuple[e.NewEntry, ...] = (), gone: str = "") -> InboxWrite:
@@ -193,7 +192,14 @@ class Message(msgspec.Struct, frozen=True):
         turn = NewTurn(self.turn_id, len(before), self.strategy, self.source, priority)
         entries = (*before, self._received(self.turn_id), e.new_entry(queued, self.turn_id, self.traceparent))
         claim = None
-        if self.offer and self.start is not None and not before and session.turn_id is None and session.queued == 0 and session.owner is None:
+        if (
+            self.offer
+            and self.start is not None
+            and not before
+            and session.turn_id is None
+            and session.queued == 0
+            and session.owner is None
+        ):
             claim = Claim(self.offer, self.turn_id)
             entries = (*entries, *self.start(session))
         return InboxWrite(

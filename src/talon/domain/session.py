@@ -1,10 +1,10 @@
 """Sessions, turns and approvals as rows: the projections that are kept beside the journal in the same transaction.
 
-    session state      idle ──message──> queued ──claim──> running ──park──> waiting
-                        ^                  ^  └──────────────┐ │ │              │
-                        └── release, nothing queued ─────────│─┘ └── release ───┘ (approval, timer: claim)
+session state      idle ──message──> queued ──claim──> running ──park──> waiting
+                    ^                  ^  └──────────────┐ │ │              │
+                    └── release, nothing queued ─────────│─┘ └── release ───┘ (approval, timer: claim)
 
-    turn state         queued → running ⇄ waiting → completed | failed | cancelled | denied
+turn state         queued → running ⇄ waiting → completed | failed | cancelled | denied
 """
 
 from __future__ import annotations

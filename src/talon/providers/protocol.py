@@ -98,7 +98,13 @@ class ProviderError(Exception):
     """A model call failed. `error` is its class; `detail` is safe to show: no key, no header, at most 500 characters."""
 
     def __init__(
-        self, error: ErrorClass, detail: str, *, status: int | None = None, retry_after_s: float | None = None, usage: Usage | None = None
+        self,
+        error: ErrorClass,
+        detail: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(f"{error}: {detail}")
         self.error: ErrorClass = error

@@ -65,7 +65,10 @@ class Journal(Protocol):
         ...
 
     async def read_context(self, sid: int, before: int, limit: int) -> list[Entry]:
-        """The last `limit` entries of `CONTEXT_TYPES` with seq < `before`, ascending: a bounded read whatever the journal's length (K11)."""
+        """The last `limit` entries of `CONTEXT_TYPES` with seq < `before`, ascending.
+
+        A bounded read whatever the journal's length (K11).
+        """
         ...
 
     async def read_messages(self, sid: int, after: int, limit: int) -> list[Entry]:
