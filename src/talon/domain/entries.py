@@ -388,6 +388,8 @@ CONTEXT_TYPES = frozenset(
         "approval.resolved",
         "memory.compressed",
         "turn.cancelled",
+        "turn.failed",
+        "turn.denied",
     }
 )
 MESSAGE_TYPES = frozenset({"message.received", "message.completed"})
@@ -406,7 +408,8 @@ class NewEntry(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A committed entry. `at_ms` is Unix time in ms by the store's clock; for people, never for decisions across entries."""
+    """A committed entry. `at_ms` is Unix time in ms by the store's clock: for people, and for the wall time limit of a turn; the
+    order of entries is that of `seq`, whatever the clock did."""
 
     seq: int
     type: str
