@@ -1,0 +1,187 @@
+-- The kernel: sessions, their journals, the projections beside them, dispatch, manifests.
+-- min_program: 1
+--
+-- Columns are named as the fields of the row structs in talon.domain.session and talon.store.model. Times are Unix
+-- milliseconds. Payloads, JSON and streamed text are BLOBs: bytes in, bytes out, NUL included.
+-- No foreign keys on the journal: they double what a commit costs, and nothing is ever deleted that one would guard.
+
+CREATE TABLE schema_info (
+    version     INTEGER PRIMARY KEY,   -- number of the migration
+    min_program INTEGER NOT NULL,      -- the oldest program (its newest migration) that may use the schema from here on
+    at_ms       INTEGER NOT NULL
+);
+
+-- One row per incarnation. While `owner` holds the session, `wake_at_ms` is null. `min_reader` is the highest of its entries.
+CREATE TABLE sessions (
+    sid           INTEGER PRIMARY KEY AUTOINCREMENT,
+    uid           TEXT    NOT NULL,
+    namespace     TEXT    NOT NULL,
+    agent         TEXT    NOT NULL,
+    id            TEXT    NOT NULL,
+    state         TEXT    NOT NULL,
+    first_seq     INTEGER NOT NULL,
+    last_seq      INTEGER NOT NULL,
+    fence         INTEGER NOT NULL,
+    owner         TEXT,
+    wake_at_ms    INTEGER,
+    turn_id       TEXT,
+    queued        INTEGER NOT NULL,
+    metadata      BLOB    NOT NULL,
+    features      BLOB    NOT NULL,
+    profile       TEXT    NOT NULL,
+    key_id        TEXT    NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    updated_at_ms INTEGER NOT NULL,
+    deleted_at_ms INTEGER,
+    min_reader    INTEGER NOT NULL DEFAULT 1,
+    CHECK (owner IS NULL OR wake_at_ms IS NULL),
+    CHECK (queued >= 0)
+);
+CREATE UNIQUE INDEX sessions_uid ON sessions (uid);
+CREATE UNIQUE INDEX sessions_name_living ON sessions (namespace, agent, id) WHERE deleted_at_ms IS NULL;
+CREATE INDEX sessions_incarnations ON sessions (namespace, agent, id, sid);
+CREATE INDEX sessions_of_agent ON sessions (namespace, agent, sid) WHERE deleted_at_ms IS NULL;
+CREATE INDEX sessions_of_namespace ON sessions (namespace, sid) WHERE deleted_at_ms IS NULL;
+CREATE INDEX sessions_wake ON sessions (wake_at_ms) WHERE wake_at_ms IS NOT NULL;
+CREATE INDEX sessions_wake_namespace ON sessions (namespace, wake_at_ms) WHERE wake_at_ms IS NOT NULL;
+CREATE INDEX sessions_owned ON sessions (owner, namespace, agent) WHERE owner IS NOT NULL;
+
+CREATE TABLE turns (
+    turn_id       TEXT    NOT NULL PRIMARY KEY,
+    sid           INTEGER NOT NULL,
+    seq           INTEGER NOT NULL,
+    state         TEXT    NOT NULL,
+    strategy      TEXT    NOT NULL,
+    source        TEXT    NOT NULL,
+    priority      INTEGER NOT NULL,
+    attempts      INTEGER NOT NULL,
+    revision      INTEGER NOT NULL,
+    reason        TEXT    NOT NULL,
+    waiting_for   TEXT    NOT NULL,
+    loop          BLOB    NOT NULL,
+    input_tokens  INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    started_at_ms INTEGER,
+    ended_at_ms   INTEGER
+) WITHOUT ROWID;
+CREATE INDEX turns_of_session ON turns (sid, seq);
+CREATE INDEX turns_open ON turns (sid, priority DESC, seq) WHERE state IN ('queued', 'running', 'waiting');
+
+-- The journal. Only the first entry of an append carries its `append_id`; null on the others and on inbox entries that need
+-- none. `blob` is the digest of a payload kept in `blobs` (then `payload` is empty). A rowid table: new entries of all sessions
+-- go to the same last page.
+CREATE TABLE entries (
+    sid         INTEGER NOT NULL,
+    seq         INTEGER NOT NULL,
+    append_id   TEXT,
+    turn_id     TEXT    NOT NULL,
+    type        TEXT    NOT NULL,
+    payload     BLOB    NOT NULL,
+    blob        TEXT    NOT NULL,
+    key_id      TEXT    NOT NULL,
+    traceparent TEXT    NOT NULL,
+    v           INTEGER NOT NULL,
+    min_reader  INTEGER NOT NULL,
+    at_ms       INTEGER NOT NULL,
+    PRIMARY KEY (sid, seq)
+);
+CREATE UNIQUE INDEX entries_append ON entries (append_id) WHERE append_id IS NOT NULL;
+CREATE INDEX entries_blob ON entries (blob) WHERE blob <> '';
+-- CONTEXT_TYPES and MESSAGE_TYPES of talon.domain.entries, in alphabetical order; a test compares them.
+CREATE INDEX entries_context ON entries (sid, seq) WHERE type IN ('approval.resolved', 'memory.compressed', 'message.completed', 'message.received', 'model.finished', 'tool.denied', 'tool.failed', 'tool.finished', 'tool.requested', 'tool.uncertain', 'turn.cancelled');
+CREATE INDEX entries_messages ON entries (sid, seq) WHERE type IN ('message.completed', 'message.received');
+
+CREATE TABLE fragments (
+    sid      INTEGER NOT NULL,
+    seq      INTEGER NOT NULL,
+    kind     TEXT    NOT NULL,
+    "offset" INTEGER NOT NULL,
+    text     BLOB    NOT NULL,  -- UTF-8
+    PRIMARY KEY (sid, seq, kind, "offset")
+) WITHOUT ROWID;
+
+-- `namespace` is its session's, for lists.
+CREATE TABLE approvals (
+    id             TEXT    NOT NULL PRIMARY KEY,
+    sid            INTEGER NOT NULL,
+    namespace      TEXT    NOT NULL,
+    turn_id        TEXT    NOT NULL,
+    call           INTEGER NOT NULL,
+    kind           TEXT    NOT NULL,
+    state          TEXT    NOT NULL,
+    payload        BLOB    NOT NULL,
+    outcome        TEXT    NOT NULL,
+    resolved_by    TEXT    NOT NULL,
+    created_at_ms  INTEGER NOT NULL,
+    resolved_at_ms INTEGER
+) WITHOUT ROWID;
+CREATE INDEX approvals_open ON approvals (sid, turn_id) WHERE state = 'open';
+CREATE INDEX approvals_of_namespace ON approvals (namespace, created_at_ms, id);
+CREATE INDEX approvals_of_state ON approvals (namespace, state, created_at_ms, id);
+
+-- Idempotency keys and the receipts that they give (talon.domain.inbox.Key, Receipt).
+CREATE TABLE keys (
+    namespace   TEXT    NOT NULL,
+    source      TEXT    NOT NULL,
+    key         TEXT    NOT NULL,
+    body_sha256 TEXT    NOT NULL,
+    sid         INTEGER NOT NULL,
+    session_uid TEXT    NOT NULL,
+    seq         INTEGER NOT NULL,
+    turn_id     TEXT    NOT NULL,
+    strategy    TEXT    NOT NULL,
+    at_ms       INTEGER NOT NULL,
+    PRIMARY KEY (namespace, source, key)
+) WITHOUT ROWID;
+CREATE INDEX keys_age ON keys (at_ms);
+
+CREATE TABLE workers (
+    id            TEXT    NOT NULL PRIMARY KEY,  -- name/boot
+    name          TEXT    NOT NULL,
+    expires_at_ms INTEGER NOT NULL,
+    draining      INTEGER NOT NULL,
+    catalogue     BLOB    NOT NULL,
+    started_at_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE definitions (
+    digest TEXT NOT NULL PRIMARY KEY,
+    body   BLOB NOT NULL
+);
+
+CREATE TABLE resources (
+    namespace     TEXT    NOT NULL,
+    kind          TEXT    NOT NULL,
+    name          TEXT    NOT NULL,
+    uid           TEXT    NOT NULL,
+    generation    INTEGER NOT NULL,
+    revision      INTEGER NOT NULL,
+    body          BLOB    NOT NULL,
+    status        BLOB    NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    updated_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (kind, namespace, name)
+);
+
+CREATE TABLE revisions (
+    namespace     TEXT    NOT NULL,
+    agent         TEXT    NOT NULL,
+    revision      INTEGER NOT NULL,
+    effective     BLOB    NOT NULL,
+    digest        TEXT    NOT NULL,
+    cause         TEXT    NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (namespace, agent, revision)
+);
+
+-- Payloads over 64 KiB, per namespace. `put_at_ms` is when it was last put: it is collected 24 h later if no entry names it.
+CREATE TABLE blobs (
+    namespace TEXT    NOT NULL,
+    digest    TEXT    NOT NULL,
+    key_id    TEXT    NOT NULL,
+    payload   BLOB    NOT NULL,
+    put_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (namespace, digest)
+);
+CREATE INDEX blobs_age ON blobs (put_at_ms);
