@@ -120,6 +120,10 @@ class Queue(Protocol):
         with the turn's `attempts` (0, 0, 1, 2, 4 … 30 s); -> how many. Safe to run anywhere at any time."""
         ...
 
+    async def owned(self, worker: str) -> list[tuple[int, int]]:
+        """(sid, fence) of the sessions that `worker` holds: after a lost answer it gives back those that it does not run."""
+        ...
+
     async def next_wake_ms(self) -> int | None:
         """Milliseconds until the next session becomes runnable (0: one is), None if none will by itself."""
         ...
