@@ -1,0 +1,179 @@
+"""`fold`: entries of one turn -> its State. One small function per entry type; the table at the end says which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec.structs import replace
+
+from talon.domain import entries as e
+from talon.turn.machine.state import AssistantItem, Call, Failure, ModelCall, State, UserItem
+
+
+def fold(entries: Iterable[e.Entry], turn_id: str) -> State:
+    """The state of `turn_id` after `entries` (of the session, ascending; those of other turns are skipped)."""
+    state = State(turn_id=turn_id)
+    for entry in entries:
+        if entry.turn_id == turn_id:
+            state = apply(state, entry.decode(), entry.seq, entry.at_ms)
+    return state
+
+
+def apply(state: State, payload: e.Payload, seq: int, at_ms: int) -> State:
+    """`state` after one more entry of its turn. An entry type that means nothing to a turn leaves all but its place."""
+    state = replace(state, last_seq=seq, last_at_ms=max(at_ms, state.last_at_ms))
+    step = _STEPS.get(payload.type)
+    return state if step is None else step(state, payload, seq)
+
+
+def _message_received(state: State, p: e.MessageReceived, seq: int) -> State:
+    if not state.began:
+        return replace(state, transcript=(*state.transcript, UserItem(p.content)), received=(*state.received, (seq, p.content)))
+    return replace(state, received=(*state.received, (seq, p.content)))
+
+
+def _input_steered(state: State, p: e.InputSteered, seq: int) -> State:
+    content = dict(state.received).get(p.message_seq, "")
+    left = tuple(item for item in state.offered if item[0] != p.message_seq)
+    if p.state == "offered":
+        # Steered before the turn began: it is simply part of the first context.
+        return state if not state.began else replace(state, offered=(*left, (p.message_seq, content)))
+    if p.state == "joined":
+        return replace(state, offered=left, transcript=(*state.transcript, UserItem(content)), answered=False)
+    return replace(state, offered=left)
+
+
+def _started(state: State, p: e.TurnStarted, seq: int) -> State:
+    return replace(
+        state, began=True, revision=p.revision, definition=p.tools, attempt=1, active_since_ms=state.last_at_ms, waiting=""
+    )
+
+
+def _resumed(state: State, p: e.TurnResumed, seq: int) -> State:
+    model = replace(state.model, orphaned=True) if state.model else None
+    calls = tuple(replace(call, status="orphaned") if call.status == "started" else call for call in state.calls)
+    since = state.last_at_ms
+    return replace(
+        state, model=model, calls=calls, waiting="", rested=True, attempt=p.attempt, active_ms=_active(state), active_since_ms=since
+    )
+
+
+def _waiting(state: State, p: e.TurnWaiting, seq: int) -> State:
+    return replace(state, waiting=p.kind, active_ms=_active(state), active_since_ms=0)
+
+
+def _active(state: State) -> int:
+    # The stretch before a crash counts up to the last entry that was written; `last_at_ms` has moved on already.
+    return state.active_ms + (
+        max(0, state.last_at_ms - state.active_since_ms) if state.active_since_ms and not state.waiting else 0
+    )
+
+
+def _cancel_requested(state: State, p: e.TurnCancelRequested, seq: int) -> State:
+    return replace(state, cancel=p if state.cancel is None or p.rollback else state.cancel)
+
+
+def _model_started(state: State, p: e.ModelStarted, seq: int) -> State:
+    return replace(state, model=ModelCall(seq, p.iteration, p.profile), model_calls=state.model_calls + 1, answered=False)
+
+
+def _model_finished(state: State, p: e.ModelFinished, seq: int) -> State:
+    first = len(state.calls) + 1
+    item = AssistantItem(p.content, tuple(range(first, first + p.calls)))
+    # A final answer's text is in `message.completed`; only what a later model call must see goes into the transcript.
+    transcript = (*state.transcript, item) if p.calls else state.transcript
+    return replace(
+        state,
+        model=None,
+        iteration=state.iteration + 1,
+        failures=(),
+        rested=False,
+        transcript=transcript,
+        usage=state.usage.plus(p.usage),
+    )
+
+
+def _model_failed(state: State, p: e.ModelFailed, seq: int) -> State:
+    profile = state.model.profile if state.model else ""
+    failure = Failure(profile, p.error, p.detail, p.retryable, p.retry_after_s)
+    return replace(state, model=None, failures=(*state.failures, failure), rested=False, usage=state.usage.plus(p.usage))
+
+
+def _stream_reset(state: State, p: e.StreamReset, seq: int) -> State:
+    return replace(state, model=None, usage=state.usage.plus(p.usage))
+
+
+def _tool_requested(state: State, p: e.ToolRequested, seq: int) -> State:
+    call = Call(p.call, p.call_id, p.name, p.arguments, p.effect, seq, state.iteration)
+    return replace(state, calls=(*state.calls, call))
+
+
+def _call(state: State, number: int, **changes: Any) -> State:
+    calls = list(state.calls)
+    calls[number - 1] = replace(state.call(number), **changes)
+    return replace(state, calls=tuple(calls))
+
+
+def _tool_denied(state: State, p: e.ToolDenied, seq: int) -> State:
+    return _call(state, p.call, status="closed", result=p.message, ok=False)
+
+
+def _tool_started(state: State, p: e.ToolStarted, seq: int) -> State:
+    first = state.call(p.call).first_started_ms or state.last_at_ms
+    return _call(state, p.call, status="started", attempt=p.attempt, key=p.key, effect=p.effect, first_started_ms=first, human=None)
+
+
+def _tool_finished(state: State, p: e.ToolFinished, seq: int) -> State:
+    return _call(state, p.call, status="closed", result=p.output, ok=True, human=None)
+
+
+def _tool_failed(state: State, p: e.ToolFailed, seq: int) -> State:
+    return _call(state, p.call, status="closed", result=p.message, ok=False, human=None)
+
+
+def _tool_uncertain(state: State, p: e.ToolUncertain, seq: int) -> State:
+    return _call(state, p.call, status="uncertain", approval=p.approval)
+
+
+def _approval_resolved(state: State, p: e.ApprovalResolved, seq: int) -> State:
+    if not 0 < p.call <= len(state.calls) or state.call(p.call).status != "uncertain":
+        return state
+    if p.outcome == "retry":
+        return _call(state, p.call, status="retry")
+    return _call(state, p.call, human=(p.outcome, p.result))
+
+
+def _message_completed(state: State, p: e.MessageCompleted, seq: int) -> State:
+    # A steered message may still join: then the answer was not the last word.
+    return replace(state, answered=True, transcript=(*state.transcript, AssistantItem(p.content, ())))
+
+
+def _ended(state: State, p: e.Payload, seq: int) -> State:
+    return replace(state, ended=p, active_ms=_active(state), active_since_ms=0, waiting="")
+
+
+_STEPS: dict[str, Callable[[State, Any, int], State]] = {
+    "message.received": _message_received,
+    "input.steered": _input_steered,
+    "turn.started": _started,
+    "turn.resumed": _resumed,
+    "turn.waiting": _waiting,
+    "turn.cancel_requested": _cancel_requested,
+    "model.started": _model_started,
+    "model.finished": _model_finished,
+    "model.failed": _model_failed,
+    "stream.reset": _stream_reset,
+    "tool.requested": _tool_requested,
+    "tool.denied": _tool_denied,
+    "tool.started": _tool_started,
+    "tool.finished": _tool_finished,
+    "tool.failed": _tool_failed,
+    "tool.uncertain": _tool_uncertain,
+    "approval.resolved": _approval_resolved,
+    "message.completed": _message_completed,
+    "turn.completed": _ended,
+    "turn.failed": _ended,
+    "turn.cancelled": _ended,
+    "turn.denied": _ended,
+}
