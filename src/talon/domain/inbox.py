@@ -66,10 +66,11 @@ class InboxWrite(msgspec.Struct, frozen=True):
 
     - `entries` are appended in order.
     - `queue` turns are inserted, `end` turns become `cancelled`; `session.queued` follows both.
-    - `raise_fence` adds one to the fence. - `cancel_approvals` closes the open approvals of these turn ids as `cancelled`.
+    - `raise_fence` adds one to the fence, unless somebody owns the session: its owner runs another turn than the one that ends.
+    - `cancel_approvals` closes the open approvals of these turn ids as `cancelled`.
     - `resolve` closes an approval: (id, outcome, by).
     - `wake`: the session becomes runnable now, if nobody owns it. A session that is idle with something queued is always
-      woken; this flag is for a *waiting* one.
+      woken; this flag is for a *waiting* one, and for a running one that was given back and now has a cancel request.
     - `claim` starts a turn in the same transaction (fence + 1, owner, state running, turn attempts 1).
     - `delete` tombstones the session.
     - `turn_id`, `strategy`, `message` (index of the entry whose seq is answered) make the receipt.
@@ -229,6 +230,7 @@ class Message(msgspec.Struct, frozen=True):
             end=ended,
             raise_fence=bool(ended),
             cancel_approvals=(current.turn_id,) if ended else (),
+            wake=not ended,
         )
 
 
@@ -264,7 +266,9 @@ class CancelTurn(msgspec.Struct, frozen=True):
         if turn is None:
             raise Conflict("turn_ended", f"turn {self.turn_id} of session {view.session.id!r} is not open any more")
         ended, entries = end_turn(view, turn, "cancelled", by=self.by, rollback=False, traceparent=self.traceparent)
-        return InboxWrite(entries=entries, end=ended, raise_fence=bool(ended), turn_id=turn.turn_id, strategy="cancel")
+        return InboxWrite(
+            entries=entries, end=ended, raise_fence=bool(ended), wake=not ended, turn_id=turn.turn_id, strategy="cancel"
+        )
 
 
 class ResolveApproval(msgspec.Struct, frozen=True):
@@ -325,6 +329,7 @@ class DeleteSession(msgspec.Struct, frozen=True):
             end=tuple(ended),
             cancel_approvals=tuple(turn.turn_id for turn in ended),
             raise_fence=not running,
+            wake=running,
             delete=True,
             strategy="delete",
         )

@@ -38,7 +38,7 @@ def first_seq_after(old: SessionRow | None) -> int:
 
 
 def new_session_row(sid: int, new: NewSession, first_seq: int, now: int) -> SessionRow:
-    """The row of a session that is being created, its history already counted. Without a `key_id` it is the namespace's (kernel §8)."""
+    """The row of a session that is being created, its history counted. Without a `key_id` it is the namespace's (kernel §8)."""
     return SessionRow(
         sid=sid,
         uid=new.uid,

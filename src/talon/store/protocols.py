@@ -37,7 +37,8 @@ class Journal(Protocol):
     async def commit(self, batch: Sequence[Append]) -> list[Appended | Exception]:
         """Write a batch of fenced appends in one transaction: at most one per session, `base` and `seq` gapless.
 
-        The answer has one item per append, in order: `Appended`; `FencedOut` when the fence is old (or the session unknown);
+        The answer has one item per append, in order: `Appended`; `FencedOut` when the fence is old, or nobody owns the session
+        any more (given back by itself or a sweep, and not claimed yet), or it is unknown;
         `Behind` when `if_last_seq` does not match. Those appends wrote nothing; the others are durable.
         An append that the database itself refuses (bad data) raises for the whole batch, which wrote nothing: the caller bisects.
         An append whose `id` is already in the journal (the answer of its commit was lost) is answered with its first result and
@@ -88,7 +89,8 @@ class Journal(Protocol):
         ...
 
     async def collect_blobs(self) -> int:
-        """Delete blobs that no entry has referred to for 24 h; -> how many."""
+        """Delete blobs that no entry refers to and nobody has put for 24 h; -> how many. Also forgets idempotency keys older than
+        `talon.store.paging.KEY_KEEP_MS`."""
         ...
 
 
@@ -147,7 +149,8 @@ class Sessions(Protocol):
 
     async def create_session(self, new: NewSession) -> tuple[SessionRow, bool]:
         """Create, or return the one of that name: (row, created). A deleted one is followed by a new incarnation whose
-        `first_seq` goes on after the old `last_seq`."""
+        `first_seq` goes on after the old `last_seq`, with a gap where the old one's turn is still running: its worker may yet write
+        the end."""
         ...
 
     async def get_session(self, where: Where) -> SessionRow | None:
@@ -181,7 +184,7 @@ class Sessions(Protocol):
     async def list_approvals(
         self, namespace: str, state: str, cursor: str, limit: int
     ) -> tuple[list[tuple[ApprovalRow, SessionRow]], str]:
-        """Approvals of a namespace in `state` ("" for all), newest first."""
+        """Approvals of a namespace's living sessions in `state` ("" for all), newest first."""
         ...
 
 
@@ -193,7 +196,7 @@ class Resources(Protocol):
         ...
 
     async def list_resources(self, namespace: str, kind: str, cursor: str, limit: int) -> tuple[list[ResourceRow], str]:
-        """Resources of a kind by name; of all namespaces if `namespace` is "*"."""
+        """Resources of a kind by name; of all namespaces, by namespace and name, if `namespace` is "*"."""
         ...
 
     async def list_revisions(self, namespace: str, agent: str, cursor: str, limit: int) -> tuple[list[RevisionRow], str]:
