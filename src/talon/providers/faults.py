@@ -1,0 +1,147 @@
+"""From what a model server answers in place of an answer to a `ProviderError`: class, wait, and a text that is safe to show."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+import msgspec
+
+from talon.providers.protocol import ErrorClass, ProviderError
+
+DETAIL_MAX = 500
+#: A server that asks for a longer pause than a day is taken at a day.
+RETRY_AFTER_MAX_S = 86_400.0
+
+_OVERFLOW = re.compile(
+    r"context_length_exceeded|exceed_context_size|maximum context length|context (?:length|window|size)|prompt is too long"
+    r"|too many tokens|input is too long|max_tokens must be at least 1",
+    re.IGNORECASE,
+)
+_FILTERED = re.compile(r"content_filter|content_policy|content management policy|moderation|ResponsibleAIPolicy", re.IGNORECASE)
+_OVERLOADED = re.compile(r"overloaded|at capacity|over capacity|no capacity", re.IGNORECASE)
+_BEARER = re.compile(r"(?i)bearer\s+\S+")
+_TYPES: tuple[tuple[str, ErrorClass], ...] = (  # an error inside a 200 stream often has a type and no status
+    ("overloaded", "overloaded"),
+    ("rate_limit", "rate_limit"),
+    ("authentication", "authentication"),
+    ("permission", "authentication"),
+    ("timeout", "timeout"),
+    ("invalid_request", "bad_request"),
+    ("not_found", "bad_request"),
+)
+
+
+def safe_text(text: str, secret: str = "") -> str:
+    """`text` as one line of at most 500 characters, without `secret`, bearer tokens and control characters."""
+    if secret:
+        text = text.replace(secret, "***")
+    text = _BEARER.sub("Bearer ***", text)
+    text = " ".join("".join(c if c.isprintable() else " " for c in text[: DETAIL_MAX * 4]).split())
+    return text if len(text) <= DETAIL_MAX else text[: DETAIL_MAX - 1] + "…"
+
+
+def from_status(provider: str, status: int, body: bytes, headers: Mapping[str, str], secret: str = "") -> ProviderError:
+    """The error of an answer whose status is not 200. `body` may be cut, empty, or no JSON at all."""
+    words, code = _said(body)
+    error = class_of(status, f"{code} {words}")
+    detail = f"providers.{provider} answered {status}"
+    if error == "authentication":
+        detail += f"; check providers.{provider}.api_key"
+    if 300 <= status < 400:
+        detail += f"; it redirects, which is not followed: set providers.{provider}.base_url to the final address"
+    return ProviderError(
+        error,
+        safe_text(f"{detail}: {words}" if words else detail, secret),
+        status=status,
+        retry_after_s=retry_after(headers),
+    )
+
+
+def from_event(provider: str, error: object, secret: str = "") -> ProviderError:
+    """The error of an `error` object inside a stream that began well."""
+    words, code = _fields({"error": error})
+    status = int(code) if code.isdecimal() and 400 <= int(code) <= 599 else None
+    kind: ErrorClass
+    if status is not None:
+        kind = class_of(status, words)
+    else:
+        kind = class_of(400, f"{code} {words}")
+        if kind == "bad_request":
+            kind = next((found for part, found in _TYPES if part in code.lower()), "server")
+    return ProviderError(kind, safe_text(f"providers.{provider} broke off its answer: {words or code}", secret), status=status)
+
+
+def class_of(status: int, words: str) -> ErrorClass:
+    """The class of an HTTP status, refined by the words of the error (code, type, message)."""
+    if status == 529 or (status in (429, 500, 502, 503) and _OVERLOADED.search(words)):
+        return "overloaded"
+    if status >= 500:
+        return "server"
+    if status == 429:
+        return "rate_limit"
+    if status == 408:
+        return "timeout"
+    if _FILTERED.search(words):
+        return "content_filter"
+    if status in (401, 402, 403, 407):
+        return "authentication"
+    if status == 413 or _OVERFLOW.search(words):
+        return "context_overflow"
+    return "bad_request"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait: `retry-after-ms`, or `Retry-After` as seconds or as a date.
+
+    A date is measured against the answer's own `Date` header, so the two clocks need not agree; without that header it is ignored.
+    """
+    millis = _number(headers.get("retry-after-ms"))
+    if millis is not None:
+        return min(millis / 1000, RETRY_AFTER_MAX_S)
+    value = headers.get("Retry-After")
+    seconds = _number(value)
+    if seconds is not None:
+        return min(seconds, RETRY_AFTER_MAX_S)
+    now = headers.get("Date")
+    if not value or not now:
+        return None
+    try:
+        wait = (parsedate_to_datetime(value) - parsedate_to_datetime(now)).total_seconds()
+    except (ValueError, TypeError):
+        return None
+    return min(max(wait, 0.0), RETRY_AFTER_MAX_S)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _said(body: bytes) -> tuple[str, str]:
+    """(message, code and type) of an error body in any of the usual shapes; a web page or plain text gives its first words."""
+    try:
+        return _fields(msgspec.json.decode(body))
+    except (msgspec.DecodeError, UnicodeError):
+        return re.sub(r"<[^>]*>", " ", body.decode("utf-8", "replace")).strip()[:DETAIL_MAX], ""
+
+
+def _fields(value: object) -> tuple[str, str]:
+    if isinstance(value, list) and value:  # one compatible server wraps its error in a list
+        value = cast("list[object]", value)[0]
+    if not isinstance(value, dict):
+        return str(cast("object", value)) if value else "", ""
+    outer = cast("dict[str, Any]", value)
+    inner = outer.get("error", outer)
+    if not isinstance(inner, dict):
+        return str(inner or ""), ""
+    fields = cast("dict[str, Any]", inner)
+    message = fields.get("message") or fields.get("detail") or ""
+    code = " ".join(str(fields[key]) for key in ("code", "type") if fields.get(key))
+    return str(message), code if not str(fields.get("code", "")).isdecimal() else str(fields["code"])

@@ -1,0 +1,91 @@
+"""`OpenAIProvider`: OpenAI's chat completions, and every server that speaks them, on one pooled aiohttp session."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import aiohttp
+from yarl import URL
+
+from talon.providers.call import WireCall
+from talon.providers.limits import CallLimits
+from talon.providers.protocol import ChatEvent, ChatRequest, ProviderError
+from talon.providers.wire import encode_request
+
+
+class OpenAIProvider:
+    """A configured endpoint. Made anywhere; its pool is opened by the first call, on that call's event loop, and stays there.
+
+    `base_url` ends before `/chat/completions` (`https://api.openai.com/v1`). An empty `api_key` sends no Authorization (local
+    servers). `max_tokens_field` is the server's name for the output limit; empty: `max_completion_tokens` for api.openai.com,
+    `max_tokens` elsewhere. Redirects are not followed, cookies not kept, proxies of the environment not used. The key appears in
+    no error and no `repr`.
+    """
+
+    def __init__(
+        self, name: str, base_url: str, api_key: str = "", *, limits: CallLimits | None = None, max_tokens_field: str = ""
+    ) -> None:
+        self._name = name
+        self._url = URL(base_url.rstrip("/") + "/chat/completions")
+        self._secret = api_key
+        self._limits = limits or CallLimits()
+        vendor = self._url.host == "api.openai.com"
+        self._max_tokens_field = max_tokens_field or ("max_completion_tokens" if vendor else "max_tokens")
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"OpenAIProvider({self._name!r}, {str(self._url)!r})"
+
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+        return self._name
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
+        """Make one call; see `Provider.chat`. An error carries the usage that the call had or probably had.
+
+        Read it to its end (or close it): only an answer read to the end leaves its connection open for the next call.
+        """
+        try:
+            body = encode_request(request, self._max_tokens_field)
+        except (UnicodeEncodeError, TypeError) as error:
+            raise ProviderError("bad_request", f"the request cannot be written as JSON ({type(error).__name__})") from None
+        session = self._pool()
+        call = WireCall(self._name, self._secret, self._limits, request)
+        response: aiohttp.ClientResponse | None = None
+        try:
+            response = await call.send(session, self._url, body)
+            while events := await call.more(response):
+                for event in events:
+                    yield event
+            yield call.finish()
+            await call.drain(response)
+        except (aiohttp.ClientError, OSError) as error:
+            raise call.failed(error, self._url) from None
+        finally:
+            if response is not None:
+                # To the pool if the body was read to its end; otherwise this closes the socket, also on cancellation.
+                response.release()
+
+    async def close(self) -> None:
+        """Close the pool: calls under way and later ones fail as `connection`. Closing twice does nothing."""
+        self._closed = True
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _pool(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ProviderError("connection", f"providers.{self._name} is closed")
+        if self._session is None:
+            headers = {"Content-Type": "application/json", "Accept": "text/event-stream", "Accept-Encoding": "identity"}
+            if self._secret:
+                headers["Authorization"] = f"Bearer {self._secret}"
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),  # the worker's concurrency is the bound; a second one would hide waits
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_s),
+                headers=headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session

@@ -1,0 +1,95 @@
+"""An incremental parser of server-sent events: bytes in, whole `data` payloads out.
+
+Only `data` matters to a model wire; `event`, `id`, `retry` and comments are read over. Lines may end in LF, CRLF or CR, mixed,
+and anything (a line end, a UTF-8 character) may be cut anywhere: the events do not depend on how the bytes were chunked.
+"""
+
+from __future__ import annotations
+
+
+class LineTooLong(ValueError):
+    """A line, or the data lines of one event together, went over the limit. The stream cannot be read on."""
+
+
+class SseParser:
+    """Feed it what arrives; it gives back the events that became whole. Time and memory are linear in the bytes of an event.
+
+    `line_max`: the most bytes of one line, and of one event's data.
+    """
+
+    __slots__ = ("_data", "_data_size", "_line_max", "_skip_lf", "_started", "_tail", "_tail_size")
+
+    def __init__(self, line_max: int) -> None:
+        self._line_max = line_max
+        self._tail: list[bytes] = []  # pieces of a line whose end has not come; joined once, so a slow line costs no O(n²)
+        self._tail_size = 0
+        self._data: list[bytes] = []  # data lines of the event under way
+        self._data_size = 0
+        self._skip_lf = False  # the last chunk ended in CR: an LF at the start of the next belongs to it
+        self._started = False
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """-> the data of every event that ended in `chunk`, in order; several data lines are joined by LF.
+
+        Raises `LineTooLong`. Events without data are not reported.
+        """
+        if self._skip_lf and chunk:
+            self._skip_lf = False
+            if chunk.startswith(b"\n"):
+                chunk = chunk[1:]
+        if not chunk:
+            return []
+        if b"\n" not in chunk and b"\r" not in chunk:
+            self._keep(chunk)
+            return []
+        if self._tail:
+            self._tail.append(chunk)
+            chunk = b"".join(self._tail)
+            self._tail.clear()
+            self._tail_size = 0
+        lines = chunk.splitlines()
+        self._skip_lf = chunk.endswith(b"\r")
+        rest = b"" if chunk.endswith((b"\n", b"\r")) else lines.pop()
+        events: list[bytes] = []
+        for line in lines:
+            if line:
+                self._line(line)
+            elif self._data:
+                events.append(self._event())
+        if rest:
+            self._keep(rest)
+        return events
+
+    def rest(self) -> bytes:
+        """At the end of the stream: the data of an event that its blank line never closed, `b""` when there is none."""
+        if self._tail:
+            self._line(b"".join(self._tail))
+            self._tail.clear()
+        return self._event()
+
+    def _keep(self, piece: bytes) -> None:
+        self._tail.append(piece)
+        self._tail_size += len(piece)
+        if self._tail_size > self._line_max:
+            raise LineTooLong(f"a line is longer than line_max ({self._line_max} bytes)")
+
+    def _line(self, line: bytes) -> None:
+        if not self._started:
+            self._started = True
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.startswith(b"data:"):
+            value = line[6:] if line.startswith(b"data: ") else line[5:]
+        elif line == b"data":
+            value = b""
+        else:
+            return
+        self._data_size += len(value)
+        if self._data_size > self._line_max:
+            raise LineTooLong(f"an event is longer than line_max ({self._line_max} bytes)")
+        self._data.append(value)
+
+    def _event(self) -> bytes:
+        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        self._data.clear()
+        self._data_size = 0
+        return data
