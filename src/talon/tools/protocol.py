@@ -46,6 +46,11 @@ class ToolError(Exception):
     """A tool's own failure: its message goes to the model, the turn goes on. Raise it for expected failures."""
 
 
+class EffectUnknown(ToolError):
+    """The tool cannot know whether its effect happened (the answer to a request was lost). Raise it rather than `ToolError` then:
+    a call of an `unsafe` or `reconcilable` tool becomes uncertain instead of failed."""
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """What a `reconcilable` tool's probe found: `done` (with the output), `not_done` (run it), or `unknown` (a human decides)."""
 
