@@ -1,0 +1,188 @@
+-- The kernel: sessions, their journals, the projections beside them, dispatch, manifests.
+-- min_program: 1
+--
+-- Columns are named as the fields of the row structs in talon.domain.session and talon.store.model. Times are Unix
+-- milliseconds by this database's clock. Payloads, JSON and streamed text are bytea: bytes in, bytes out, NUL included.
+-- No foreign keys on the journal: they double what a commit costs, and nothing is ever deleted that one would guard.
+-- Names and ids compare by bytes (COLLATE "C"): lists have one order everywhere, and indexes are cheap.
+
+CREATE TABLE schema_info (
+    version     integer PRIMARY KEY,   -- number of the migration
+    min_program integer NOT NULL,      -- the oldest program (its newest migration) that may use the schema from here on
+    at_ms       bigint  NOT NULL
+);
+
+-- One row per incarnation. While `owner` holds the session, `wake_at_ms` is null. `min_reader` is the highest of its entries.
+-- Room is left in each page: most updates change no indexed column and stay in it.
+CREATE TABLE sessions (
+    sid           bigint  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    uid           text    COLLATE "C" NOT NULL,
+    namespace     text    COLLATE "C" NOT NULL,
+    agent         text    COLLATE "C" NOT NULL,
+    id            text    COLLATE "C" NOT NULL,
+    state         text    COLLATE "C" NOT NULL,
+    first_seq     bigint  NOT NULL,
+    last_seq      bigint  NOT NULL,
+    fence         bigint  NOT NULL,
+    owner         text    COLLATE "C",
+    wake_at_ms    bigint,
+    turn_id       text    COLLATE "C",
+    queued        integer NOT NULL,
+    metadata      bytea   NOT NULL,
+    features      bytea   NOT NULL,
+    profile       text    COLLATE "C" NOT NULL,
+    key_id        text    COLLATE "C" NOT NULL,
+    created_at_ms bigint  NOT NULL,
+    updated_at_ms bigint  NOT NULL,
+    deleted_at_ms bigint,
+    min_reader    integer NOT NULL DEFAULT 1,
+    CHECK (owner IS NULL OR wake_at_ms IS NULL),
+    CHECK (queued >= 0)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+CREATE UNIQUE INDEX sessions_uid ON sessions (uid);
+CREATE UNIQUE INDEX sessions_name_living ON sessions (namespace, agent, id) WHERE deleted_at_ms IS NULL;
+CREATE INDEX sessions_incarnations ON sessions (namespace, agent, id, sid);
+CREATE INDEX sessions_of_agent ON sessions (namespace, agent, sid) WHERE deleted_at_ms IS NULL;
+CREATE INDEX sessions_of_namespace ON sessions (namespace, sid) WHERE deleted_at_ms IS NULL;
+CREATE INDEX sessions_wake ON sessions (wake_at_ms) WHERE wake_at_ms IS NOT NULL;
+CREATE INDEX sessions_wake_agent ON sessions (namespace, agent, wake_at_ms) WHERE wake_at_ms IS NOT NULL;
+CREATE INDEX sessions_owned ON sessions (owner, namespace, agent) WHERE owner IS NOT NULL;
+
+CREATE TABLE turns (
+    turn_id       text    COLLATE "C" NOT NULL PRIMARY KEY,
+    sid           bigint  NOT NULL,
+    seq           bigint  NOT NULL,
+    state         text    COLLATE "C" NOT NULL,
+    strategy      text    COLLATE "C" NOT NULL,
+    source        text    COLLATE "C" NOT NULL,
+    priority      integer NOT NULL,
+    attempts      integer NOT NULL,
+    revision      integer NOT NULL,
+    reason        text    COLLATE "C" NOT NULL,
+    waiting_for   text    COLLATE "C" NOT NULL,
+    loop          bytea   NOT NULL,
+    input_tokens  bigint  NOT NULL,
+    output_tokens bigint  NOT NULL,
+    created_at_ms bigint  NOT NULL,
+    started_at_ms bigint,
+    ended_at_ms   bigint
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX turns_of_session ON turns (sid, seq);
+CREATE INDEX turns_open ON turns (sid, priority DESC, seq) WHERE state IN ('queued', 'running', 'waiting');
+
+-- The journal. Only the first entry of an append, or of a delivery, carries its `append_id`; null on the others. `blob` is the
+-- digest of a payload kept in `blobs` (then `payload` is empty).
+CREATE TABLE entries (
+    sid         bigint  NOT NULL,
+    seq         bigint  NOT NULL,
+    append_id   text    COLLATE "C",
+    turn_id     text    COLLATE "C" NOT NULL,
+    type        text    COLLATE "C" NOT NULL,
+    payload     bytea   NOT NULL,
+    blob        text    COLLATE "C" NOT NULL,
+    key_id      text    COLLATE "C" NOT NULL,
+    traceparent text    COLLATE "C" NOT NULL,
+    v           integer NOT NULL,
+    min_reader  integer NOT NULL,
+    at_ms       bigint  NOT NULL,
+    PRIMARY KEY (sid, seq)
+);
+CREATE UNIQUE INDEX entries_append ON entries (append_id) WHERE append_id IS NOT NULL;
+CREATE INDEX entries_blob ON entries (blob) WHERE blob <> '';
+-- CONTEXT_TYPES and MESSAGE_TYPES of talon.domain.entries, in alphabetical order; a test compares them.
+CREATE INDEX entries_context ON entries (sid, seq) WHERE type IN ('approval.resolved', 'memory.compressed', 'message.completed', 'message.received', 'model.finished', 'tool.denied', 'tool.failed', 'tool.finished', 'tool.requested', 'tool.uncertain', 'turn.cancelled', 'turn.denied', 'turn.failed');
+CREATE INDEX entries_messages ON entries (sid, seq) WHERE type IN ('message.completed', 'message.received');
+
+CREATE TABLE fragments (
+    sid      bigint NOT NULL,
+    seq      bigint NOT NULL,
+    kind     text   COLLATE "C" NOT NULL,
+    "offset" bigint NOT NULL,
+    text     bytea  NOT NULL,  -- UTF-8
+    PRIMARY KEY (sid, seq, kind, "offset")
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+
+-- `namespace` is its session's, for lists.
+CREATE TABLE approvals (
+    id             text    COLLATE "C" NOT NULL PRIMARY KEY,
+    sid            bigint  NOT NULL,
+    namespace      text    COLLATE "C" NOT NULL,
+    turn_id        text    COLLATE "C" NOT NULL,
+    call           integer NOT NULL,
+    kind           text    COLLATE "C" NOT NULL,
+    state          text    COLLATE "C" NOT NULL,
+    payload        bytea   NOT NULL,
+    outcome        text    COLLATE "C" NOT NULL,
+    resolved_by    text    COLLATE "C" NOT NULL,
+    created_at_ms  bigint  NOT NULL,
+    resolved_at_ms bigint
+);
+CREATE INDEX approvals_open ON approvals (sid, turn_id) WHERE state = 'open';
+CREATE INDEX approvals_of_namespace ON approvals (namespace, created_at_ms, id);
+CREATE INDEX approvals_of_state ON approvals (namespace, state, created_at_ms, id);
+
+-- Idempotency keys and the receipts that they give (talon.domain.inbox.Key, Receipt).
+CREATE TABLE keys (
+    namespace   text   COLLATE "C" NOT NULL,
+    source      text   COLLATE "C" NOT NULL,
+    key         text   COLLATE "C" NOT NULL,
+    body_sha256 text   COLLATE "C" NOT NULL,
+    sid         bigint NOT NULL,
+    session_uid text   COLLATE "C" NOT NULL,
+    seq         bigint NOT NULL,
+    turn_id     text   COLLATE "C" NOT NULL,
+    strategy    text   COLLATE "C" NOT NULL,
+    at_ms       bigint NOT NULL,
+    PRIMARY KEY (namespace, source, key)
+);
+CREATE INDEX keys_age ON keys (at_ms);
+
+CREATE TABLE workers (
+    id            text    COLLATE "C" NOT NULL PRIMARY KEY,  -- name/boot
+    name          text    COLLATE "C" NOT NULL,
+    expires_at_ms bigint  NOT NULL,
+    draining      boolean NOT NULL,
+    catalogue     bytea   NOT NULL,
+    started_at_ms bigint  NOT NULL
+) WITH (fillfactor = 50);
+
+CREATE TABLE definitions (
+    digest text  COLLATE "C" NOT NULL PRIMARY KEY,
+    body   bytea NOT NULL
+);
+
+CREATE TABLE resources (
+    namespace     text    COLLATE "C" NOT NULL,
+    kind          text    COLLATE "C" NOT NULL,
+    name          text    COLLATE "C" NOT NULL,
+    uid           text    COLLATE "C" NOT NULL,
+    generation    integer NOT NULL,
+    revision      integer NOT NULL,
+    body          bytea   NOT NULL,
+    status        bytea   NOT NULL,
+    created_at_ms bigint  NOT NULL,
+    updated_at_ms bigint  NOT NULL,
+    PRIMARY KEY (kind, namespace, name)
+);
+
+CREATE TABLE revisions (
+    namespace     text    COLLATE "C" NOT NULL,
+    agent         text    COLLATE "C" NOT NULL,
+    revision      integer NOT NULL,
+    effective     bytea   NOT NULL,
+    digest        text    COLLATE "C" NOT NULL,
+    cause         text    COLLATE "C" NOT NULL,
+    created_at_ms bigint  NOT NULL,
+    PRIMARY KEY (namespace, agent, revision)
+);
+
+-- Payloads over 64 KiB, per namespace. `put_at_ms` is when it was last put: it is collected 24 h later if no entry names it.
+CREATE TABLE blobs (
+    namespace text   COLLATE "C" NOT NULL,
+    digest    text   COLLATE "C" NOT NULL,
+    key_id    text   COLLATE "C" NOT NULL,
+    payload   bytea  NOT NULL,
+    put_at_ms bigint NOT NULL,
+    PRIMARY KEY (namespace, digest)
+);
+CREATE INDEX blobs_age ON blobs (put_at_ms);
