@@ -10,7 +10,7 @@ import msgspec
 class Catalogue(msgspec.Struct, frozen=True):
     """Toolset name -> the names of its tools, and the names of the configured providers.
 
-    The toolset `builtin` holds the built-in tools; it is granted by `capabilities.allowed_tools` alone, never by a reference.
+    The toolset `builtin` holds the built-in tools, which `capabilities.allowed_tools` may name without a reference.
     """
 
     toolsets: dict[str, tuple[str, ...]] = {}

@@ -1,0 +1,135 @@
+"""What the models found wrong, in words that say what to write instead."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from talon.domain.errors import FieldError
+from talon.manifest.document import Document, Path
+
+_PATTERNS = {
+    "^[A-Za-z_]": "is no feature name: letters, digits, _ and -, not beginning with a digit or -, at most 63",
+    "^[A-Za-z0-9](": "is no label key: letters, digits, '.', '_', '-' and '/', at most 254, a letter or digit at both ends",
+    "^([A-Za-z0-9]": "is no label value: letters, digits, '.', '_' and '-', a letter or digit at both ends",
+}
+_SHAPES = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping of fields to values",
+    "model_type": "a mapping of fields to values",
+    "model_attributes_type": "a mapping of fields to values",
+}
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'systemPrompt'?`, or the list of what is known, or nothing if nothing is."""
+    names = list(known)
+    folded = {name.casefold().replace("_", "").replace("-", ""): name for name in names}
+    close = difflib.get_close_matches(word.casefold().replace("_", "").replace("-", ""), folded, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {folded[close[0]]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""
+
+
+def what(value: Any) -> str:
+    """The kind of a value, as a user would say it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    return "a list" if isinstance(value, list) else "a mapping"
+
+
+def complaints(document: Document, model: type[BaseModel], error: ValidationError, root: Path = ()) -> list[FieldError]:
+    """Every error of `error` (from validating the value at `root` of `document` as `model`) as a field error."""
+    return [_complaint(document, model, one, root) for one in error.errors(include_url=False)]
+
+
+def _complaint(document: Document, model: type[BaseModel], one: ErrorDetails, root: Path) -> FieldError:
+    loc = tuple(part for part in one["loc"] if part != "[key]")
+    path = _existing(document.data, (*root, *loc), missing=one["type"] in ("missing", "extra_forbidden"))
+    if one["type"] == "extra_forbidden":
+        # The value is not shown: under an unknown name may stand anything, a password too.
+        return document.error(path, f"unknown field{nearest(str(loc[-1]), known_fields(model, loc[:-1]))}")
+    value = None if one["type"] == "missing" else one["input"]
+    return document.error(path, _message(one), value)
+
+
+def _message(one: ErrorDetails) -> str:
+    kind, context, value = one["type"], one.get("ctx", {}), one["input"]
+    if kind == "missing":
+        return "is missing"
+    if kind in _SHAPES:
+        hint = "; put it in quotes" if kind == "string_type" and isinstance(value, int | float) else ""
+        return f"must be {_SHAPES[kind]}, not {what(value)}{hint}"
+    if kind == "literal_error":
+        words = str(context["expected"])
+        hint = nearest(value, words.replace("'", "").replace(" or ", ", ").split(", ")) if isinstance(value, str) else ""
+        return f"must be {words}" + (hint if "did you mean" in hint else "")
+    if kind == "string_pattern_mismatch":
+        pattern = str(context["pattern"])
+        return next(message for start, message in _PATTERNS.items() if pattern.startswith(start))
+    if kind == "greater_than_equal":
+        return f"must be at least {context['ge']}"
+    if kind == "less_than_equal":
+        return f"must be at most {context['le']}"
+    if kind in ("string_too_short", "too_short"):
+        return "must not be empty"
+    if kind == "string_too_long":
+        return f"has more than {context['max_length']} characters"
+    return one["msg"]
+
+
+def _existing(data: Any, path: Path, *, missing: bool) -> Path:
+    """`path`, without what a shorthand left out (`templateRef: x` has no `name` below it)."""
+    for end, part in enumerate(path):
+        if missing and end == len(path) - 1:
+            return path
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return path[:end]
+    return path
+
+
+def known_fields(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """The field names that may stand at `loc` below `model`, as they are written."""
+    at: Any = model
+    for part in loc:
+        at = _inside(at)
+        if isinstance(at, type) and issubclass(at, BaseModel):
+            at = next((f.annotation for name, f in at.model_fields.items() if (f.alias or name) == part), None)
+        else:
+            at = (get_args(at) or (None,))[-1]  # the items of a list, the values of a mapping
+    at = _inside(at)
+    if isinstance(at, type) and issubclass(at, BaseModel):
+        return [f.alias or name for name, f in at.model_fields.items()]
+    return []
+
+
+def _inside(annotation: Any) -> Any:
+    """The annotation without `Annotated` and `| None`."""
+    while True:
+        origin = get_origin(annotation)
+        if origin is Annotated:
+            annotation = get_args(annotation)[0]
+        elif origin in (Union, types.UnionType):
+            annotation = next((arg for arg in get_args(annotation) if arg is not type(None)), None)
+        elif hasattr(annotation, "__value__"):
+            annotation = annotation.__value__
+        else:
+            return annotation

@@ -1,0 +1,43 @@
+"""System prompts: text with `{{ feature }}` places. Nothing else is a place: no expressions, no loops, no second pass."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+from talon.manifest.effective import Effective
+from talon.manifest.features import session_features
+
+#: `\{{` is a literal `{{`.
+_PLACE = re.compile(r"(\\?)\{\{[ \t]*([^{}\n]*?)[ \t]*\}\}")
+
+
+def places(text: str) -> list[str]:
+    """What stands in the places of `text`, in order, each once."""
+    return list(dict.fromkeys(match[2] for match in _PLACE.finditer(text) if not match[1]))
+
+
+def render_prompt(effective: Effective, given: Mapping[str, Any]) -> str:
+    """The system prompt of a turn, with the features `given` by its session. A value is put in as it is and never read for places again.
+
+    Lists are joined by ", ", booleans are `true` and `false`, what nobody gave is empty. Raises nothing.
+    """
+    values = session_features(effective, given)
+
+    def fill(match: re.Match[str]) -> str:
+        return match[0][1:] if match[1] else as_text(values.get(match[2]))
+
+    return _PLACE.sub(fill, effective.system_prompt)
+
+
+def as_text(value: Any) -> str:
+    """A feature's value in a prompt."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return ", ".join(as_text(item) for item in cast(list[Any], value))
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,127 @@
+"""Template + agent -> the effective agent, and the choice of its model profile."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+from pydantic import ValidationError
+
+from talon.domain.errors import Defect, FieldError
+from talon.manifest import kinds
+from talon.manifest.complaints import nearest
+from talon.manifest.document import Document, Path
+from talon.manifest.effective import Effective, Limits, Profile, encode
+from talon.manifest.features import wrong_features
+from talon.manifest.within import declared, unknown_places
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """An agent after resolution: `body` is `effective` encoded, `digest` its SHA-256, by which revisions are told apart."""
+
+    effective: Effective
+    body: bytes
+    digest: str
+
+
+def load(body: bytes) -> kinds.Doc:
+    """A stored manifest, typed. Raises `Defect` if it is none: only checked ones are stored."""
+    try:
+        data = cast(dict[str, Any], msgspec.json.decode(body))
+        return kinds.DOCS[data["kind"]].model_validate(data)
+    except (msgspec.DecodeError, KeyError, TypeError, ValidationError) as error:
+        raise Defect("defect", f"a stored manifest cannot be read: {type(error).__name__}") from error
+
+
+def template_of(agent: kinds.AgentDoc) -> str:
+    """The name of the template that an agent refers to, or nothing."""
+    return agent.spec.template_ref.name if agent.spec.template_ref else ""
+
+
+def resolve(
+    agent: kinds.AgentDoc, namespace: str, template: kinds.Definition | None, document: Document
+) -> Resolved | list[FieldError]:
+    """The agent as turns run it, or every reason why it is none. `template` is what its `templateRef` names, if it has one.
+
+    An agent's own part replaces that of its template or definition; limits replace one by one.
+    """
+    base = template or agent.definition or agent.spec.definition or kinds.Definition()
+    spec = agent.spec
+    features = declared(base.custom_spec)
+    errors = [
+        document.error(("spec", "features", name), message, value)
+        for name, message, value in wrong_features(features, spec.features)
+    ]
+    if spec.system_prompt is not None:
+        errors += unknown_places(document, ("spec", "systemPrompt"), spec.system_prompt, features)
+    profiles = _profiles(spec.model_policy or base.model_policy)
+    if not profiles:
+        message = "no model profile: give modelPolicy.profiles here or in the template, with at least one provider and model"
+        errors.append(document.error(_definition_path(agent), message))
+    elif spec.profile is not None and (reason := unknown_profile(profiles, spec.profile)):
+        errors.append(document.error(("spec", "profile"), reason, spec.profile))
+    if errors:
+        return errors
+    refs = spec.mcp_server_refs if spec.mcp_server_refs is not None else base.mcp_server_refs
+    allowed = (spec.capabilities or base.capabilities or kinds.Capabilities()).allowed_tools
+    effective = Effective(
+        namespace=namespace,
+        name=agent.metadata.name,
+        system_prompt=spec.system_prompt if spec.system_prompt is not None else base.system_prompt or "",
+        profiles=profiles,
+        profile=spec.profile or "",
+        declared=features,
+        features=spec.features,
+        tool_refs=tuple(refs or ()),
+        allowed_tools=None if allowed is None else tuple(allowed),
+        limits=_limits(base.limits, spec.limits),
+        template=template_of(agent),
+    )
+    body = encode(effective)
+    return Resolved(effective, body, hashlib.sha256(body).hexdigest())
+
+
+def _definition_path(agent: kinds.AgentDoc) -> Path:
+    return ("definition", "modelPolicy") if agent.definition is not None else ("spec", "modelPolicy")
+
+
+def _profiles(policy: kinds.ModelPolicy | None) -> tuple[Profile, ...]:
+    return tuple(
+        Profile(one.name, one.model.provider, one.model.name, one.model.temperature, one.model.max_tokens)
+        for one in (policy.profiles if policy else ())
+    )
+
+
+def _limits(*written: kinds.LimitsDecl | None) -> Limits:
+    """The defaults, overlaid by what is written, later ones last. A turn makes one model call at least, whatever
+    `max_iterations` says."""
+    values: dict[str, Any] = {}
+    for limits in written:
+        if limits is None:
+            continue
+        if limits.max_iterations is not None:
+            values["model_calls_max"] = max(1, limits.max_iterations)
+        if limits.max_tool_calls_per_run is not None:
+            values["tool_calls_max"] = limits.max_tool_calls_per_run
+        for name in ("model_calls_max", "tool_calls_max", "wall_time_max_s", "tokens_max"):
+            if getattr(limits, name) is not None:
+                values[name] = getattr(limits, name)
+    return Limits(**values)
+
+
+def unknown_profile(profiles: tuple[Profile, ...], name: str) -> str:
+    """Why `name` is no profile of an agent, or nothing."""
+    known = [profile.name for profile in profiles]
+    return "" if name in known else f"unknown profile{nearest(name, known)} (known: {', '.join(known)})"
+
+
+def chosen_profiles(effective: Effective, session_profile: str = "") -> tuple[Profile, ...]:
+    """The profiles that a turn may use, in order: the one that the session (or else the agent) names, alone; otherwise all.
+
+    Empty if the name is of no profile (the agent was changed since the session chose it).
+    """
+    name = session_profile or effective.profile
+    return tuple(profile for profile in effective.profiles if not name or profile.name == name)

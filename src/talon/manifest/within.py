@@ -1,0 +1,105 @@
+"""What can be wrong within one well-shaped document: doubles, defaults of a wrong type, contradictions, unknown places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from talon.domain.errors import FieldError
+from talon.manifest import kinds
+from talon.manifest.complaints import nearest
+from talon.manifest.document import Document, Path
+from talon.manifest.effective import Feature
+from talon.manifest.features import wrong_value
+from talon.manifest.prompt import places
+
+
+def within(document: Document, model: kinds.Doc, root: Path) -> list[FieldError]:
+    """All such errors of one document."""
+    if isinstance(model, kinds.TemplateDoc):
+        return _definition(document, ("definition",), model.definition)
+    if isinstance(model, kinds.AgentDoc):
+        return _agent(document, model)
+    return []
+
+
+def declared(spec: kinds.CustomSpec | None) -> tuple[Feature, ...]:
+    """The features of a definition, in its own words."""
+    return tuple(
+        Feature(one.name, one.type, one.required, one.default, tuple(one.values or ()), one.description)
+        for one in (spec.features if spec else ())
+    )
+
+
+def _agent(document: Document, model: kinds.AgentDoc) -> list[FieldError]:
+    spec, errors = model.spec, list[FieldError]()
+    sources = [
+        (("spec", "templateRef"), spec.template_ref),
+        (("spec", "definition"), spec.definition),
+        (("definition",), model.definition),
+    ]
+    given = [path for path, value in sources if value is not None]
+    if len(given) > 1:
+        names = " and ".join(".".join(path) for path in given)
+        errors.append(document.error(given[-1], f"an agent has a template or a definition of its own; keep one of {names}"))
+    errors += _parts(document, ("spec",), spec)
+    for path, definition in ((("spec", "definition"), spec.definition), (("definition",), model.definition)):
+        if definition is not None:
+            errors += _definition(document, path, definition)
+    return errors
+
+
+def _definition(document: Document, path: Path, definition: kinds.Definition) -> list[FieldError]:
+    errors = _parts(document, path, definition)
+    features = declared(definition.custom_spec)
+    at = (*path, "customSpec", "features")
+    errors += _doubles(document, at, "name", [one.name for one in features])
+    for index, feature in enumerate(features):
+        here = (*at, index)
+        if feature.type == "enum" and not feature.values:
+            errors.append(document.error((*here, "values"), "is missing: an enum lists its values"))
+        elif feature.type != "enum" and feature.values:
+            errors.append(document.error((*here, "values"), f"only an enum has values; {feature.name!r} is of type {feature.type}"))
+        elif feature.default is not None and (reason := wrong_value(feature, feature.default)):
+            errors.append(document.error((*here, "default"), reason, feature.default))
+        errors += _doubles(document, (*here, "values"), "", feature.values)
+    errors += unknown_places(document, (*path, "systemPrompt"), definition.system_prompt or "", features)
+    return errors
+
+
+def unknown_places(document: Document, path: Path, prompt: str, features: Iterable[Feature]) -> list[FieldError]:
+    """An error for each place of `prompt` that names no feature."""
+    names = [feature.name for feature in features]
+    return [
+        document.error(
+            path,
+            f"place {{{{ {place} }}}} names no declared feature{nearest(place, names)} (write \\{{{{ for literal braces)",
+            place,
+        )
+        for place in places(prompt)
+        if place not in names
+    ]
+
+
+def _parts(document: Document, path: Path, parts: kinds.Overrides) -> list[FieldError]:
+    errors: list[FieldError] = []
+    if parts.model_policy is not None:
+        at = (*path, "modelPolicy", "profiles")
+        errors += _doubles(document, at, "name", [profile.name for profile in parts.model_policy.profiles])
+    errors += _doubles(document, (*path, "mcpServerRefs"), "", parts.mcp_server_refs or ())
+    if parts.capabilities is not None:
+        errors += _doubles(document, (*path, "capabilities", "allowed_tools"), "", parts.capabilities.allowed_tools or ())
+    limits = parts.limits
+    if limits is not None:
+        for name, other in (("model_calls_max", "max_iterations"), ("tool_calls_max", "max_tool_calls_per_run")):
+            if getattr(limits, name) is not None and getattr(limits, other) is not None:
+                errors.append(document.error((*path, "limits", other), f"is another spelling of {name}; keep one of them"))
+    return errors
+
+
+def _doubles(document: Document, path: Path, key: str, names: Sequence[str]) -> list[FieldError]:
+    """An error for each item of the list at `path` whose name an earlier item has."""
+    return [
+        document.error((*path, index, key) if key else (*path, index), "is in the list already; keep one of them", name)
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
