@@ -1,0 +1,1 @@
+"""The HTTP surface: one module per resource, one place that turns errors into problems."""

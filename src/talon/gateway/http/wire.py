@@ -1,0 +1,28 @@
+"""What goes over HTTP: pages and JSON bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Query
+from starlette.responses import Response
+
+LIMIT_MAX = 500
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="How many items at most.")]
+Cursor = Annotated[str, Query(description="`next_cursor` of the page before; empty starts.")]
+
+
+def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """`value` (a msgspec Struct, or what JSON knows) as a JSON response."""
+    return Response(msgspec.json.encode(value), status_code=status, headers=headers, media_type="application/json")
+
+
+def page(items: list[Any], cursor: str) -> Response:
+    """A list's page: `{items, next_cursor}`; `next_cursor` is null at the end."""
+    return reply({"items": items, "next_cursor": cursor or None})
+
+
+def raw(data: bytes) -> msgspec.Raw:
+    """Bytes that are JSON already, to be embedded as they are; nothing counts as `{}`."""
+    return msgspec.Raw(data or b"{}")

@@ -1,0 +1,237 @@
+"""Readers of journals in this process, and how they learn that there is more.
+
+Three ways, none of which has to be reliable: a commit of this process is *pushed* with its content; a commit of another process is
+*poked* (a bell from the broker); and where other processes write at all, one poll a second over the watched sessions finds what a
+lost bell would have told. Only a push that goes on exactly where a reader stands is used as it is; in every other case the reader
+reads the journal from its own place. So an entry is sent once, whatever is lost, repeated or late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
+
+from talon.domain.errors import TalonError, Throttled, Unavailable
+from talon.domain.ids import Clock
+from talon.gateway.deps import GatewaySettings
+from talon.gateway.events import Committed, Place, advance, fits
+
+log = logging.getLogger("talon.gateway")
+#: Why a reader was stopped: its buffer ran over, its client left, the gateway shuts down.
+Stop = Literal["slow", "gone", "shutdown"]
+HEARTBEAT = b": heartbeat\n\n"
+
+
+class Tails(Protocol):
+    """The part of the journal that the poll asks."""
+
+    async def tails(self, sids: Sequence[int]) -> Mapping[int, int]:
+        """sid -> last_seq."""
+        ...
+
+
+class _Batch:
+    """One commit of one session, encoded once for all readers that stand at the same place."""
+
+    __slots__ = ("_done", "at_ms", "base", "commit", "last")
+
+    def __init__(self, commit: Committed, now_ms: int) -> None:
+        self.commit = commit
+        self.base = commit.base
+        self.last = commit.base + len(commit.entries)
+        self.at_ms = commit.entries[-1].at_ms if commit.entries else now_ms
+        self._done: dict[Place, tuple[bytes, Place]] = {}
+
+    def after(self, place: Place) -> tuple[bytes, Place]:
+        found = self._done.get(place)
+        if found is None:
+            found = self._done[place] = advance(place, self.commit.entries, self.commit.fragments, self.at_ms)
+        return found
+
+
+class Reader:
+    """One stream's side of the hub. Used by one task; the hub only fills its buffer and wakes it.
+
+    `place` is where the stream stands once the buffer is sent. `again`: read the journal from `place` (also true at first).
+    While the task reads (`reading`), a push only sets `again`. `beat`: a heartbeat is due. `check`: ask whether the session still is.
+    `cut` is called where the task may hang in a send that no client takes.
+    """
+
+    __slots__ = ("_buffer", "_cut", "_most", "_size", "_waiter", "again", "beat", "check", "place", "reading", "sid", "stop")
+
+    def __init__(self, sid: int, place: Place, buffer_max: int, cut: Callable[[], None]) -> None:
+        self.sid = sid
+        self.place = place
+        self.again = True
+        self.reading = False
+        self.beat = False
+        self.check = False
+        self._cut = cut
+        self.stop: Stop | None = None
+        self._buffer: list[bytes] = []
+        self._size = 0
+        self._most = buffer_max
+        self._waiter: asyncio.Future[None] | None = None
+
+    def push(self, batch: _Batch) -> None:
+        """Take a commit over, or note that there is something to read."""
+        if self.stop is not None or (batch.last <= self.place.seq and not batch.commit.fragments):
+            return
+        if self.again or self.reading or not fits(self.place, batch.base, batch.commit.fragments):
+            self.mark()
+            return
+        data, self.place = batch.after(self.place)
+        if data:
+            self._buffer.append(data)
+            self._size += len(data)
+        if self._size > self._most:
+            self.end("slow")
+        self.wake()
+
+    def mark(self) -> None:
+        """There may be more in the journal."""
+        self.again = True
+        self.wake()
+
+    def end(self, why: Stop) -> None:
+        """Ask the task to stop; the first reason stays."""
+        if self.stop is None:
+            self.stop = why
+            if self._waiter is None and why != "gone":
+                self._cut()
+            self.wake()
+
+    def take(self) -> bytes:
+        """What was buffered, in order."""
+        data = b"".join(self._buffer)
+        self._buffer.clear()
+        self._size = 0
+        return data
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Return when there is something to do; at once if there is already."""
+        if self._buffer or self.again or self.beat or self.check or self.stop is not None:
+            return
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+class StreamHub:
+    """All readers of this process. Belongs to one event loop; not thread-safe.
+
+    `shared`: other processes write to the database too, so the watched sessions are polled.
+    """
+
+    def __init__(self, tails: Tails, clock: Clock, settings: GatewaySettings, *, shared: bool = False) -> None:
+        self._tails = tails
+        self._clock = clock
+        self._settings = settings
+        self._readers: dict[int, set[Reader]] = {}
+        self._count = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self.shared = shared
+        self.closing = False
+
+    def open(self, sid: int, place: Place, cut: Callable[[], None]) -> Reader:
+        """A reader of session `sid` from `place` on. Raises `Unavailable` when closing, `Throttled` when too many are open."""
+        if self.closing:
+            raise Unavailable("shutting_down", "the gateway is shutting down; connect again", retry_after_s=1.0)
+        if self._count >= self._settings.streams_max:
+            raise Throttled(
+                "too_many_streams", f"{self._count} streams are open, the most of this gateway; try later", retry_after_s=5.0
+            )
+        if not self._tasks:
+            self._tasks.append(asyncio.create_task(self._beat(), name="stream heartbeat"))
+            if self.shared:
+                self._tasks.append(asyncio.create_task(self._poll(), name="stream poll"))
+        reader = Reader(sid, place, self._settings.stream_buffer_max, cut)
+        self._readers.setdefault(sid, set()).add(reader)
+        self._count += 1
+        return reader
+
+    def drop(self, reader: Reader) -> None:
+        """Forget a reader. Idempotent."""
+        readers = self._readers.get(reader.sid)
+        if readers is None or reader not in readers:
+            return
+        readers.remove(reader)
+        self._count -= 1
+        if not readers:
+            del self._readers[reader.sid]
+
+    @property
+    def count(self) -> int:
+        """How many streams are open."""
+        return self._count
+
+    def publish(self, committed: Sequence[Committed]) -> None:
+        """Commits of this process, in the order of their commit per session. Cheap when nobody watches."""
+        for commit in committed:
+            readers = self._readers.get(commit.sid)
+            if readers:
+                batch = _Batch(commit, self._clock.now_ms())
+                for reader in readers:
+                    reader.push(batch)
+
+    def poke(self, sid: int, last_seq: int) -> None:
+        """Another process has committed to `sid` up to `last_seq` (entries, or fragments of an open answer)."""
+        for reader in self._readers.get(sid, ()):
+            if last_seq > reader.place.seq or reader.place.model:
+                reader.mark()
+
+    def poke_all(self) -> None:
+        """The bell was out of order for a while: look everywhere."""
+        for readers in self._readers.values():
+            for reader in readers:
+                reader.mark()
+
+    def deleted(self, sid: int) -> None:
+        """The session was deleted here: its streams end after what its journal still gets."""
+        for reader in self._readers.get(sid, ()):
+            reader.check = True
+            reader.mark()
+
+    async def close(self) -> None:
+        """End every stream and take no more; open ones resume elsewhere by their cursor."""
+        self.closing = True
+        for readers in self._readers.values():
+            for reader in readers:
+                reader.end("shutdown")
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._tasks.clear()
+
+    async def _beat(self) -> None:
+        """One timer for all heartbeats."""
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_s)
+            for readers in self._readers.values():
+                for reader in readers:
+                    reader.beat = True
+                    reader.check = reader.check or self.shared  # a deletion elsewhere may have written no entry
+                    reader.wake()
+
+    async def _poll(self) -> None:
+        """One question a second for the whole gateway, however many readers."""
+        while True:
+            await asyncio.sleep(self._settings.poll_s)
+            try:
+                found = await self._tails.tails(list(self._readers))
+            except TalonError as exc:
+                log.warning("stream poll failed, trying again: %s", exc)
+                continue
+            for sid, last_seq in found.items():
+                self.poke(sid, last_seq)
