@@ -155,7 +155,7 @@ def tool(
 
 
 def to_text(value: object) -> str:
-    """A result as text for the model: a str as it is, anything else as compact JSON. Raises `TypeError` where JSON has no form for it."""
+    """A result as text for the model: a str as it is, else compact JSON. Raises `TypeError` where there is no JSON form."""
     if isinstance(value, str):
         return value
     try:
