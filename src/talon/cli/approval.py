@@ -1,0 +1,77 @@
+"""`talon approval …`: what a turn waits for, and the decision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from talon.cli.connection import At, connection_options, run
+from talon.cli.errors import WrongUse
+from talon.cli.output import emit, note, output_option, table
+from talon.cli.text import one_line
+
+
+@click.group("approval", context_settings={"max_content_width": 110})
+def command() -> None:
+    """Decide what a turn waits for.
+
+    \b
+    Examples:
+      talon approval list
+      talon approval resolve 0199… --outcome done --result "refund R-17 was made"
+    """
+
+
+def approvals_table(approvals: list[dict[str, Any]]) -> str:
+    """Approvals, one a row."""
+    rows = [
+        (a["id"], a["kind"], a["state"], a["agent"], a["session_id"], a["name"], one_line(a["arguments"], 40), a["created_at"])
+        for a in approvals
+    ]
+    heads = ("ID", "KIND", "STATE", "AGENT", "SESSION", "TOOL", "ARGUMENTS", "CREATED")
+    return table(heads, rows, empty="no open approvals")
+
+
+@command.command("list")
+@click.option("--state", type=click.Choice(["open", "resolved", "cancelled", "all"]), default="open", show_default=True)
+@output_option
+@connection_options
+def list_(at: At, state: str, output: str) -> None:
+    """List approvals, newest first."""
+
+    async def work() -> Any:
+        async with at.client() as client:
+            return await client.items(at.path("approvals"), {} if state == "all" else {"state": state})
+
+    emit(run(work()), output, approvals_table)
+
+
+@command.command("resolve")
+@click.argument("approval", metavar="ID")
+@click.option("--outcome", type=click.Choice(["retry", "done", "failed"]), required=True, help="what became of the call")
+@click.option("--result", default="", help="what the agent is told (for done and failed)")
+@click.option("--note", "remark", default="", help="a remark for the journal")
+@connection_options
+def resolve(at: At, approval: str, outcome: str, result: str, remark: str) -> None:
+    """Say what became of a call that nobody knows the end of.
+
+    \b
+      retry    it did not happen: make it again
+      done     it happened: go on with --result as its output
+      failed   it did not happen and shall not: the agent is told --result
+
+    \b
+    Example:
+      talon approval resolve 0199… --outcome done --result '{"refund": "R-17"}'
+    """
+    if outcome == "retry" and result:
+        raise WrongUse("--result does not go with --outcome retry: the call gives its own")
+    body = {"outcome": outcome, **({"result": result} if result else {}), **({"note": remark} if remark else {})}
+
+    async def work() -> None:
+        async with at.client() as client:
+            await client.call("POST", at.path("approvals", approval), body=body)
+
+    run(work())
+    note(f"approval {approval}: {outcome}")

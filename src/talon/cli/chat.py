@@ -1,0 +1,135 @@
+"""`talon chat`: talk to an agent, line by line.
+
+Reading a line happens outside the event loop and a turn inside it, in turns, so that Ctrl-C always has one meaning:
+at the prompt it leaves (the second time), while a turn runs it cancels the turn, and a second one leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from talon.cli.connection import At, connection_options
+from talon.cli.errors import Failed
+from talon.cli.output import note
+from talon.cli.render import Answer
+from talon.cli.text import styled
+
+
+@click.command("chat")
+@click.argument("agent")
+@click.option("--session", metavar="ID", help="go on with this session, or begin it [a new one]")
+@connection_options
+def command(at: At, agent: str, session: str | None) -> None:
+    """Talk to an agent.
+
+    On a terminal: Ctrl-C cancels the running turn, twice leaves, Ctrl-D leaves. With piped input every line is a message, and
+    only answers go to stdout.
+
+    \b
+    Examples:
+      talon chat assistant
+      talon chat assistant --session monday
+      echo "What time is it?" | talon chat assistant
+    """
+    with asyncio.Runner() as runner:
+        chat = _Chat(at, agent, runner)
+        try:
+            runner.run(chat.open(session))
+            failed = chat.talk()
+        finally:
+            runner.run(chat.close())
+    if failed:
+        raise Failed(f"{failed} of the turns did not complete")
+
+
+class _Chat:
+    def __init__(self, at: At, agent: str, runner: asyncio.Runner) -> None:
+        self._at = at
+        self._agent = agent
+        self._runner = runner
+        self._client = at.client()
+        self._session = ""
+        self._terminal = sys.stdin.isatty() and sys.stdout.isatty()
+
+    async def open(self, session: str | None) -> None:
+        """Find or begin the session."""
+        await self._client.__aenter__()
+        body: dict[str, Any] = {"id": session} if session else {}
+        row = await self._client.call("POST", self._at.path("agents", self._agent, "sessions"), body=body)
+        self._session = row["id"]
+        note(f"session {self._session}; come back with: talon chat {self._agent} --session {self._session}")
+
+    async def close(self) -> None:
+        await self._client.__aexit__(None, None, None)
+
+    def talk(self) -> int:
+        """Until the input ends; -> how many turns did not complete (a turn that the user cancelled does not count)."""
+        if self._terminal:
+            import_module("readline")  # gives input() line editing and a history
+        failed = 0
+        while (line := self._read()) is not None:
+            if line.strip():
+                failed += not self._runner.run(self._turn(line))
+        return failed
+
+    def _read(self) -> str | None:
+        if not self._terminal:
+            line = sys.stdin.readline()
+            return line.rstrip("\n") if line else None
+        try:
+            return input("> ")
+        except EOFError:
+            print()
+            return None
+        except KeyboardInterrupt:
+            note("\n(Ctrl-C again or Ctrl-D leaves)")
+            try:
+                return input("> ")
+            except EOFError:
+                return None
+
+    async def _turn(self, text: str) -> bool:
+        """Send one message and show its turn; -> whether it completed or was cancelled by the user."""
+        from talon.cli.follow import follow
+        from talon.cli.render import summary
+
+        path = self._at.session_path(self._agent, self._session, "message")
+        receipt = await self._client.call("POST", path, body={"content": text})
+        stream = self._at.session_path(self._agent, self._session, "stream")
+        watching = asyncio.ensure_future(follow(self._client, stream, receipt, Answer().show))
+        cancels: list[asyncio.Future[Any]] = []
+
+        def interrupted() -> None:
+            if cancels:
+                watching.cancel()
+                return
+            note("\ncancelling the turn … (Ctrl-C again leaves; the turn is cancelled all the same)")
+            turn = self._at.session_path(self._agent, self._session, "turns", str(receipt["turn_id"]), "cancel")
+            cancels.append(asyncio.ensure_future(self._client.call("POST", turn)))
+
+        loop = asyncio.get_running_loop()
+        if self._terminal:
+            loop.add_signal_handler(signal.SIGINT, interrupted)
+        try:
+            end = await watching
+        except asyncio.CancelledError:
+            if cancels:
+                await asyncio.wait(cancels, timeout=5)
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            if self._terminal:
+                loop.remove_signal_handler(signal.SIGINT)
+            for result in await asyncio.gather(*cancels, return_exceptions=True):
+                if isinstance(result, Exception):
+                    note(f"cancelling: {result}")
+        if end.type == "turn.completed" or (cancels and end.type == "turn.cancelled"):
+            return True
+        note(styled(f"{end.type}: {summary(end.type, end.payload)}", "red", sys.stderr))
+        return False

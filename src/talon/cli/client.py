@@ -1,0 +1,252 @@
+"""The HTTP client of all commands.
+
+- A problem document becomes the `TalonError` of its status, with the server's own code and words.
+- A server that never answered is reported at once. One that has answered before (it restarts, it fails over) is waited for:
+  requests that may be repeated are repeated, and streams resume after the last event, until patience ends.
+- Every POST carries an `Idempotency-Key`, so that repeating it is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, cast
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from talon.cli.errors import Failed, WrongUse
+from talon.cli.sse import Event, Parser
+from talon.cli.system import SystemClock, SystemIds
+from talon.domain import errors as err
+from talon.domain.ids import Clock
+
+BY_STATUS: dict[int, type[err.TalonError]] = {
+    400: err.Malformed,
+    403: err.Forbidden,
+    404: err.NotFound,
+    409: err.Conflict,
+    410: err.Gone,
+    413: err.TooLarge,
+    416: err.AheadOfJournal,
+    422: err.Invalid,
+    429: err.Throttled,
+    503: err.Unavailable,
+}
+#: What a lost connection looks like, before or in the middle of an answer.
+LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError, ConnectionError)
+#: Somebody had taken the connection: that a server died is not that none is there.
+CUT = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, ConnectionResetError)
+#: The heartbeat comes every 15 s: three missed ones are a dead connection.
+STREAM_IDLE_S = 50.0
+
+
+class Unreachable(Failed):
+    """Nobody answers at the address. Exit code 1."""
+
+
+def path_of(*segments: str) -> str:
+    """`/v1/…` from its segments, each quoted: a name cannot leave its place."""
+    return "/v1/" + "/".join(quote(segment, safe=":") for segment in segments)
+
+
+class Client:
+    """One server. Use as `async with Client(url) as client`.
+
+    `patience_s` bounds how long a server that has answered before is waited for; `on_wait` is told when waiting begins.
+    """
+
+    def __init__(
+        self, server: str, *, patience_s: float = 30.0, clock: Clock | None = None, on_wait: Callable[[str], None] | None = None
+    ) -> None:
+        parts = urlsplit(server)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise WrongUse(f"--server {server}: expected a URL like http://127.0.0.1:19789")
+        self.server = server.rstrip("/")
+        self._patience_s = patience_s
+        self._clock = clock or SystemClock()
+        self._ids = SystemIds()
+        self._on_wait = on_wait
+        self._answered = False
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60, connect=5))
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+        """GET -> decoded body."""
+        return await self.call("GET", path, params=params)
+
+    async def items(self, path: str, params: Mapping[str, str] | None = None) -> list[Any]:
+        """All pages of a list."""
+        found: list[Any] = []
+        query = {"limit": "500", **(params or {})}
+        while True:
+            page = await self.get(path, query)
+            found += page["items"]
+            if not page.get("next_cursor"):
+                return found
+            query["cursor"] = page["next_cursor"]
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        text: tuple[str, bytes] | None = None,
+        params: Mapping[str, str] | None = None,
+        key: str = "",
+    ) -> Any:
+        """One request -> decoded body (None if empty). `body` is sent as JSON, `text` as (content type, bytes).
+
+        Repeated on a lost connection and while the server restarts. Raises `TalonError` for a problem, `Unreachable`, `Failed`.
+        """
+        headers = {"Accept": "application/json"}
+        if method == "POST":
+            headers["Idempotency-Key"] = key or self._ids.uuid7()
+        data = None
+        if text is not None:
+            headers["Content-Type"], data = text
+        elif body is not None:
+            headers["Content-Type"], data = "application/json", json.dumps(body).encode()
+        waiting = _Patience(self._clock, self._patience_s)
+        while True:
+            try:
+                async with self._open(method, path, params, headers, data) as response:
+                    self._answered = True
+                    return await self._decode(response)
+            except LOST as error:
+                await self._wait(waiting, error)
+            except err.Unavailable as error:
+                if error.code != "shutting_down":
+                    raise
+                await self._wait(waiting, error)
+
+    async def events(self, path: str, params: Mapping[str, str], last_id: str) -> AsyncGenerator[Event]:
+        """The stream after `last_id`, for as long as the caller reads: a lost connection is taken up again after the last event
+        that was seen, also on a server that was started anew. Raises as `call`; never ends by itself."""
+        waiting = _Patience(self._clock, self._patience_s)
+        timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=STREAM_IDLE_S)
+        while True:
+            headers = {"Accept": "text/event-stream", "Last-Event-ID": last_id}
+            try:
+                async with self._open("GET", path, params, headers, None, timeout) as response:
+                    if response.status != 200:
+                        await self._decode(response)
+                        raise Failed(f"{self.server} answered {response.status} where a stream was expected")
+                    self._answered = True
+                    waiting = _Patience(self._clock, self._patience_s)
+                    async for event in _events(response):
+                        last_id = event.id or last_id
+                        yield event
+                raise aiohttp.ServerDisconnectedError("the stream ended")
+            except LOST as error:
+                await self._wait(waiting, error)
+            except err.Unavailable as error:
+                await self._wait(waiting, error)
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        data: bytes | None,
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> Any:
+        if self._session is None:
+            raise RuntimeError("use `async with Client(…)`")
+        url = URL(self.server + path, encoded=True)
+        if params:
+            url = url.with_query(dict(params))
+        return self._session.request(
+            method, url, headers=headers, data=data, allow_redirects=False, timeout=timeout or self._session.timeout
+        )
+
+    async def _decode(self, response: aiohttp.ClientResponse) -> Any:
+        raw = await response.read()
+        body: Any = None
+        if "json" in response.content_type:
+            try:
+                body = json.loads(raw)
+            except ValueError:
+                raise Failed(f"{self.server} answered {response.status} with broken JSON") from None
+        if response.status < 300:
+            return body
+        if isinstance(body, dict) and "code" in body:
+            raise problem(response.status, cast(dict[str, Any], body), response.headers.get("Retry-After"))
+        raise Failed(f"{self.server} answered {response.status} without a problem document: is it a Talon?")
+
+    async def _wait(self, waiting: _Patience, error: Exception) -> None:
+        self._answered = self._answered or isinstance(error, CUT)
+        if not self._answered:
+            raise Unreachable(_unreachable(self.server, error)) from None
+        if waiting.begins and self._on_wait:
+            self._on_wait(f"connection to {self.server} lost, waiting for it to come back …")
+        if not await waiting.pause():
+            raise Unreachable(f"{self.server} did not come back within {self._patience_s:g} s ({_reason(error)})") from None
+
+
+class _Patience:
+    """Growing pauses, 0.05 s to 1 s, until a bound since the first."""
+
+    def __init__(self, clock: Clock, bound_s: float) -> None:
+        self._clock = clock
+        self._bound_s = bound_s
+        self._until: float | None = None
+        self._pause_s = 0.05
+
+    @property
+    def begins(self) -> bool:
+        return self._until is None
+
+    async def pause(self) -> bool:
+        """Wait a little; False when the bound is reached."""
+        now = self._clock.monotonic_s()
+        self._until = now + self._bound_s if self._until is None else self._until
+        if now >= self._until:
+            return False
+        await asyncio.sleep(min(self._pause_s, self._until - now))
+        self._pause_s = min(self._pause_s * 2, 1.0)
+        return True
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
+    parser = Parser()
+    async for chunk in response.content.iter_any():
+        for event in parser.feed(chunk):
+            yield event
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or str(error.os_error)
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
+def _unreachable(server: str, error: Exception) -> str:
+    return (
+        f"no Talon answers at {server} ({_reason(error)})\n"
+        "start one with `talon up`, or name another with --server URL (or TALON_SERVER)"
+    )
+
+
+def problem(status: int, body: Mapping[str, Any], retry_after: str | None = None) -> err.TalonError:
+    """The error that a problem document tells of."""
+    fields = tuple(
+        err.FieldError(str(item.get("field", "")), str(item.get("message", "")), item.get("value"))
+        for item in cast(list[dict[str, Any]], body.get("errors") or [])
+    )
+    cls = BY_STATUS.get(status) or (err.Defect if status >= 500 else err.Refused)
+    code, detail = str(body["code"]), str(body.get("detail") or body.get("title") or f"HTTP {status}")
+    seconds = float(retry_after) if retry_after and retry_after.replace(".", "", 1).isdigit() else None
+    return cls(code, detail, fields, seconds)

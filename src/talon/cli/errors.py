@@ -1,0 +1,19 @@
+"""What the command line itself finds wrong, before any server is asked."""
+
+from __future__ import annotations
+
+
+class WrongUse(Exception):
+    """The command, its flags, a file or a setting is wrong: exit code 2. `lines` are shown to the user, one per mistake."""
+
+    exit_code = 2
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class Failed(Exception):
+    """The command did its work and the answer is a failure (a turn that did not complete): exit code 1."""
+
+    exit_code = 1

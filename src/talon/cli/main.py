@@ -1,0 +1,123 @@
+"""The `talon` command: finds the command's module when it is asked for, and turns every error into words and an exit code.
+
+    0 done · 1 failed, or the server is not there · 2 wrong use · 3 refused by the server · 130 interrupted
+
+`talon --help` imports no command: the table below has the words.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from talon.cli.errors import Failed, WrongUse
+from talon.domain.errors import TalonError
+
+#: command -> (module with an attribute `command`, what it does). The order is that of the help page.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("init", "Write a first agent, its tool and talon.yaml."),
+    "apply": ("apply", "Create or change what manifests describe."),
+    "get": ("get", "Show namespaces, templates, agents, sessions, revisions, approvals."),
+    "session": ("session", "Create sessions, send messages, follow and cancel turns."),
+    "chat": ("chat", "Talk to an agent in the terminal."),
+    "approval": ("approval", "Decide what a turn waits for."),
+    "db": ("db", "Migrate the database, or show its state."),
+    "version": ("version", "Show the version."),
+}
+
+EPILOG = """\b
+Begin:
+  talon init hello && cd hello    write an agent, a tool and talon.yaml
+  talon up                        start Talon here
+  talon chat assistant            talk to the agent, from another terminal
+
+\b
+Each command explains itself: talon session send --help
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in COMMANDS:
+            return None
+        return import_module(f"talon.cli.{COMMANDS[cmd_name][0]}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest command named when there is none."""
+        if args and args[0] not in COMMANDS:
+            from talon.cli.text import nearest
+
+            ctx.fail(f"no such command {args[0]!r}{nearest(args[0], list(COMMANDS))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+def app() -> None:
+    """The runtime for AI agents that have to keep working."""
+
+
+def run(args: list[str] | None = None) -> int:
+    """Run one command; -> its exit code. Errors are words on stderr; a traceback only with TALON_DEBUG=1."""
+    debug = os.environ.get("TALON_DEBUG") == "1"
+    try:
+        result = app.main(args=args, prog_name="talon", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.ctx.get_help() if error.ctx else error.format_message(), file=sys.stderr)
+        return 2
+    except click.UsageError as error:
+        where = f"{error.ctx.command_path} --help" if error.ctx else "talon --help"
+        return _say(2, error.format_message(), hint=f"see: {where}")
+    except click.ClickException as error:
+        return _say(2, error.format_message())
+    except WrongUse as error:
+        return _say(2, *error.lines)
+    except (KeyboardInterrupt, click.Abort):
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`talon … | head`). Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Failed as error:
+        return _say(1, str(error))
+    except TalonError as error:
+        if debug:
+            raise
+        fields = [f"  {f.field}: {f.message}" for f in error.errors]
+        return _say(error.exit_code, f"{error.detail} [{error.code}]", *fields)
+    except Exception as error:
+        if debug:
+            raise
+        return _say(1, f"a mistake in Talon: {type(error).__name__}: {error}", hint="TALON_DEBUG=1 shows where")
+
+
+def _say(code: int, first: str, *more: str, hint: str = "") -> int:
+    print(f"error: {first}", *more, *([hint] if hint else []), sep="\n", file=sys.stderr)
+    return code
+
+
+def main() -> NoReturn:
+    """Entry point of the `talon` script."""
+    sys.exit(run())

@@ -1,0 +1,232 @@
+"""Every setting of the program: name, meaning, default, bounds. Read once, then frozen.
+
+`talon.yaml` < environment < flags. A setting has one name, and three spellings that are derived from it by rule
+(`talon.cli.leaves`): `worker.drain_timeout_s`, `TALON_WORKER_DRAIN_TIMEOUT_S`, `--worker-drain-timeout-s`.
+`extra` of a field: `inactive` marks what this version stores but does not act on, `expects` says in words what fits.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from talon.domain.ids import NAME_MAX, is_name
+
+INACTIVE: dict[str, Any] = {"inactive": True}
+
+
+def default_worker_name() -> str:
+    """A name made from the host's: the same at every start on the same host, so that a worker takes its own sessions back."""
+    cleaned = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower())[:NAME_MAX].strip("-")
+    return cleaned or "worker"
+
+
+def _worker_name(value: str) -> str:
+    if not is_name(value):
+        raise ValueError("not a name")
+    return value
+
+
+def _host_entry(value: str) -> str:
+    host, colon, port = value.rpartition(":") if value.count(":") == 1 else (value, "", "")
+    if not host or "/" in value or any(c.isspace() for c in value) or (colon and not (port.isdigit() and 0 < int(port) < 65536)):
+        raise ValueError("not a host")
+    return value.lower()
+
+
+def _host_name(value: str) -> str:
+    if not value or any(c in "/:" or c.isspace() for c in value):
+        raise ValueError("not a host name")
+    return value.lower()
+
+
+def _http_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
+        raise ValueError("not a URL")
+    return value.rstrip("/")
+
+
+HostName = Annotated[str, AfterValidator(_host_name)]
+HostEntry = Annotated[str, AfterValidator(_host_entry)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HOSTS: dict[str, Any] = {"expects": "a list of hosts, each `host` or `host:port`"}
+URL: dict[str, Any] = {"expects": "a URL that begins with http:// or https://"}
+
+
+class Group(BaseModel):
+    """Base of all groups: frozen, no unknown fields, no infinite numbers, and no value in pydantic's own messages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class Gateway(Group):
+    """The HTTP server."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; loopback only, as this version has no authentication")
+    port: int = Field(default=19789, ge=0, le=65535, description="HTTP port; 0 picks a free one and prints it")
+    grpc_host: str = Field(default="", description="address of the gRPC server", json_schema_extra=INACTIVE)
+    grpc_port: int = Field(default=50051, ge=0, le=65535, description="port of the gRPC server", json_schema_extra=INACTIVE)
+    allow_hosts: tuple[HostName, ...] = Field(
+        default=(),
+        description="further names in Host headers to answer, beside loopback names",
+        json_schema_extra={"expects": "a list of host names without a port"},
+    )
+    allow_origins: tuple[HttpUrl, ...] = Field(
+        default=(),
+        description="further browser origins that may call, beside the server's own",
+        json_schema_extra={"expects": "a list of origins, each `http(s)://host[:port]`"},
+    )
+    message_max_bytes: int = Field(default=1_048_576, ge=1, le=67_108_864, description="longest message content, in UTF-8 bytes")
+    body_max_bytes: int = Field(default=8_388_608, ge=1024, le=268_435_456, description="longest request body, in bytes")
+    metadata_max_bytes: int = Field(
+        default=65_536, ge=2, le=16_777_216, description="longest metadata of a message or session, in bytes"
+    )
+    streams_max: int = Field(default=4096, ge=1, description="open streams at once; more are refused with too_many_streams")
+    stream_buffer_bytes: int = Field(
+        default=1_048_576, ge=65_536, description="unsent bytes at which a slow stream reader is cut off"
+    )
+    heartbeat_s: float = Field(default=15.0, ge=0.1, le=300, description="seconds between heartbeats on an idle stream")
+
+
+class Worker(Group):
+    """Running turns."""
+
+    name: Annotated[str, AfterValidator(_worker_name)] = Field(
+        default_factory=default_worker_name,
+        description="this worker's name: at a restart under it, it takes its sessions back at once (default: the host's name)",
+        json_schema_extra={"expects": "a name of a-z, 0-9 and -, at most 63 characters, that differs between workers"},
+    )
+    concurrency: int = Field(default=64, ge=1, le=10_000, description="turns that run at once")
+    lease_ttl_s: float = Field(
+        default=10.0, ge=3, le=600, description="seconds without a heartbeat after which others take its sessions"
+    )
+    drain_timeout_s: float = Field(default=30.0, ge=0, le=3600, description="seconds for running steps to finish after SIGTERM")
+    cancel_grace_s: float = Field(default=5.0, ge=0, le=600, description="seconds that tools get to stop when a turn is cancelled")
+    sweep_s: float = Field(default=1.0, ge=0.05, le=60, description="seconds between looks for work that no broker announced")
+    attempts_max: int = Field(default=5, ge=1, le=1000, description="attempts without progress after which a turn fails")
+    namespace_turns_max: int = Field(
+        default=0, ge=0, description="turns of one namespace that run at once over all workers; 0: no limit"
+    )
+    agent_turns_max: int = Field(default=0, ge=0, description="turns of one agent that run at once over all workers; 0: no limit")
+    pull_mode: bool = Field(default=False, description="pull work from the broker", json_schema_extra=INACTIVE)
+    mcp_routes: tuple[str, ...] = Field(default=(), description="MCP routes on the worker's own port", json_schema_extra=INACTIVE)
+
+
+class DatabaseGroup(Group):
+    """Where the journal is kept."""
+
+    driver: Literal["sqlite", "postgres"] | None = Field(
+        default=None, description="kind of database (default: from the URL, else sqlite)"
+    )
+    url: SecretStr | None = Field(
+        default=None,
+        description="postgresql://USER:PASSWORD@HOST/NAME or sqlite:///PATH (default: SQLite in the data directory)",
+        json_schema_extra={"expects": "postgresql://… or sqlite:///PATH"},
+    )
+
+
+class MessageBroker(Group):
+    """What rings the bell for workers. Correctness does not hang on it."""
+
+    driver: Literal["local", "postgres", "nats", "gcp_pubsub"] | None = Field(
+        default=None,
+        description="local (one process) or postgres (LISTEN/NOTIFY) (default: as the database)",
+        json_schema_extra={"inactive_values": ["nats", "gcp_pubsub"]},
+    )
+
+
+class Scheduler(Group):
+    """What keeps timers."""
+
+    backend: Literal["local", "cloud_tasks"] = Field(
+        default="local", description="where timers are kept", json_schema_extra={"inactive_values": ["cloud_tasks"]}
+    )
+
+
+class ControlPlane(Group):
+    """State and delivery."""
+
+    database: DatabaseGroup = DatabaseGroup()
+    message_broker: MessageBroker = MessageBroker()
+    scheduler: Scheduler = Scheduler()
+
+
+class Session(Group):
+    """Bounds of one session."""
+
+    queue_max: int = Field(
+        default=100, ge=1, le=100_000, description="queued turns of one session; more are refused with queue_full"
+    )
+
+
+class Context(Group):
+    """How much of a session's past a model call is built from."""
+
+    entries_max: int = Field(default=400, ge=10, le=100_000, description="newest journal entries that are read for a model call")
+    chars_max: int = Field(default=200_000, ge=1000, le=100_000_000, description="characters of history that go into a model call")
+
+
+class Provider(Group):
+    """One model endpoint, by the name that `modelPolicy` refers to."""
+
+    kind: Literal["openai", "scripted"] | None = Field(
+        default=None, description="openai (chat completions; every compatible server) or scripted (default: the provider's name)"
+    )
+    base_url: HttpUrl = Field(default="https://api.openai.com/v1", description="where the API begins", json_schema_extra=URL)
+    api_key: SecretStr | None = Field(default=None, description="key for the Authorization header; never shown")
+    script: Path | None = Field(default=None, description="file with the answers of a scripted provider")
+    connect_timeout_s: float = Field(default=10.0, gt=0, le=600, description="seconds to connect")
+    first_token_timeout_s: float = Field(default=60.0, gt=0, le=3600, description="seconds to the first piece of an answer")
+    idle_timeout_s: float = Field(default=60.0, gt=0, le=3600, description="seconds between two pieces of an answer")
+    total_timeout_s: float = Field(default=600.0, gt=0, le=86_400, description="seconds for a whole answer")
+
+
+class HttpRequest(Group):
+    """The built-in tool `http_request`."""
+
+    allow_hosts: tuple[HostEntry, ...] = Field(
+        default=(), description="private or loopback hosts that it may call all the same", json_schema_extra=HOSTS
+    )
+    idempotent_hosts: tuple[HostEntry, ...] = Field(
+        default=(), description="hosts that honour Idempotency-Key: calls to them may be repeated", json_schema_extra=HOSTS
+    )
+    timeout_s: float = Field(default=30.0, gt=0, le=3600, description="seconds for one request")
+
+
+class Tools(Group):
+    """Tools of agents."""
+
+    modules: tuple[str, ...] = Field(
+        default=(),
+        description="Python modules with @tool functions",
+        json_schema_extra={"expects": "a list of Python modules, each `package.module`"},
+    )
+    path: tuple[Path, ...] = Field(default=(), description="directories to import them from (default: that of talon.yaml)")
+    http_request: HttpRequest = HttpRequest()
+
+
+class Observe(Group):
+    """Logs and traces."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line to write")
+    log_format: Literal["auto", "text", "json"] = Field(default="auto", description="auto: text on a terminal, else json")
+    exporter: Literal["none", "console", "otlp"] = Field(default="none", description="where spans go; otlp needs the extra `otel`")
+    otlp_endpoint: HttpUrl = Field(default="http://127.0.0.1:4318", description="OTLP/HTTP endpoint", json_schema_extra=URL)
+
+
+class Settings(Group):
+    """All of it."""
+
+    data_dir: Path = Field(default=Path("talon-data"), description="directory of the embedded database")
+    gateway: Gateway = Gateway()
+    worker: Worker = Field(default_factory=Worker)
+    control_plane: ControlPlane = ControlPlane()
+    session: Session = Session()
+    context: Context = Context()
+    providers: dict[str, Provider] = Field(default={}, description="model endpoints by name")
+    tools: Tools = Tools()
+    observe: Observe = Observe()

@@ -1,0 +1,187 @@
+"""Where settings come from: each source as a list of (path, value, where it was said). No meaning, no merging here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from talon.cli import leaves, yamlfile
+from talon.cli.text import nearest
+from talon.domain.ids import is_name
+
+#: Variables of the program that are no settings.
+OTHER_ENV = frozenset({"TALON_SERVER", "TALON_NAMESPACE", "TALON_DEBUG", "TALON_CONFIG"})
+#: The vendors' own variables; they make a provider of that name exist. Explicit configuration wins, field by field.
+VENDOR_ENV = {"OPENAI_API_KEY": "providers.openai.api_key", "OPENAI_BASE_URL": "providers.openai.base_url"}
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value that somebody gave for a setting. `where`: `talon.yaml line 7`, `environment variable X`, `flag --x`.
+
+    `base` is the directory that a relative path is meant from.
+    """
+
+    path: str
+    value: Any
+    where: str
+    base: Path
+
+
+@dataclass(slots=True)
+class Found:
+    """What a source had: values, mistakes (the program does not start) and warnings."""
+
+    given: list[Given] = field(default_factory=list[Given])
+    mistakes: list[str] = field(default_factory=list[str])
+    warnings: list[str] = field(default_factory=list[str])
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
+
+
+def _children(prefix: tuple[str, ...]) -> list[str]:
+    """The keys that may stand below `prefix`; `*` where any name may."""
+    found: dict[str, None] = {}
+    for path in leaves.leaves():
+        parts = path.split(".")
+        if len(parts) > len(prefix) and all(a in (b, "*") for a, b in zip(parts, prefix, strict=False)):
+            found[parts[len(prefix)]] = None
+    return list(found)
+
+
+def read_file(path: Path) -> Found:
+    """`talon.yaml`. Keys may be written in camelCase; `gateway.grpcAddr` is `HOST:PORT` as in the first documents."""
+    found = Found()
+    try:
+        tree, lines = yamlfile.parse(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        found.mistakes.append(f"{path}: cannot be read: {error.strerror}")
+        return found
+    except UnicodeDecodeError as error:
+        found.mistakes.append(f"{path}: not UTF-8 (byte {error.start})")
+        return found
+    except yamlfile.NotYaml as error:
+        found.mistakes.append(f"{path}: {error}")
+        return found
+    if tree is None:
+        return found
+    if not isinstance(tree, dict):
+        found.mistakes.append(f"{path}: expected settings as `group:` and `  name: value` below it")
+        return found
+    _Walk(path, lines, found).mapping(cast(dict[str, Any], tree), (), ())
+    return found
+
+
+@dataclass(slots=True)
+class _Walk:
+    file: Path
+    lines: dict[tuple[str, ...], int]
+    found: Found
+
+    def where(self, written: tuple[str, ...]) -> str:
+        return f"{self.file} line {self.lines[written]}"
+
+    def mapping(self, tree: dict[str, Any], prefix: tuple[str, ...], written: tuple[str, ...]) -> None:
+        known = _children(prefix)
+        seen: dict[str, str] = {}
+        for raw, value in tree.items():
+            here = (*written, raw)
+            key = raw if raw in known or "*" in known else _snake(raw)
+            if (*prefix, key) == ("gateway", "grpc_addr"):
+                self.grpc_addr(value, here)
+            elif key in seen:
+                self.found.mistakes.append(
+                    f"{'.'.join((*prefix, key))}: given twice, as {seen[key]!r} and {raw!r} ({self.where(here)})"
+                )
+            elif "*" in known and not is_name(key):
+                self.found.mistakes.append(f"{'.'.join(here)}: {raw!r} is no name: a-z, 0-9 and - ({self.where(here)})")
+            elif key in known or "*" in known:
+                self.entry((*prefix, key), value, here)
+            else:
+                hint = nearest(key, known)
+                self.found.mistakes.append(f"{'.'.join(here)}: unknown key {raw!r} ({self.where(here)}){hint}")
+            seen.setdefault(key, raw)
+
+    def entry(self, path: tuple[str, ...], value: Any, written: tuple[str, ...]) -> None:
+        dotted = ".".join(path)
+        if leaves.find(dotted) is not None:
+            if value is not None:
+                self.found.given.append(Given(dotted, value, self.where(written), self.file.parent))
+        elif isinstance(value, dict):
+            self.mapping(cast(dict[str, Any], value), path, written)
+        elif value is not None:
+            keys = ", ".join(k if k != "*" else "NAME" for k in _children(path))
+            self.found.mistakes.append(f"{dotted}: expected keys below it ({keys}), got a single value ({self.where(written)})")
+        elif len(path) == 2:  # `providers: {scripted: }`: an entry with nothing but its name
+            self.found.given.append(Given(dotted, {}, self.where(written), self.file.parent))
+
+    def grpc_addr(self, value: Any, written: tuple[str, ...]) -> None:
+        host, colon, port = str(value).rpartition(":")
+        if not colon or not port.isdigit():
+            self.found.mistakes.append(f"gateway.grpcAddr: {value!r}: expected HOST:PORT ({self.where(written)})")
+            return
+        for path, part in (("gateway.grpc_host", host), ("gateway.grpc_port", int(port))):
+            self.found.given.append(Given(path, part, self.where(written), self.file.parent))
+
+
+def read_vendors(environ: Mapping[str, str], cwd: Path) -> Found:
+    """`OPENAI_API_KEY`, `OPENAI_BASE_URL`."""
+    return Found(
+        [Given(path, environ[name], f"environment variable {name}", cwd) for name, path in VENDOR_ENV.items() if environ.get(name)]
+    )
+
+
+def read_environment(environ: Mapping[str, str], cwd: Path) -> Found:
+    """`TALON_*` and `DATABASE_URL`. An empty variable counts as not set; an unknown `TALON_*` one is a warning."""
+    found = Found()
+    by_path: dict[str, Given] = {}
+    for name in sorted(environ):
+        if not environ[name] or name in OTHER_ENV:
+            continue
+        hit = leaves.from_env_name(name)
+        if hit is not None:
+            path, leaf = hit
+            if path not in by_path or name == leaf.env:
+                by_path[path] = Given(path, leaf.from_text(environ[name]), f"environment variable {name}", cwd)
+        elif name.startswith("TALON_"):
+            known = [leaf.env for leaf in leaves.leaves().values()] + sorted(OTHER_ENV)
+            found.warnings.append(f"environment variable {name} is not known and was ignored{nearest(name, known)}")
+    found.given.extend(by_path.values())
+    return found
+
+
+def read_flags(flags: Mapping[str, str], sets: tuple[str, ...], cwd: Path) -> Found:
+    """Flags by path, and the texts of `--set path=value`."""
+    found = Found()
+    by_path: dict[str, Given] = {}
+    for given in _sets(sets, found, cwd):
+        if given.path in by_path:
+            found.mistakes.append(f"{given.path}: given twice with --set")
+        by_path[given.path] = given
+    for path, text in flags.items():
+        leaf = leaves.leaves()[path]
+        if path in by_path:
+            found.mistakes.append(f"{path}: given twice, by {leaf.flag} and by --set")
+        by_path[path] = Given(path, leaf.from_text(text), f"flag {leaf.flag}", cwd)
+    found.given.extend(by_path.values())
+    return found
+
+
+def _sets(sets: tuple[str, ...], found: Found, cwd: Path) -> Iterator[Given]:
+    for text in sets:
+        path, equals, value = text.partition("=")
+        leaf = leaves.find(path.strip())
+        if not equals:
+            found.mistakes.append(f"--set {text}: expected PATH=VALUE, for example --set worker.concurrency=8")
+        elif leaf is None:
+            hint = nearest(path, [p.replace("*", "NAME") for p in leaves.leaves()])
+            found.mistakes.append(f"--set {path}: no such setting{hint}")
+        elif "*" in leaf.path and not is_name(path.split(".")[1]):
+            found.mistakes.append(f"--set {path}: {path.split('.')[1]!r} is no name: a-z, 0-9 and -")
+        else:
+            yield Given(path.strip(), leaf.from_text(value), f"flag --set {path.strip()}", cwd)
