@@ -72,12 +72,12 @@ class TurnQueued(Payload, frozen=True, kw_only=True):
 
 
 class TurnStarted(Payload, frozen=True, kw_only=True):
-    """A worker began. `revision` and `tools` (digest of the tool schemas) pin what the turn runs on to its end (K12)."""
+    """A worker began. `definition` (a digest: prompt, models, tool schemas of `revision`) pins the turn to its end (K12)."""
 
     type = "turn.started"
     agent: str
     revision: int
-    tools: str = ""
+    definition: str = ""
     worker: str = ""
     fence: int = 0
 

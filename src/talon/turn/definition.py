@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
+from talon.domain.errors import Defect
 from talon.domain.session import SessionRow
-from talon.manifest.effective import Effective, Limits, Profile
-from talon.manifest.features import session_features
+from talon.manifest.effective import Effective, Limits, Profile, decode
+from talon.manifest.features import feature_values
 from talon.manifest.prompt import render_prompt
-from talon.tools.protocol import ToolSpec
+from talon.providers.registry import Providers
+from talon.store.protocols import Queue, Resources
+from talon.tools.protocol import Tool, ToolSpec
+from talon.tools.registry import Pinned, Registry
 
 
 class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -23,19 +27,107 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     system_prompt: str
     profiles: tuple[Profile, ...]
     limits: Limits = Limits()
-    tools: tuple[ToolSpec, ...] = ()
+    tools: tuple[Pinned, ...] = ()
     features: dict[str, Any] = {}
 
 
-_DECODER = msgspec.json.Decoder(Definition)
+class Pin(msgspec.Struct, frozen=True):
+    """A definition under its digest, with the code behind its tools as far as this process has it (it is not pinned)."""
+
+    digest: str
+    definition: Definition
+    specs: dict[str, ToolSpec]
+    tools: dict[str, Tool]
 
 
-def encode(definition: Definition) -> tuple[str, bytes]:
-    """-> (digest, bytes). The same definition gives the same digest in every process."""
-    body = msgspec.json.encode(definition, order="deterministic")
-    return hashlib.sha256(body).hexdigest(), body
+class Unresolved(msgspec.Struct, frozen=True):
+    """Why a turn may not run: `reason` is the code of its `turn.denied`."""
+
+    reason: str
+    detail: str
 
 
-def decode(body: bytes) -> Definition:
-    """Back from `encode`."""
-    return _DECODER.decode(body)
+class DefinitionStore(Queue, Resources, Protocol):
+    """What `Definitions` reads and writes."""
+
+
+class Definitions:
+    """Pins turns and finds what they were pinned to. Everything it remembers is immutable; bounded by `entries_max`."""
+
+    def __init__(self, store: DefinitionStore, registry: Registry, providers: Providers, entries_max: int = 1024) -> None:
+        self._store, self._registry, self._providers = store, registry, providers
+        self._pins: dict[str, Pin] = {}
+        self._effective: dict[tuple[str, str, int], Effective] = {}
+        self._max = entries_max
+        self._decoder = msgspec.json.Decoder(Definition)
+
+    async def pin(self, session: SessionRow, revision: int) -> Pin | Unresolved:
+        """The definition of a turn that starts now on the agent's newest `revision`, durable under its digest."""
+        effective = await self._agent(session, revision)
+        if effective is None:
+            return Unresolved(
+                "agent_not_found", f"agent {session.agent!r} of namespace {session.namespace!r} does not exist any more"
+            )
+        found = self._resolve(session, revision, effective)
+        if isinstance(found, Unresolved):
+            return found
+        body = msgspec.json.encode(found, order="deterministic")
+        digest = hashlib.sha256(body).hexdigest()
+        if digest not in self._pins:
+            await self._store.put_definition(digest, body)
+        return self._remember(digest, found)
+
+    async def pinned(self, digest: str) -> Pin:
+        """What a turn was pinned to. Raises `Defect` if the store has lost it."""
+        known = self._pins.get(digest)
+        if known is not None:
+            return known
+        body = await self._store.get_definition(digest)
+        if body is None:
+            raise Defect("defect", f"definition {digest[:12]} of a running turn is not in the store")
+        return self._remember(digest, self._decoder.decode(body))
+
+    def _remember(self, digest: str, definition: Definition) -> Pin:
+        known = self._pins.get(digest)
+        if known is not None:
+            return known
+        if len(self._pins) >= self._max:
+            self._pins.clear()
+        bound = self._registry.bind(msgspec.json.encode(definition.tools))
+        self._pins[digest] = Pin(digest, definition, bound.specs, bound.tools)
+        return self._pins[digest]
+
+    async def _agent(self, session: SessionRow, revision: int) -> Effective | None:
+        key = (session.namespace, session.agent, revision)
+        if key not in self._effective:
+            row = await self._store.get_revision(*key)
+            if row is None:
+                return None
+            if len(self._effective) >= self._max:
+                self._effective.clear()
+            self._effective[key] = decode(row.effective)
+        return self._effective[key]
+
+    def _resolve(self, session: SessionRow, revision: int, effective: Effective) -> Definition | Unresolved:
+        granted = self._registry.resolve(effective.tool_refs, effective.allowed_tools)
+        if granted.unresolved:
+            return Unresolved("unresolved_reference", granted.detail)
+        wanted = session.profile or effective.profile
+        profiles = tuple(profile for profile in effective.profiles if not wanted or profile.name == wanted)
+        if not profiles:
+            return Unresolved("unresolved_reference", f"agent {effective.name!r} has no model profile {wanted!r}")
+        served = tuple(profile for profile in profiles if profile.provider in self._providers)
+        if not served:
+            names = ", ".join(sorted({repr(profile.provider) for profile in profiles}))
+            return Unresolved("unresolved_reference", f"no provider {names} is configured (providers.NAME in talon.yaml)")
+        features = msgspec.json.decode(session.features, type=dict[str, Any])
+        return Definition(
+            namespace=session.namespace,
+            agent=session.agent,
+            revision=revision,
+            system_prompt=render_prompt(effective, features),
+            profiles=served,
+            limits=effective.limits,
+            tools=tuple(granted.pinned.values()),
+            features=feature_values(effective, features),
+        )

@@ -46,7 +46,7 @@ def _input_steered(state: State, p: e.InputSteered, seq: int) -> State:
 
 def _started(state: State, p: e.TurnStarted, seq: int) -> State:
     return replace(
-        state, began=True, revision=p.revision, definition=p.tools, attempt=1, active_since_ms=state.last_at_ms, waiting=""
+        state, began=True, revision=p.revision, definition=p.definition, attempt=1, active_since_ms=state.last_at_ms, waiting=""
     )
 
 

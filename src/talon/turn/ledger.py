@@ -1,0 +1,221 @@
+"""The hand with which a turn writes: facts gather, and are committed with the next intent (kernel §4).
+
+*Facts* are what happened (an answer, a receipt): they are kept until they are durable. *Intents* are what the turn is about to do
+or how it ends; they are decided on what the journal holds, so an append that carries intents is refused (`Behind`) if anybody else
+has written meanwhile: the ledger reads what is new, the facts stay, the intents are dropped, and the turn decides again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from talon.domain import entries as e
+from talon.domain.errors import Behind
+from talon.domain.ids import Clock, Ids
+from talon.store.model import Append, Appended, Claimed, Fragment, Hold, NewApproval, QueuedTurn
+from talon.store.protocols import Journal
+from talon.turn.context import ContextCache, ContextLimits
+from talon.turn.machine import State, apply, fold
+from talon.turn.projection import turn_change
+
+#: A payload, or how to make it from the state just before it (a key derives from a seq that only the append decides).
+Draft = e.Payload | Callable[[State], e.Payload]
+
+
+class Writer(Protocol):
+    """The worker's journal writer (`talon.store.writer`)."""
+
+    async def append(self, op: Append) -> Appended:
+        """Commit, with others, one append. Raises `FencedOut`, `Behind`, `Unavailable`."""
+        ...
+
+    async def spill(self, namespace: str, entries: Sequence[e.NewEntry]) -> tuple[e.NewEntry, ...]:
+        """The entries, those with large payloads put into blobs first."""
+        ...
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """What is decided, to be committed only if nobody has written since it was."""
+
+    drafts: tuple[Draft, ...] = ()
+    hold: Hold = "keep"
+    wake_in_ms: int | None = None
+    approvals: tuple[NewApproval, ...] = ()
+    queue: tuple[QueuedTurn, ...] = ()
+    more: tuple[tuple[str, e.Payload], ...] = ()  # entries of other turns: (turn id, payload)
+    drop_fragments: tuple[int, ...] = ()
+    drained: bool = False
+
+
+class Ledger:
+    """The journal of one claimed session, as its worker sees and writes it. Not for two coroutines at once."""
+
+    def __init__(
+        self,
+        claimed: Claimed,
+        journal: Journal,
+        writer: Writer,
+        clock: Clock,
+        ids: Ids,
+        cache: ContextCache,
+        limits: ContextLimits,
+    ) -> None:
+        self.claimed = claimed
+        self.session = claimed.session
+        self.turn_id = claimed.turn.turn_id
+        self.last_seq = claimed.session.last_seq
+        self.history: tuple[e.Entry, ...] = ()
+        self.state = State(turn_id=self.turn_id)  # with the facts that are not durable yet
+        self.traceparent = ""
+        self._journal, self._writer, self._clock, self._ids = journal, writer, clock, ids
+        self._cache, self._limits = cache, limits
+        self._durable = self.state
+        self._facts: list[Draft] = []
+        self._drop: set[int] = set()
+        self._approvals: list[NewApproval] = []
+        self._seen: list[e.Entry] = []  # context entries since the history, for the cache
+        self.iterations_max = 10
+
+    # --- reading ---------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Read the turn and the tail before it: what is in the cache is not read again (K11)."""
+        turn = self.claimed.turn
+        own = await self._journal.read_turn(self.session.sid, turn.turn_id, turn.seq)
+        own = [entry for entry in own if entry.seq <= self.last_seq]
+        own = await self._with_requeued(own)
+        self._durable = self.state = fold(own, self.turn_id)
+        self.traceparent = next((entry.traceparent for entry in own if entry.traceparent), "")
+        began = next((entry.seq for entry in own if entry.type == "turn.started"), self.last_seq + 1)
+        self._seen = [entry for entry in own if entry.type in e.CONTEXT_TYPES]
+        cached = self._cache.get(self.session.sid)
+        if cached is not None and cached[0] < began:
+            tail = [entry for entry in cached[1] if entry.turn_id != self.turn_id]
+            known = {entry.seq for entry in own}
+            if any(seq not in known for seq in range(cached[0] + 1, min(began, self.last_seq + 1))):
+                between = await self._journal.read_entries(
+                    self.session.sid, cached[0], self._limits.entries_max, tuple(e.CONTEXT_TYPES)
+                )
+                tail += [entry for entry in between if entry.seq < began and entry.turn_id != self.turn_id]
+            self.history = tuple(tail[-self._limits.entries_max :])
+        else:
+            tail = await self._journal.read_context(self.session.sid, began, self._limits.entries_max)
+            self.history = tuple(entry for entry in tail if entry.turn_id != self.turn_id)
+
+    async def _with_requeued(self, own: list[e.Entry]) -> list[e.Entry]:
+        """A turn that was a steering message of another one has its message under that turn's id."""
+        first = own[0].decode() if own else None
+        if not (isinstance(first, e.TurnQueued) and first.requeued_from):
+            return own
+        message = await self._journal.read_entries(self.session.sid, first.message_seq - 1, 1)
+        return [msgspec.structs.replace(entry, turn_id=self.turn_id) for entry in message] + own
+
+    async def refresh(self) -> None:
+        """Read what others wrote since, and fold it under the facts that are not durable yet."""
+        while True:
+            new = await self._journal.read_entries(self.session.sid, self.last_seq, 500)
+            for entry in new:
+                self._take(entry)
+            if len(new) < 500:
+                break
+        self._refold()
+
+    def _take(self, entry: e.Entry) -> None:
+        self.last_seq = entry.seq
+        if entry.type in e.CONTEXT_TYPES:
+            self._seen.append(entry)
+        if entry.turn_id == self.turn_id:
+            self._durable = apply(self._durable, entry.decode(), entry.seq, entry.at_ms)
+
+    def _refold(self) -> None:
+        self.state, _ = self._build(self._facts, self._durable, self.last_seq)
+
+    def _build(self, drafts: Sequence[Draft], state: State, last_seq: int) -> tuple[State, list[e.Payload]]:
+        payloads: list[e.Payload] = []
+        at_ms = self._clock.now_ms()
+        for number, draft in enumerate(drafts, last_seq + 1):
+            payload = draft if isinstance(draft, e.Payload) else draft(state)
+            payloads.append(payload)
+            state = apply(state, payload, number, at_ms)
+        return state, payloads
+
+    # --- writing ---------------------------------------------------------------------------------------------------------
+
+    def fact(self, *drafts: Draft, drop_fragments: int = 0, approval: NewApproval | None = None) -> None:
+        """Remember what happened, with the approval that it opens; durable with the next `commit`."""
+        self._facts.extend(drafts)
+        if approval is not None:
+            self._approvals.append(approval)
+        if drop_fragments:
+            self._drop.add(drop_fragments)
+        self._refold()
+
+    async def settle(self) -> None:
+        """Make the facts durable now (a receipt, while other tools still run)."""
+        while self._facts and not await self.commit(Intent()):
+            pass
+
+    async def commit(self, intent: Intent) -> bool:
+        """Facts and `intent` in one commit -> True. False: somebody has written in between; the facts stay, decide again.
+
+        Raises `FencedOut` when the session belongs to somebody else, `Unavailable` when the database stays away.
+        """
+        drafts = [*self._facts, *intent.drafts]
+        after, payloads = self._build(drafts, self._durable, self.last_seq)
+        entries = [e.new_entry(payload, self.turn_id, self.traceparent) for payload in payloads]
+        entries += [e.new_entry(payload, turn_id, self.traceparent) for turn_id, payload in intent.more]
+        progress = any(payload.type in PROGRESS for payload in payloads)
+        op = Append(
+            id=self._ids.uuid7(),
+            sid=self.session.sid,
+            fence=self.session.fence,
+            entries=await self._writer.spill(self.session.namespace, entries),
+            if_last_seq=self.last_seq,
+            turn=turn_change(self._durable, after, progress=progress, iterations_max=self.iterations_max),
+            queue=intent.queue,
+            drop_fragments=tuple(sorted({*self._drop, *intent.drop_fragments})),
+            approvals=(*self._approvals, *intent.approvals),
+            hold=intent.hold,
+            wake_in_ms=intent.wake_in_ms,
+            drained=intent.drained,
+        )
+        try:
+            done = await self._writer.append(op)
+        except Behind:
+            await self.refresh()
+            return False
+        for number, entry in enumerate(entries, done.base + 1):
+            self._take(e.Entry(number, entry.type, entry.payload, entry.turn_id, done.at_ms, entry.traceparent))
+        self._facts.clear()
+        self._drop.clear()
+        self._approvals.clear()
+        self._refold()
+        return True
+
+    async def fragments(self, pieces: tuple[Fragment, ...]) -> None:
+        """Make streamed text durable; it has no seq of its own, so nobody's writing is in its way."""
+        await self._writer.append(Append(id=self._ids.uuid7(), sid=self.session.sid, fence=self.session.fence, fragments=pieces))
+
+    def remember(self) -> None:
+        """Keep the tail for the session's next turn on this worker."""
+        tail = sorted((*self.history, *self._seen), key=lambda entry: entry.seq)
+        self._cache.put(self.session.sid, self.last_seq, tail, self._limits.entries_max)
+
+
+#: What counts as progress (K13): an answer, a receipt, a refusal, a wait that was entered; not the mere start of something.
+PROGRESS = frozenset(
+    {
+        "model.finished",
+        "model.failed",
+        "tool.denied",
+        "tool.finished",
+        "tool.failed",
+        "tool.uncertain",
+        "turn.waiting",
+        "message.completed",
+        *e.TURN_ENDS,
+    }
+)

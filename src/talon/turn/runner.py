@@ -1,0 +1,205 @@
+"""The runner: performs what `decide` commands and writes what happened. The only impure part of a turn.
+
+A turn that was killed forty times and one that ran through are the same code: open the ledger, decide, perform, until it ends,
+waits, or is given back. What may end it early: `FencedOut` (the session is somebody else's now) and `Unavailable` (the database
+stays away); in both cases nothing more is written, and the journal says where to go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+import msgspec
+
+from talon.domain import entries as e
+from talon.domain.errors import FencedOut
+from talon.domain.ids import Clock, Ids
+from talon.observe import tracing
+from talon.store.model import Claimed, NewApproval, QueuedTurn
+from talon.store.protocols import Journal
+from talon.turn import machine as m
+from talon.turn.attend import Attention
+from talon.turn.context import ContextCache, ContextLimits
+from talon.turn.definition import Definitions, Pin, Unresolved
+from talon.turn.ledger import Draft, Intent, Ledger, Writer
+from talon.turn.machine.decide import Bounds
+from talon.turn.model_step import ModelStep
+from talon.turn.tool_step import ToolStep, uncertain_drafts
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDeps:
+    """What a runner needs of its worker. `lease_alive` is asked before every effect: False means stop (K8)."""
+
+    journal: Journal
+    writer: Writer
+    definitions: Definitions
+    models: ModelStep
+    tools: ToolStep
+    clock: Clock
+    ids: Ids
+    cache: ContextCache
+    context_limits: ContextLimits
+    lease_alive: Callable[[], bool]
+    worker: str
+    attempts_max: int = 5
+    cancel_grace_s: float = 5.0
+
+
+class TurnRunner:
+    """Runs one claimed turn until it ends, waits or is given back. Use once."""
+
+    def __init__(self, claimed: Claimed, deps: TurnDeps) -> None:
+        self.claimed = claimed
+        self.ledger = Ledger(claimed, deps.journal, deps.writer, deps.clock, deps.ids, deps.cache, deps.context_limits)
+        self._deps = deps
+        self._attention = Attention(self.ledger, deps.clock, deps.cancel_grace_s)
+        self._pin: Pin | None = None
+        self._draining = False
+        self.released = False  # whether the session was let go by a commit of ours
+
+    def poke(self, last_seq: int) -> None:
+        """The session's journal goes up to `last_seq` at least: look, if that is news and an effect is under way."""
+        self._attention.poke(last_seq)
+
+    def drain(self) -> None:
+        """Give the session back at the next decision (K8); the attempt does not count (K13)."""
+        self._draining = True
+
+    async def run(self) -> None:
+        """Run. Returns when the session is released, parked or given back; raises `FencedOut`, `Unavailable`, or a defect."""
+        await self.ledger.open()
+        with tracing.span("turn", self._labels(), parent=self.ledger.traceparent):
+            await self._run()
+
+    def _labels(self) -> dict[str, str]:
+        session = self.claimed.session
+        return {
+            "talon.namespace": session.namespace,
+            "talon.agent": session.agent,
+            "talon.session": session.id,
+            "talon.turn": self.claimed.turn.turn_id,
+        }
+
+    async def _run(self) -> None:
+        ledger = self.ledger
+        ledger.traceparent = tracing.traceparent() or ledger.traceparent
+        if ledger.state.began:
+            self._pin_to(await self._deps.definitions.pinned(ledger.state.definition))
+        if self.claimed.was != "queued":
+            why = "woken" if self.claimed.was == "waiting" else "takeover"
+            ledger.fact(
+                e.TurnResumed(
+                    why=why, attempt=self.claimed.turn.attempts, worker=self._deps.worker, fence=self.claimed.session.fence
+                )
+            )
+        while not self.released:
+            if self._draining:
+                self.released = await ledger.commit(Intent(hold="give_back", wake_in_ms=0, drained=True))
+                continue
+            command = m.decide(ledger.state, self._bounds(), self._deps.clock.now_ms())
+            if command is None:
+                return
+            if not self._deps.lease_alive():
+                raise FencedOut
+            await self._perform(command)
+        ledger.remember()
+
+    def _bounds(self) -> Bounds:
+        attempts, attempts_max = self.claimed.turn.attempts, self._deps.attempts_max
+        if self._pin is None:
+            return Bounds((), 1, 0, 0.0, 0, {}, attempts, attempts_max)
+        definition = self._pin.definition
+        limits = definition.limits
+        return Bounds(
+            profiles=tuple(profile.name for profile in definition.profiles),
+            model_calls_max=limits.model_calls_max,
+            tool_calls_max=limits.tool_calls_max,
+            wall_time_max_s=limits.wall_time_max_s,
+            tokens_max=limits.tokens_max,
+            key_ttl_s={spec.name: spec.key_ttl_s for spec in self._pin.specs.values()},
+            attempts=attempts,
+            attempts_max=attempts_max,
+        )
+
+    def _pin_to(self, pin: Pin) -> None:
+        self._pin = pin
+        self.ledger.iterations_max = pin.definition.limits.model_calls_max
+        self._attention.wall_time_max_s = pin.definition.limits.wall_time_max_s
+
+    async def _perform(self, command: m.Command) -> None:
+        match command:
+            case m.Begin():
+                await self._begin()
+            case m.ResetStream(model_seq=seq):
+                with tracing.span("stream.reset"):
+                    self.ledger.fact(await self._deps.models.abandoned(self.ledger, self._pinned, seq), drop_fragments=seq)
+            case m.CallModel():
+                with tracing.span("model", {"talon.iteration": command.iteration}):
+                    await self._deps.models.perform(command, self.ledger, self._pinned, self._attention)
+            case m.RunTools():
+                with tracing.span("tools"):
+                    await self._deps.tools.perform(command, self.ledger, self._pinned, self._attention)
+            case m.Wait():
+                await self._wait(command)
+            case m.Finish():
+                await self._finish(command)
+            case _:
+                assert_never(command)
+
+    @property
+    def _pinned(self) -> Pin:
+        if self._pin is None:
+            raise AssertionError("a turn is pinned before it does anything")
+        return self._pin
+
+    async def _begin(self) -> None:
+        """Pin, and start: `turn.started` becomes durable with the first intent (commit ② of kernel §4)."""
+        session, deps = self.claimed.session, self._deps
+        found = await deps.definitions.pin(session, self.claimed.revision)
+        if isinstance(found, Unresolved):
+            await self._finish(m.Finish(e.TurnDenied(reason=found.reason, detail=found.detail)))
+            return
+        self._pin_to(found)
+        revision = found.definition.revision
+        self.ledger.fact(
+            e.TurnStarted(agent=session.agent, revision=revision, definition=found.digest, worker=deps.worker, fence=session.fence)
+        )
+
+    async def _wait(self, command: m.Wait) -> None:
+        until = None if command.delay_ms is None else self._deps.clock.now_ms() + command.delay_ms
+        waiting = e.TurnWaiting(kind=command.kind, approvals=command.approvals, until_ms=until, detail=command.detail)
+        self.released = await self.ledger.commit(Intent((waiting,), hold="park", wake_in_ms=command.delay_ms))
+
+    async def _finish(self, command: m.Finish) -> None:
+        """The end, in one commit: what is doubtful, what was abandoned, what goes on as a turn of its own, and the end entry."""
+        state = self.ledger.state
+        drafts: list[Draft] = []
+        approvals: list[NewApproval] = []
+        drop: tuple[int, ...] = ()
+        if state.model is not None:
+            drafts.append(await self._deps.models.abandoned(self.ledger, self._pinned, state.model.seq))
+            drop = (state.model.seq,)
+        for number in command.uncertain:
+            more, approval = uncertain_drafts(state, number, self._deps.ids.uuid7(), "the turn ended before its receipt")
+            drafts += more
+            approvals.append(approval)
+        drafts += [
+            e.ToolFailed(call=number, error="cancelled", message="The call was not completed: the turn ended first.")
+            for number in command.abandon
+        ]
+        queue: list[QueuedTurn] = []
+        others: list[tuple[str, e.Payload]] = []
+        for seq in command.requeue:
+            turn_id = self._deps.ids.uuid7()
+            drafts.append(e.InputSteered(message_seq=seq, state="requeued", turn=turn_id))
+            queue.append(QueuedTurn(turn_id, seq, "steer", "steer"))
+            others.append((turn_id, e.TurnQueued(strategy="steer", message_seq=seq, requeued_from=state.turn_id)))
+        # With the usage of everything before it, the estimate of an abandoned call included.
+        drafts.append(lambda after: msgspec.structs.replace(command.end, usage=after.usage))
+        intent = Intent(
+            tuple(drafts), hold="release", approvals=tuple(approvals), queue=tuple(queue), more=tuple(others), drop_fragments=drop
+        )
+        self.released = await self.ledger.commit(intent)

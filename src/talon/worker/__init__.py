@@ -1,0 +1,1 @@
+"""The worker: claims sessions, runs their turns, keeps its lease, drains, and recovers what others lost."""

@@ -1,0 +1,192 @@
+"""The worker: claims what is runnable, runs it, and keeps the promises of K7, K8 and K13.
+
+    claim ──> TurnRunner ──> released | parked | given back
+      ^                          │
+      └── bell, timer, sweep ────┘
+
+Everything is found again by looking: a lost bell costs at most a sweep, a lost answer of a claim shows as a session that is held
+and not run and is given back, a dead worker's sessions come back with its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from talon.domain.bell import Bell
+from talon.domain.errors import FencedOut, TalonError, Unavailable
+from talon.domain.ids import Clock, Ids
+from talon.store.inbox_apply import backoff_ms
+from talon.store.model import Append, Caps, Claimed
+from talon.store.protocols import Store
+from talon.turn.runner import TurnDeps, TurnRunner
+from talon.worker.lease import Lease
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How a worker behaves. `ttl_s` is its lease; `concurrency` how many turns it runs at once."""
+
+    name: str
+    concurrency: int = 64
+    ttl_s: float = 10.0
+    sweep_s: float = 1.0
+    drain_timeout_s: float = 30.0
+    blobs_every_s: float = 3600.0
+    caps: Caps = field(default_factory=Caps)
+    catalogue: bytes = b""
+
+
+class Worker:
+    """One worker of a process. `run` until `stop`; `hear` is given every bell of the process."""
+
+    def __init__(
+        self, store: Store, deps: Callable[[str], TurnDeps], lease: Lease, clock: Clock, ids: Ids, settings: WorkerSettings
+    ) -> None:
+        self._store, self._make_deps, self._lease = store, deps, lease
+        self._clock, self._ids, self._settings = clock, ids, settings
+        self._running: dict[int, tuple[TurnRunner, asyncio.Task[None]]] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._blobs_at_s = 0.0
+        self.id = ""
+
+    @property
+    def running(self) -> int:
+        """Turns under way."""
+        return len(self._running)
+
+    def hear(self, bell: Bell) -> None:
+        """Look now: something is runnable, or a session that runs here has news."""
+        if bell.runnable or bell.everything:
+            self._wake.set()
+        for sid, seq in bell.tails:
+            if found := self._running.get(sid):
+                found[0].poke(seq)
+
+    # --- life --------------------------------------------------------------------------------------------------------------
+
+    async def register(self) -> None:
+        """Take a lease; the sessions that an earlier boot of this name held are runnable from now on (K8)."""
+        settings = self._settings
+        boot = self._ids.uuid7()
+        self.id = await self._store.register(settings.name, boot, int(settings.ttl_s * 1000), settings.catalogue)
+        self._deps = self._make_deps(self.id)
+        self._lease.start(self.id)
+
+    async def run(self) -> None:
+        """Claim and run until `stop`. Survives a database that goes away; ends only by `stop` or a defect of its own."""
+        tidy_s = self._clock.monotonic_s()
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                if not self._lease.alive():
+                    await self._start_again()
+                if self._clock.monotonic_s() >= tidy_s:
+                    await self._tidy()
+                    tidy_s = self._clock.monotonic_s() + self._settings.sweep_s
+                if await self._claim():
+                    continue
+                pause_s = await self._pause_s(tidy_s)
+            except Unavailable as error:
+                log.warning("the database cannot be reached, trying again: %s", error.detail)
+                pause_s = self._settings.sweep_s
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause_s)
+
+    async def stop(self) -> None:
+        """Drain (K8): claim nothing more, let every turn reach its next decision and give it back; after `drain_timeout_s` leave
+        the rest as a crash would. Then end the lease."""
+        self._stopping = True
+        self._wake.set()
+        for runner, _ in self._running.values():
+            runner.drain()
+        tasks = {task for _, task in self._running.values()}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._settings.drain_timeout_s)
+            await self._cancel(late)
+        await self._lease.stop()
+        with contextlib.suppress(Unavailable):
+            await self._store.retire(self.id)
+
+    async def _start_again(self) -> None:
+        """The lease is over: stop everything here, then begin as a new boot."""
+        log.warning("worker %s lost its lease and starts again", self.id)
+        await self._cancel({task for _, task in self._running.values()})
+        await self._lease.stop()
+        await self.register()
+
+    async def _cancel(self, tasks: set[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._settings.sweep_s)
+
+    # --- work --------------------------------------------------------------------------------------------------------------
+
+    async def _claim(self) -> bool:
+        """Fill the free slots; True if there may be more to claim at once."""
+        free = self._settings.concurrency - len(self._running)
+        if free <= 0:
+            return False
+        claimed = await self._store.claim(self.id, free, self._settings.caps)
+        for one in claimed:
+            self._start(one)
+        return 0 < len(claimed) == free
+
+    def _start(self, claimed: Claimed) -> None:
+        runner = TurnRunner(claimed, self._deps)
+        task = asyncio.create_task(self._run_turn(runner), name=f"turn {claimed.turn.turn_id}")
+        self._running[claimed.session.sid] = (runner, task)
+
+    async def _run_turn(self, runner: TurnRunner) -> None:
+        sid = runner.claimed.session.sid
+        try:
+            await runner.run()
+        except FencedOut:
+            log.info("turn %s runs elsewhere now", runner.claimed.turn.turn_id)
+        except Unavailable as error:
+            log.warning("turn %s stops here, the database cannot be reached: %s", runner.claimed.turn.turn_id, error.detail)
+        except Exception:
+            log.exception("turn %s stopped by a defect", runner.claimed.turn.turn_id)
+            await self._give_back(sid, runner.claimed.session.fence, backoff_ms(runner.claimed.turn.attempts + 1))
+        finally:
+            if self._running.get(sid, (None,))[0] is runner:
+                del self._running[sid]
+            self._wake.set()
+
+    async def _give_back(self, sid: int, fence: int, wake_in_ms: int) -> None:
+        """Let a session go that nobody here runs. Failing is fine: the next look finds it again."""
+        append = Append(id=self._ids.uuid7(), sid=sid, fence=fence, hold="give_back", wake_in_ms=wake_in_ms)
+        with contextlib.suppress(FencedOut, TalonError):
+            await self._deps.writer.append(append)
+
+    # --- looking -----------------------------------------------------------------------------------------------------------
+
+    async def _tidy(self) -> None:
+        """Once per `sweep_s`: what was lost comes back, what no bell told is seen."""
+        store = self._store
+        await store.sweep()
+        for sid, fence in await store.owned(self.id):
+            if sid not in self._running:
+                await self._give_back(sid, fence, 0)
+        if self._running:
+            for sid, seq in (await store.tails(list(self._running))).items():
+                if found := self._running.get(sid):
+                    found[0].poke(seq)
+        if self._clock.monotonic_s() >= self._blobs_at_s:
+            self._blobs_at_s = self._clock.monotonic_s() + self._settings.blobs_every_s
+            await store.collect_blobs()
+
+    async def _pause_s(self, tidy_s: float) -> float:
+        """Until the next timer or the next look, whichever comes first."""
+        look_s = max(0.0, tidy_s - self._clock.monotonic_s())
+        if len(self._running) >= self._settings.concurrency:
+            return look_s
+        wake_ms = await self._store.next_wake_ms()
+        return look_s if wake_ms is None else min(look_s, wake_ms / 1000)
