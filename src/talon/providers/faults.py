@@ -71,8 +71,15 @@ def from_event(provider: str, error: object, secret: str = "") -> ProviderError:
     else:
         kind = class_of(400, f"{code} {words}")
         if kind == "bad_request":
-            kind = next((found for part, found in _TYPES if part in code.lower()), "server")
+            kind = _class_of_type(code.lower())
     return ProviderError(kind, safe_text(f"providers.{provider} broke off its answer: {words or code}", secret), status=status)
+
+
+def _class_of_type(code: str) -> ErrorClass:
+    for part, found in _TYPES:
+        if part in code:
+            return found
+    return "server"
 
 
 def class_of(status: int, words: str) -> ErrorClass:

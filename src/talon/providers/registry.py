@@ -1,0 +1,143 @@
+"""The configured providers: plain values in, `Provider`s by name out. Nothing of the environment is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import msgspec
+
+from talon.domain.errors import FieldError, Invalid
+from talon.domain.ids import is_name
+from talon.providers.limits import CallLimits
+from talon.providers.protocol import Provider, ProviderError
+
+KINDS = ("openai", "scripted")
+OPENAI_BASE_URL = "https://api.openai.com/v1"
+
+
+@dataclass(frozen=True)
+class ProviderConfig:
+    """`providers.NAME` of the configuration.
+
+    `kind`: openai | scripted. openai: `base_url` (empty: the vendor's own), `api_key` (empty: none is sent; never in `repr`),
+    `max_tokens_field` (empty: chosen by the host). scripted: `script`, a path. `limits` for both.
+    """
+
+    kind: str
+    base_url: str = ""
+    api_key: str = field(default="", repr=False)
+    script: str = ""
+    max_tokens_field: str = ""
+    limits: CallLimits = field(default_factory=CallLimits)
+
+
+class ProviderInfo(msgspec.Struct, frozen=True):
+    """One line of the catalogue that a worker publishes: nothing secret."""
+
+    name: str
+    kind: str
+    base_url: str = ""
+
+
+class Providers:
+    """The providers of one process; made by `build_providers`. Each is created at its first `get`."""
+
+    def __init__(self, configs: Mapping[str, ProviderConfig], made: Mapping[str, Provider]) -> None:
+        self._configs = dict(configs)
+        self._made = dict(made)
+
+    def get(self, name: str) -> Provider:
+        """The provider `name`. Raises `ProviderError("unresolved")` naming those that are configured."""
+        provider = self._made.get(name)
+        if provider is None:
+            config = self._configs.get(name)
+            if config is None:
+                known = ", ".join(sorted(self._configs)) or "none"
+                raise ProviderError("unresolved", f"no provider is named {name!r}; configured are: {known}"[:500])
+            provider = self._made[name] = _openai(name, config)
+        return provider
+
+    def catalogue(self) -> list[ProviderInfo]:
+        """What is configured, by name."""
+        return [
+            ProviderInfo(name, config.kind, _base_url(config) if config.kind == "openai" else "")
+            for name, config in sorted(self._configs.items())
+        ]
+
+    async def close(self) -> None:
+        """Close what was created; calls after it fail as `connection`. Closing twice does nothing."""
+        for provider in self._made.values():
+            await provider.close()
+
+
+def build_providers(configs: Mapping[str, ProviderConfig]) -> Providers:
+    """Check every configuration and read every script. Raises `Invalid` with one `FieldError` for each wrong field."""
+    errors: list[FieldError] = []
+    made: dict[str, Provider] = {}
+    for name, config in configs.items():
+        _check(name, config, errors)
+        if config.kind == "scripted" and config.script:
+            try:
+                made[name] = _scripted(name, config)
+            except Invalid as error:
+                errors.append(FieldError(f"providers.{name}.script", error.detail, config.script))
+    if errors:
+        words = "; ".join(f"{error.field}: {error.message}" for error in errors)
+        raise Invalid("invalid", f"the providers are not configured well: {words}", tuple(errors))
+    return Providers(configs, made)
+
+
+def _openai(name: str, config: ProviderConfig) -> Provider:
+    from talon.providers.openai import OpenAIProvider  # aiohttp takes 0.3 s to import: only who calls a model pays it
+
+    return OpenAIProvider(name, _base_url(config), config.api_key, limits=config.limits, max_tokens_field=config.max_tokens_field)
+
+
+def _scripted(name: str, config: ProviderConfig) -> Provider:
+    from talon.providers.scripted.provider import ScriptedProvider
+    from talon.providers.scripted.script import Script
+
+    return ScriptedProvider(name, Script.load(config.script), limits=config.limits)
+
+
+def _base_url(config: ProviderConfig) -> str:
+    return config.base_url or OPENAI_BASE_URL
+
+
+def _check(name: str, config: ProviderConfig, errors: list[FieldError]) -> None:
+    at = f"providers.{name}"
+    if not is_name(name):
+        errors.append(FieldError(at, "a provider's name is lower-case letters, digits and '-', at most 63", name))
+    if config.kind not in KINDS:
+        errors.append(FieldError(f"{at}.kind", f"unknown kind; there are {', '.join(KINDS)}", config.kind))
+    if config.kind == "scripted":
+        if not config.script:
+            errors.append(FieldError(f"{at}.script", "the path of a script is needed"))
+        unread = {"base_url": config.base_url, "api_key": config.api_key, "max_tokens_field": config.max_tokens_field}
+    else:
+        unread = {"script": config.script}
+    errors += [FieldError(f"{at}.{key}", f"has no meaning for kind {config.kind}") for key, value in unread.items() if value]
+    if config.base_url:
+        problem = _url_problem(config.base_url)
+        if problem:  # without the value: a URL may carry a password
+            errors.append(FieldError(f"{at}.base_url", problem))
+    if any(c.isspace() or not c.isprintable() for c in config.api_key):
+        errors.append(FieldError(f"{at}.api_key", "contains a blank or a control character"))
+    for key, value in msgspec.structs.asdict(config.limits).items():
+        if not value > 0:
+            errors.append(FieldError(f"{at}.{key}", "must be greater than 0", value))
+
+
+def _url_problem(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        return "must be an http:// or https:// URL, for example http://127.0.0.1:11434/v1"
+    if parts.username or parts.password or parts.query or parts.fragment:
+        return "must have no user, password, query or fragment; the key belongs into api_key"
+    return ""
