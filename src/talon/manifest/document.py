@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from talon.domain.errors import FieldError
 
 Path = tuple[str | int, ...]
+Complaint = tuple[Path, str, Any]  # where, what is wrong, the value if it may be shown
 
 #: A manifest nests this deep at most; the deepest one that means something nests eight.
 DEPTH_MAX: Final = 32

@@ -117,6 +117,7 @@ class Status(Part):
 
     conditions: Given[list[Any]] = None
     revision: Given[int] = None
+    template: Given[str] = None
 
 
 class FeatureDecl(Part):

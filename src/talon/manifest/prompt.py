@@ -20,8 +20,9 @@ def places(text: str) -> list[str]:
 
 
 def render_prompt(effective: Effective, given: Mapping[str, Any]) -> str:
-    """The system prompt of a turn, with the features `given` by its session. A value is put in as it is and never read for places again.
+    """The system prompt of a turn, with the features `given` by its session.
 
+    A value is put in as it is and never read for places again.
     Lists are joined by ", ", booleans are `true` and `false`, what nobody gave is empty. Raises nothing.
     """
     values = session_features(effective, given)

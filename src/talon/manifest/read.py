@@ -45,7 +45,9 @@ class Manifest:
 
     @property
     def identity(self) -> Identity:
-        """(namespace, kind, name)."""
+        """(namespace, kind, name); a session's name is `agent/id`, for each agent has its own."""
+        if isinstance(self.model, kinds.SessionDoc):
+            return (self.namespace, self.kind, f"{self.model.spec.agent}/{self.name}")
         return (self.namespace, self.kind, self.name)
 
     @property

@@ -9,10 +9,10 @@ from typing import Any, cast
 import msgspec
 from pydantic import ValidationError
 
-from talon.domain.errors import Defect, FieldError
+from talon.domain.errors import Defect
 from talon.manifest import kinds
 from talon.manifest.complaints import nearest
-from talon.manifest.document import Document, Path
+from talon.manifest.document import Complaint, Path
 from talon.manifest.effective import Effective, Limits, Profile, encode
 from talon.manifest.features import wrong_features
 from talon.manifest.within import declared, unknown_places
@@ -41,9 +41,7 @@ def template_of(agent: kinds.AgentDoc) -> str:
     return agent.spec.template_ref.name if agent.spec.template_ref else ""
 
 
-def resolve(
-    agent: kinds.AgentDoc, namespace: str, template: kinds.Definition | None, document: Document
-) -> Resolved | list[FieldError]:
+def resolve(agent: kinds.AgentDoc, namespace: str, template: kinds.Definition | None) -> Resolved | list[Complaint]:
     """The agent as turns run it, or every reason why it is none. `template` is what its `templateRef` names, if it has one.
 
     An agent's own part replaces that of its template or definition; limits replace one by one.
@@ -51,20 +49,19 @@ def resolve(
     base = template or agent.definition or agent.spec.definition or kinds.Definition()
     spec = agent.spec
     features = declared(base.custom_spec)
-    errors = [
-        document.error(("spec", "features", name), message, value)
-        for name, message, value in wrong_features(features, spec.features)
+    wrong: list[Complaint] = [
+        (("spec", "features", name), message, value) for name, message, value in wrong_features(features, spec.features)
     ]
     if spec.system_prompt is not None:
-        errors += unknown_places(document, ("spec", "systemPrompt"), spec.system_prompt, features)
+        wrong += unknown_places(("spec", "systemPrompt"), spec.system_prompt, features)
     profiles = _profiles(spec.model_policy or base.model_policy)
     if not profiles:
         message = "no model profile: give modelPolicy.profiles here or in the template, with at least one provider and model"
-        errors.append(document.error(_definition_path(agent), message))
+        wrong.append((_definition_path(agent), message, None))
     elif spec.profile is not None and (reason := unknown_profile(profiles, spec.profile)):
-        errors.append(document.error(("spec", "profile"), reason, spec.profile))
-    if errors:
-        return errors
+        wrong.append((("spec", "profile"), reason, spec.profile))
+    if wrong:
+        return wrong
     refs = spec.mcp_server_refs if spec.mcp_server_refs is not None else base.mcp_server_refs
     allowed = (spec.capabilities or base.capabilities or kinds.Capabilities()).allowed_tools
     effective = Effective(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from talon.domain.errors import FieldError
 from talon.manifest import kinds
 from talon.manifest.complaints import nearest
-from talon.manifest.document import Document, Path
+from talon.manifest.document import Complaint, Document, Path
 from talon.manifest.effective import Feature
 from talon.manifest.features import wrong_value
 from talon.manifest.prompt import places
@@ -62,17 +62,17 @@ def _definition(document: Document, path: Path, definition: kinds.Definition) ->
         elif feature.default is not None and (reason := wrong_value(feature, feature.default)):
             errors.append(document.error((*here, "default"), reason, feature.default))
         errors += _doubles(document, (*here, "values"), "", feature.values)
-    errors += unknown_places(document, (*path, "systemPrompt"), definition.system_prompt or "", features)
-    return errors
+    unknown = unknown_places((*path, "systemPrompt"), definition.system_prompt or "", features)
+    return errors + [document.error(*complaint) for complaint in unknown]
 
 
-def unknown_places(document: Document, path: Path, prompt: str, features: Iterable[Feature]) -> list[FieldError]:
-    """An error for each place of `prompt` that names no feature."""
+def unknown_places(path: Path, prompt: str, features: Iterable[Feature]) -> list[Complaint]:
+    """A complaint for each place of `prompt` that names no feature."""
     names = [feature.name for feature in features]
     return [
-        document.error(
+        (
             path,
-            f"place {{{{ {place} }}}} names no declared feature{nearest(place, names)} (write \\{{{{ for literal braces)",
+            f"place {{{{ {place} }}}} names no declared feature{nearest(place, names)} (\\{{{{ stands for literal braces)",
             place,
         )
         for place in places(prompt)

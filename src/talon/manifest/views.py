@@ -1,0 +1,96 @@
+"""Resources as they are shown: the manifest as it was applied, with what Talon knows about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from talon.manifest.conditions import Condition
+from talon.manifest.effective import Effective, Feature, Profile
+from talon.manifest.kinds import API_VERSION
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """What Talon writes into a shown manifest's metadata; times are RFC 3339."""
+
+    uid: str
+    generation: int
+    created_at: str
+    updated_at: str
+
+
+def shown_manifest(
+    body: bytes, stamp: Stamp, conditions: Sequence[Condition] = (), revision: int = 0, template: str = ""
+) -> dict[str, Any]:
+    """The stored manifest `body` with stamp and status. Applying it again changes nothing."""
+    data: dict[str, Any] = msgspec.json.decode(body)
+    return {**data, "metadata": {**data["metadata"], **_stamped(stamp)}, "status": _status(conditions, revision, template)}
+
+
+def shown_effective(
+    effective: Effective, metadata: dict[str, Any], stamp: Stamp, conditions: Sequence[Condition], revision: int
+) -> dict[str, Any]:
+    """The agent as turns run it: an Agent manifest with a whole definition of its own, every default written out.
+
+    `metadata` is that of the stored manifest.
+    """
+    spec: dict[str, Any] = {"features": effective.features}
+    if effective.profile:
+        spec["profile"] = effective.profile
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Agent",
+        "metadata": {**metadata, **_stamped(stamp)},
+        "spec": spec,
+        "definition": shown_definition(effective),
+        "status": _status(conditions, revision, effective.template),
+    }
+
+
+def shown_definition(effective: Effective) -> dict[str, Any]:
+    """The resolved definition in the documents' own words."""
+    definition: dict[str, Any] = {
+        "customSpec": {"features": [_feature(one) for one in effective.declared]},
+        "modelPolicy": {"profiles": [_profile(one) for one in effective.profiles]},
+        "systemPrompt": effective.system_prompt,
+        "mcpServerRefs": list(effective.tool_refs),
+    }
+    if effective.allowed_tools is not None:
+        definition["capabilities"] = {"allowed_tools": list(effective.allowed_tools)}
+    definition["limits"] = msgspec.to_builtins(effective.limits)
+    return definition
+
+
+def _stamped(stamp: Stamp) -> dict[str, Any]:
+    return {"uid": stamp.uid, "generation": stamp.generation, "createdAt": stamp.created_at, "updatedAt": stamp.updated_at}
+
+
+def _status(conditions: Sequence[Condition], revision: int, template: str) -> dict[str, Any]:
+    status: dict[str, Any] = {"conditions": [msgspec.to_builtins(one) for one in conditions]}
+    if revision:
+        status["revision"] = revision
+    if template:
+        status["template"] = template
+    return status
+
+
+def _feature(feature: Feature) -> dict[str, Any]:
+    shown: dict[str, Any] = {"name": feature.name, "type": feature.type, "required": feature.required}
+    if feature.default is not None:
+        shown["default"] = feature.default
+    if feature.values:
+        shown["values"] = list(feature.values)
+    if feature.description:
+        shown["description"] = feature.description
+    return shown
+
+
+def _profile(profile: Profile) -> dict[str, Any]:
+    model: dict[str, Any] = {"provider": profile.provider, "name": profile.model}
+    if profile.temperature is not None:
+        model["temperature"] = profile.temperature
+    if profile.max_output_tokens is not None:
+        model["maxTokens"] = profile.max_output_tokens
+    return {"name": profile.name, "model": model}
