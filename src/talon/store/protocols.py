@@ -40,6 +40,7 @@ class Journal(Protocol):
         The answer has one item per append, in order: `Appended`; `FencedOut` when the fence is old, or nobody owns the session
         any more (given back by itself or a sweep, and not claimed yet), or it is unknown;
         `Behind` when `if_last_seq` does not match. Those appends wrote nothing; the others are durable.
+        Two appends for one session raise `ValueError` and nothing is written.
         An append that the database itself refuses (bad data) raises for the whole batch, which wrote nothing: the caller bisects.
         An append whose `id` is already in the journal (the answer of its commit was lost) is answered with its first result and
         written once. `talon.store.writer` is the caller; nobody else calls this.
@@ -50,7 +51,8 @@ class Journal(Protocol):
         """Write a batch of inbox operations in one transaction, each decided by its `admit` on the locked session.
 
         Per item: a `Receipt`, or the `Refused`/`Throttled` that `admit` raised, `NotFound("session_not_found")` for an unknown or
-        deleted session, `Conflict("idempotency_conflict")` for a key used with another body. A key used with the same body gives
+        deleted session, `Conflict("idempotency_conflict")` for a key used with another body. Any other exception of an `admit` is
+        a mistake of ours: it is raised and the batch wrote nothing. A key used with the same body gives
         its first receipt with `replayed=True`, for 24 h at least, also when two come at once. Several operations on one
         session in a batch see each other's effect, in order.
         """

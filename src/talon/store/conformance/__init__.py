@@ -1,0 +1,47 @@
+"""What every store must do, as inheritable pytest classes; a backend passes all of it, or it is no backend.
+
+A backend's test module derives one `Test…` class from each suite and gives these fixtures:
+
+- `store`: a `Store` on a migrated, empty database.
+- `second`: another handle on the same database, with connections of its own; what another process would hold.
+- `execute`: `async (sql) -> None`, runs one statement on the database from outside (to make rows older, to break the schema).
+"""
+
+from talon.store.conformance.faults import FaultSuite
+from talon.store.conformance.inbox import ApprovalSuite, DeleteSuite, InboxSuite, OfferSuite
+from talon.store.conformance.journal import GaplessSuite, JournalSuite, RepeatSuite
+from talon.store.conformance.keys import KeySuite
+from talon.store.conformance.projections import ProjectionSuite
+from talon.store.conformance.queue import HoldSuite, QueueSuite
+from talon.store.conformance.reads import BlobSuite, FragmentSuite, ReadSuite
+from talon.store.conformance.resources import ResourceSuite, RevisionSuite
+from talon.store.conformance.schema import SchemaSuite
+from talon.store.conformance.sessions import ListSuite, SessionSuite
+from talon.store.conformance.strategies import CancelSuite, StrategySuite
+from talon.store.conformance.takeover import TakeoverSuite
+
+__all__ = [
+    "ApprovalSuite",
+    "BlobSuite",
+    "CancelSuite",
+    "DeleteSuite",
+    "FaultSuite",
+    "FragmentSuite",
+    "GaplessSuite",
+    "HoldSuite",
+    "InboxSuite",
+    "JournalSuite",
+    "KeySuite",
+    "ListSuite",
+    "OfferSuite",
+    "ProjectionSuite",
+    "QueueSuite",
+    "ReadSuite",
+    "RepeatSuite",
+    "ResourceSuite",
+    "RevisionSuite",
+    "SchemaSuite",
+    "SessionSuite",
+    "StrategySuite",
+    "TakeoverSuite",
+]
