@@ -26,10 +26,18 @@ def command() -> None:
 def approvals_table(approvals: list[dict[str, Any]]) -> str:
     """Approvals, one a row."""
     rows = [
-        (a["id"], a["kind"], a["state"], a["agent"], a["session_id"], a["name"], one_line(a["arguments"], 40), a["created_at"])
+        (
+            a["id"],
+            a["state"],
+            a["namespace"],
+            f"{a['agent']}/{a['session_id']}",
+            f"{a['name']} {one_line(a['arguments'], 40)}",
+            a["outcome"],
+            a["created_at"],
+        )
         for a in approvals
     ]
-    heads = ("ID", "KIND", "STATE", "AGENT", "SESSION", "TOOL", "ARGUMENTS", "CREATED")
+    heads = ("ID", "STATE", "NAMESPACE", "SESSION", "CALL", "OUTCOME", "CREATED")
     return table(heads, rows, empty="no open approvals")
 
 

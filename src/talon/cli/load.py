@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import ValidationError
 
@@ -162,6 +163,14 @@ def database_of(settings: Settings) -> SqliteAt | PostgresAt:
         return PostgresAt(url)
     path = Path(url.removeprefix("sqlite:///")) if url else settings.data_dir / "talon.db"
     return SqliteAt(path)
+
+
+def describe(database: SqliteAt | PostgresAt) -> str:
+    """Where it is, in words: never with a password or the parameters of the URL."""
+    if isinstance(database, SqliteAt):
+        return f"sqlite {database.path}"
+    parts = urlsplit(database.url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def broker_of(settings: Settings) -> str:

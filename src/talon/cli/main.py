@@ -17,21 +17,24 @@ import click
 from talon.cli.errors import Failed, WrongUse
 from talon.domain.errors import TalonError
 
-#: command -> (module with an attribute `command`, what it does). The order is that of the help page.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "init": ("init", "Write a first agent, its tool and talon.yaml."),
-    "apply": ("apply", "Create or change what manifests describe."),
-    "get": ("get", "Show namespaces, templates, agents, sessions, revisions, approvals."),
-    "session": ("session", "Create sessions, send messages, follow and cancel turns."),
-    "chat": ("chat", "Talk to an agent in the terminal."),
-    "approval": ("approval", "Decide what a turn waits for."),
-    "db": ("db", "Migrate the database, or show its state."),
-    "version": ("version", "Show the version."),
+#: command -> (module, its attribute, what it does). The order is that of the help page.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "init": ("init", "command", "Write a first agent, its tool and talon.yaml."),
+    "up": ("up", "up", "Run Talon here: gateway and worker in one process."),
+    "apply": ("apply", "command", "Create or change what manifests describe."),
+    "get": ("get", "command", "Show namespaces, templates, agents, sessions, revisions, turns, approvals."),
+    "session": ("session", "command", "Create sessions, send messages, follow and cancel turns."),
+    "chat": ("chat", "command", "Talk to an agent in the terminal."),
+    "approval": ("approval", "command", "Decide what a turn waits for."),
+    "gateway": ("up", "gateway", "Run a gateway: HTTP and streams, no turns (PostgreSQL)."),
+    "worker": ("up", "worker", "Run a worker: turns, no API (PostgreSQL)."),
+    "db": ("db", "command", "Migrate the database, or show its state."),
+    "version": ("version", "command", "Show the version."),
 }
 
 EPILOG = """\b
 Begin:
-  talon init hello && cd hello    write an agent, a tool and talon.yaml
+  talon init hello && cd hello    write an agent, its tools and talon.yaml
   talon up                        start Talon here
   talon chat assistant            talk to the agent, from another terminal
 
@@ -51,7 +54,8 @@ class LazyGroup(click.Group):
         """Import the command's module."""
         if cmd_name not in COMMANDS:
             return None
-        return import_module(f"talon.cli.{COMMANDS[cmd_name][0]}").command
+        module, attribute, _ = COMMANDS[cmd_name]
+        return getattr(import_module(f"talon.cli.{module}"), attribute)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with the nearest command named when there is none."""
@@ -64,7 +68,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """From the table, without importing anything."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+            formatter.write_dl([(name, words) for name, (_, _, words) in COMMANDS.items()])
 
 
 @click.group(

@@ -49,13 +49,13 @@ def _option(leaf: leaves.Leaf) -> click.Option:
     return click.Option([*names, leaf.flag, _param(leaf.path)], metavar=metavar, help=f"{leaf.info.description}{default}{later}")
 
 
-def settings_options(groups: Iterable[str] | None = None) -> Callable[[click.Command], click.Command]:
-    """Give a command (of class `SettingsCommand`) `--config`, `--set` and the flags of all settings, or those of some groups
-    (`""` is the group of the settings at the top). Its callback receives them as `loaded: Loaded` in their place.
+def settings_options(only: Iterable[str] | None = None) -> Callable[[click.Command], click.Command]:
+    """Give a command (of class `SettingsCommand`) `--config`, `--set` and the flags of all settings, or those of
+    some groups or paths. Its callback receives them as `loaded: Loaded` in their place.
 
     Warnings go to stderr before the command begins. Mistakes are `WrongUse`, exit code 2.
     """
-    wanted = None if groups is None else set(groups)
+    wanted = None if only is None else set(only)
 
     def decorate(command: click.Command) -> click.Command:
         command.params.append(
@@ -67,7 +67,7 @@ def settings_options(groups: Iterable[str] | None = None) -> Callable[[click.Com
             )
         )
         for leaf in leaves.leaves().values():
-            if leaf.flag and (wanted is None or leaves.group_of(leaf.path) in wanted):
+            if leaf.flag and (wanted is None or wanted & {leaf.path, leaves.group_of(leaf.path)}):
                 command.params.append(_option(leaf))
         inner = command.callback
         if inner is None:

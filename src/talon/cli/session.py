@@ -39,8 +39,8 @@ def _details(session: dict[str, Any]) -> str:
 
 def sessions_table(sessions: list[dict[str, Any]]) -> str:
     """Sessions, one a row."""
-    rows = [(s["agent"], s["id"], s["state"], s["last_seq"], s["queued"], s["updated_at"]) for s in sessions]
-    return table(("AGENT", "SESSION", "STATE", "SEQ", "QUEUED", "UPDATED"), rows, empty="no sessions")
+    rows = [(s["namespace"], s["agent"], s["id"], s["state"], s["last_seq"], s["queued"], s["updated_at"]) for s in sessions]
+    return table(("NAMESPACE", "AGENT", "SESSION", "STATE", "SEQ", "QUEUED", "UPDATED"), rows, empty="no sessions")
 
 
 @command.command("create")

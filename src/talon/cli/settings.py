@@ -166,8 +166,11 @@ class Session(Group):
 class Context(Group):
     """How much of a session's past a model call is built from."""
 
-    entries_max: int = Field(default=400, ge=10, le=100_000, description="newest journal entries that are read for a model call")
-    chars_max: int = Field(default=200_000, ge=1000, le=100_000_000, description="characters of history that go into a model call")
+    entries_max: int = Field(default=80, ge=10, le=100_000, description="newest journal entries that are read for a model call")
+    chars_max: int = Field(default=16_000, ge=1000, le=100_000_000, description="characters of earlier turns in a model call")
+    tool_result_chars_max: int = Field(
+        default=2000, ge=100, le=100_000_000, description="characters of a tool's result in a model call, once it is not the newest"
+    )
 
 
 class Provider(Group):
@@ -222,6 +225,9 @@ class Settings(Group):
     """All of it."""
 
     data_dir: Path = Field(default=Path("talon-data"), description="directory of the embedded database")
+    apply: tuple[Path, ...] = Field(
+        default=(), description="manifests (files or directories) that `talon up` applies when it starts"
+    )
     gateway: Gateway = Gateway()
     worker: Worker = Field(default_factory=Worker)
     control_plane: ControlPlane = ControlPlane()

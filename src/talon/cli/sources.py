@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from talon.cli import leaves, yamlfile
+from talon.cli import leaves
 from talon.cli.text import nearest
+from talon.domain.errors import TalonError
 from talon.domain.ids import is_name
+from talon.manifest.document import Document
+from talon.manifest.parse import parse
 
 #: Variables of the program that are no settings.
 OTHER_ENV = frozenset({"TALON_SERVER", "TALON_NAMESPACE", "TALON_DEBUG", "TALON_CONFIG"})
@@ -58,33 +61,40 @@ def read_file(path: Path) -> Found:
     """`talon.yaml`. Keys may be written in camelCase; `gateway.grpcAddr` is `HOST:PORT` as in the first documents."""
     found = Found()
     try:
-        tree, lines = yamlfile.parse(path.read_bytes().decode("utf-8"))
+        data = path.read_bytes()
+        documents = [] if _says_nothing(data) else parse(data)
     except OSError as error:
         found.mistakes.append(f"{path}: cannot be read: {error.strerror}")
         return found
-    except UnicodeDecodeError as error:
-        found.mistakes.append(f"{path}: not UTF-8 (byte {error.start})")
+    except TalonError as error:
+        found.mistakes.append(f"{path}: {error.detail}")
         return found
-    except yamlfile.NotYaml as error:
-        found.mistakes.append(f"{path}: {error}")
+    found.mistakes += [f"{path}: {problem.field}: {problem.message}" for document in documents for problem in document.problems]
+    if len(documents) > 1:
+        found.mistakes.append(f"{path}: {len(documents)} documents; settings are one")
+    if not documents:
         return found
-    if tree is None:
-        return found
-    if not isinstance(tree, dict):
+    tree: Any = documents[0].data
+    if isinstance(tree, dict) and not found.mistakes:
+        _Walk(path, documents[0], found).mapping(cast(dict[str, Any], tree), (), ())
+    elif not found.mistakes:
         found.mistakes.append(f"{path}: expected settings as `group:` and `  name: value` below it")
-        return found
-    _Walk(path, lines, found).mapping(cast(dict[str, Any], tree), (), ())
     return found
+
+
+def _says_nothing(data: bytes) -> bool:
+    """Only comments and empty lines: a file that somebody has not begun yet."""
+    return all(not line.strip() or line.lstrip().startswith(b"#") for line in data.splitlines())
 
 
 @dataclass(slots=True)
 class _Walk:
     file: Path
-    lines: dict[tuple[str, ...], int]
+    document: Document
     found: Found
 
     def where(self, written: tuple[str, ...]) -> str:
-        return f"{self.file} line {self.lines[written]}"
+        return f"{self.file} line {self.document.lines[written]}" if written in self.document.lines else str(self.file)
 
     def mapping(self, tree: dict[str, Any], prefix: tuple[str, ...], written: tuple[str, ...]) -> None:
         known = _children(prefix)

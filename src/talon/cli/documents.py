@@ -1,0 +1,94 @@
+"""Manifests from files: which files, which documents are in them, and where each field stands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from talon.cli.errors import WrongUse
+from talon.cli.output import note
+from talon.domain.errors import FieldError, TalonError
+from talon.manifest.document import Document, path_text
+from talon.manifest.parse import parse
+
+SUFFIXES = (".yaml", ".yml", ".json")
+#: The program's own configuration, not a manifest.
+CONFIGURATION = ("talon.yaml", "talon.yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document and the file that it came from."""
+
+    file: str
+    document: Document
+
+    def place(self, field: str) -> str:
+        """`agents/a.yaml line 7` for the field, or for the nearest thing around it whose line is known."""
+        lines = {path_text(path): line for path, line in self.document.lines.items()}
+        while field and field not in lines:
+            field = field[: max(field.rfind("."), field.rfind("["), 0)]
+        line = lines.get(field)
+        return f"{self.file} line {line}" if line else f"{self.file} document {self.document.index}"
+
+
+def collect(names: Sequence[str]) -> list[Source]:
+    """The documents of files, directories (recursively, in order of their names) and `-` (standard input).
+
+    Raises `WrongUse` with every mistake that reading them finds.
+    """
+    found: list[Source] = []
+    mistakes: list[str] = []
+    for file, data in _files(names, mistakes):
+        try:
+            documents = parse(data, "json" if file.endswith(".json") else "yaml")
+        except TalonError as error:
+            mistakes.append(f"{file}: {error.detail}")
+            continue
+        for document in documents:
+            source = Source(file, document)
+            found.append(source)
+            mistakes += [said(source, problem) for problem in document.problems]
+    if mistakes:
+        raise WrongUse(*mistakes)
+    if not found:
+        raise WrongUse(f"no manifest in {', '.join(names)}: looked for {', '.join('*' + suffix for suffix in SUFFIXES)}")
+    return found
+
+
+def said(source: Source, problem: FieldError) -> str:
+    """One wrong field in words: `agents/a.yaml line 7: spec.templateRef: …`."""
+    message = problem.message
+    if message.startswith("document "):  # the server counts documents; the user has files
+        message = message.partition(": ")[2] or message
+    return f"{source.place(problem.field)}: {problem.field + ': ' if problem.field else ''}{message}"
+
+
+def _files(names: Sequence[str], mistakes: list[str]) -> list[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = []
+    for name in names:
+        if name == "-":
+            found.append(("standard input", sys.stdin.buffer.read()))
+            continue
+        path = Path(name)
+        for file in _below(path) if path.is_dir() else [path]:
+            try:
+                found.append((str(file), file.read_bytes()))
+            except OSError as error:
+                mistakes.append(f"{file}: cannot be read: {error.strerror}")
+    return found
+
+
+def _below(directory: Path) -> list[Path]:
+    files: list[Path] = []
+    for path in sorted(directory.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
+        if hidden or path.suffix not in SUFFIXES or not path.is_file():
+            continue
+        if path.name in CONFIGURATION:
+            note(f"{path}: left out, it configures the program")
+        else:
+            files.append(path)
+    return files
