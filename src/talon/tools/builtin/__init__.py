@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from talon.domain.ids import Clock
 from talon.tools.builtin.current_time import current_time_tool
 from talon.tools.builtin.http_request import HttpRequest, HttpRequestSettings
 from talon.tools.protocol import Tool
 
-__all__ = ["Builtin", "HttpRequestSettings"]
+__all__ = ["Builtin", "builtin_toolset"]
 
 
 class Builtin:
@@ -17,10 +17,9 @@ class Builtin:
 
     name = "builtin"
 
-    def __init__(self, clock: Clock, http: HttpRequestSettings | None = None) -> None:
-        """Raises `Invalid` for a wrong entry in the host lists."""
-        self._http = HttpRequest(http or HttpRequestSettings())
-        self._tools: dict[str, Tool] = {"current_time": current_time_tool(clock), "http_request": self._http}
+    def __init__(self, clock: Clock, http: HttpRequest) -> None:
+        self._http = http
+        self._tools: dict[str, Tool] = {"current_time": current_time_tool(clock), "http_request": http}
 
     def tools(self) -> Mapping[str, Tool]:
         return self._tools
@@ -28,3 +27,12 @@ class Builtin:
     async def close(self) -> None:
         """Close the pooled connections of `http_request`."""
         await self._http.close()
+
+
+def builtin_toolset(
+    clock: Clock, *, allow_hosts: Sequence[str] = (), idempotent_hosts: Sequence[str] = (), timeout_s: float = 30.0
+) -> Builtin:
+    """The built-in tools as `tools.http_request` of the configuration wants them (see `HttpRequestSettings`). Raises `Invalid` for
+    host entries that are not `host` or `host:port`."""
+    settings = HttpRequestSettings(tuple(allow_hosts), tuple(idempotent_hosts), timeout_s)
+    return Builtin(clock, HttpRequest(settings))

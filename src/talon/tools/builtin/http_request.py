@@ -39,7 +39,7 @@ _DESCRIPTION = (
 )
 
 
-class HttpRequestSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class HttpRequestSettings(msgspec.Struct, frozen=True):
     """`tools.http_request` of the configuration. Hosts are `host` or `host:port`, compared whole.
 
     `allow_hosts` may be private, loopback and the like. `idempotent_hosts` promise to honour `Idempotency-Key`, for at least a day.
