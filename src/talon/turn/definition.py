@@ -12,7 +12,6 @@ from talon.domain.session import SessionRow
 from talon.manifest.effective import Effective, Limits, Profile, decode
 from talon.manifest.features import feature_values
 from talon.manifest.prompt import render_prompt
-from talon.providers.registry import Providers
 from talon.store.protocols import Queue, Resources
 from talon.tools.protocol import Tool, ToolSpec
 from talon.tools.registry import Pinned, Registry
@@ -54,7 +53,7 @@ class DefinitionStore(Queue, Resources, Protocol):
 class Definitions:
     """Pins turns and finds what they were pinned to. Everything it remembers is immutable; bounded by `entries_max`."""
 
-    def __init__(self, store: DefinitionStore, registry: Registry, providers: Providers, entries_max: int = 1024) -> None:
+    def __init__(self, store: DefinitionStore, registry: Registry, providers: frozenset[str], entries_max: int = 1024) -> None:
         self._store, self._registry, self._providers = store, registry, providers
         self._pins: dict[str, Pin] = {}
         self._effective: dict[tuple[str, str, int], Effective] = {}

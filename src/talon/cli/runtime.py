@@ -1,0 +1,269 @@
+"""The composition root: the only place that names a concrete store, the system's clock and random ids.
+
+    up       gateway + worker in one process, on SQLite or PostgreSQL
+    gateway  HTTP only, PostgreSQL           worker  turns only, PostgreSQL (its port answers health questions)
+
+Started from the store upwards, stopped in the opposite order: no new requests, streams closed, turns drained, writer, store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+from talon.cli.errors import Failed, WrongUse
+from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of
+from talon.cli.settings import Settings
+from talon.cli.system import SystemClock, SystemIds
+from talon.dispatch.brokers.local import LocalBroker
+from talon.domain.bell import Bell
+from talon.manifest import catalogue
+from talon.providers.limits import CallLimits
+from talon.providers.registry import ProviderConfig, Providers, build_providers
+from talon.store.model import Caps
+from talon.store.protocols import Store
+from talon.store.writer import Committed, JournalWriter
+from talon.tools.registry import Registry
+from talon.turn.context import ContextCache, ContextLimits
+from talon.turn.definition import Definitions
+from talon.turn.model_step import ModelStep
+from talon.turn.runner import TurnDeps
+from talon.turn.tool_step import ToolStep
+from talon.worker.lease import FileLease, HeartbeatLease, Lease
+from talon.worker.worker import Worker, WorkerSettings
+
+Role = Literal["up", "gateway", "worker"]
+log = logging.getLogger("talon")
+
+
+@dataclass
+class Runtime:
+    """What a process is made of. `bells` rings for whoever listens in this process."""
+
+    role: Role
+    settings: Settings
+    clock: SystemClock
+    ids: SystemIds
+    store: Store
+    writer: JournalWriter
+    bells: LocalBroker
+    publish_to: list[Callable[[Sequence[Committed]], None]]
+
+    def published(self, committed: Sequence[Committed]) -> None:
+        """After a commit of this process: readers get the entries, workers hear the bell."""
+        for listener in self.publish_to:
+            listener(committed)
+        tails = tuple((one.sid, one.base + len(one.entries)) for one in committed if one.entries)
+        self.bells.ring(Bell(runnable=any(one.runnable for one in committed), tails=tails))
+
+
+@contextlib.asynccontextmanager
+async def open_runtime(role: Role, settings: Settings) -> AsyncIterator[Runtime]:
+    """Store, writer and bells, ready to serve; everything is closed on the way out.
+
+    Raises `WrongUse` for a role that the database does not allow, `Unavailable` when it cannot be reached or is newer.
+    """
+    clock, ids = SystemClock(), SystemIds()
+    store = await open_store(settings, ids, clock, role)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
+        applied = await store.migrate()
+        if applied:
+            log.info("database migrated: %s", ", ".join(map(str, applied)))
+        bells = LocalBroker()
+        publish_to: list[Callable[[Sequence[Committed]], None]] = []
+        runtime = Runtime(role, settings, clock, ids, store, None, bells, publish_to)  # type: ignore[arg-type]
+        runtime.writer = JournalWriter(store, runtime.published)
+        await runtime.writer.start()
+        stack.push_async_callback(runtime.writer.close)
+        if broker_of(settings) == "postgres":
+            await stack.enter_async_context(_postgres_bells(settings, bells))
+        yield runtime
+
+
+async def open_store(settings: Settings, ids: SystemIds, clock: SystemClock, role: Role | None = None) -> Store:
+    """The store that the settings name. SQLite is one process: `gateway` and `worker` alone need PostgreSQL."""
+    database = database_of(settings)
+    if isinstance(database, SqliteAt):
+        if role in ("gateway", "worker"):
+            raise WrongUse(
+                f"`talon {role}` runs beside other processes and needs PostgreSQL: set DATABASE_URL=postgresql://… "
+                "(on SQLite everything is one process: `talon up`)"
+            )
+        from talon.store import sqlite
+
+        database.path.parent.mkdir(parents=True, exist_ok=True)
+        return await sqlite.open_store(database.path, clock, ids)
+    from talon.store import postgres
+
+    return await postgres.open_store(database.url, ids, notify=broker_of(settings) == "postgres")
+
+
+@contextlib.asynccontextmanager
+async def _postgres_bells(settings: Settings, bells: LocalBroker) -> AsyncIterator[None]:
+    """Bells of other processes ring here too."""
+    from talon.dispatch.brokers.postgres import PostgresBroker
+
+    database = database_of(settings)
+    if not isinstance(database, PostgresAt):
+        raise AssertionError("checked by the settings")
+    broker = PostgresBroker(database.url)
+    broker.listen(bells.ring)
+    await broker.start()
+    try:
+        yield
+    finally:
+        await broker.close()
+
+
+@contextlib.asynccontextmanager
+async def open_worker(runtime: Runtime) -> AsyncIterator[Worker]:
+    """A registered worker that claims; drained on the way out. Its end by a defect ends the process."""
+    settings = runtime.settings
+    registry, providers = await _load(settings, runtime.clock)
+    cache = ContextCache()
+    limits = ContextLimits(settings.context.entries_max, settings.context.chars_max, settings.context.tool_result_chars_max)
+    lease = _lease(runtime)
+    names = frozenset(info.name for info in providers.catalogue())
+
+    def deps(worker: str) -> TurnDeps:
+        return TurnDeps(
+            journal=runtime.store,
+            writer=runtime.writer,
+            definitions=Definitions(runtime.store, registry, names),
+            models=ModelStep(providers, runtime.store, runtime.clock, limits),
+            tools=ToolStep(runtime.ids),
+            clock=runtime.clock,
+            ids=runtime.ids,
+            cache=cache,
+            context_limits=limits,
+            lease_alive=lease.alive,
+            worker=worker,
+            attempts_max=settings.worker.attempts_max,
+            cancel_grace_s=settings.worker.cancel_grace_s,
+        )
+
+    worker = Worker(runtime.store, deps, lease, runtime.clock, runtime.ids, _worker_settings(settings, registry, names))
+    await worker.register()
+    runtime.bells.listen(worker.hear)
+    task = asyncio.create_task(worker.run(), name="worker")
+    try:
+        yield worker
+    finally:
+        await worker.stop()
+        await _ended(task)
+        await providers.close()
+        await registry.close()
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def _load(settings: Settings, clock: SystemClock) -> tuple[Registry, Providers]:
+    from talon.tools.builtin import builtin_toolset
+    from talon.tools.registry import load_toolsets
+
+    http = settings.tools.http_request
+    builtin = builtin_toolset(clock, allow_hosts=http.allow_hosts, idempotent_hosts=http.idempotent_hosts, timeout_s=http.timeout_s)
+    registry = load_toolsets(settings.tools.modules, settings.tools.path, [builtin])
+    configs = {
+        name: ProviderConfig(
+            kind=one.kind or "",
+            base_url=one.base_url if one.kind == "openai" else "",
+            api_key=one.api_key.get_secret_value() if one.api_key else "",
+            script=str(one.script or ""),
+            limits=CallLimits(
+                connect_s=one.connect_timeout_s,
+                first_token_s=one.first_token_timeout_s,
+                idle_s=one.idle_timeout_s,
+                total_s=one.total_timeout_s,
+            ),
+        )
+        for name, one in settings.providers.items()
+    }
+    return registry, build_providers(configs)
+
+
+def _lease(runtime: Runtime) -> Lease:
+    database = database_of(runtime.settings)
+    if isinstance(database, SqliteAt):
+        return FileLease()
+    from talon.store import postgres
+
+    url = database.url
+    return HeartbeatLease(lambda: postgres.open_heartbeats(url), runtime.settings.worker.lease_ttl_s, runtime.clock)
+
+
+#: On SQLite the lock on the data directory is the lease; the row must not end before the process does.
+FOREVER_S = 10 * 365 * 86_400.0
+
+
+def _worker_settings(settings: Settings, registry: Registry, providers: frozenset[str]) -> WorkerSettings:
+    toolsets = {name: tuple(tool["name"] for tool in tools) for name, tools in registry.catalogue().items()}
+    embedded = isinstance(database_of(settings), SqliteAt)
+    worker = settings.worker
+    return WorkerSettings(
+        name=worker.name,
+        concurrency=worker.concurrency,
+        ttl_s=FOREVER_S if embedded else worker.lease_ttl_s,
+        sweep_s=worker.sweep_s,
+        drain_timeout_s=worker.drain_timeout_s,
+        caps=Caps(worker.namespace_turns_max, worker.agent_turns_max),
+        catalogue=catalogue.encode(catalogue.Catalogue(toolsets, tuple(sorted(providers)))),
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_gateway(runtime: Runtime) -> AsyncIterator[Any]:
+    """The gateway's ASGI application with its stream hub; streams are closed on the way out."""
+    from talon.gateway.deps import GatewayDeps
+    from talon.gateway.http.app import create_app
+    from talon.gateway.hub import StreamHub
+
+    settings = gateway_settings(runtime.settings)
+    hub = StreamHub(runtime.store, runtime.clock, settings, shared=broker_of(runtime.settings) == "postgres")
+    runtime.publish_to.append(hub.publish)
+    runtime.bells.listen(lambda bell: hub.poke_all() if bell.everything else hub.poke(dict(bell.tails)))
+    deps = GatewayDeps(
+        store=runtime.store,
+        writer=runtime.writer,
+        hub=hub,
+        clock=runtime.clock,
+        ids=runtime.ids,
+        version=version("talon-runtime"),
+        settings=settings,
+    )
+    try:
+        yield create_app(deps), hub
+    finally:
+        await hub.close()
+
+
+def gateway_settings(settings: Settings) -> Any:
+    """The gateway's own values from the program's settings."""
+    from talon.gateway.deps import GatewaySettings
+
+    gateway = settings.gateway
+    return GatewaySettings(
+        host=gateway.host,
+        port=gateway.port,
+        allowed_hosts=gateway.allow_hosts,
+        allowed_origins=gateway.allow_origins,
+        body_max=gateway.body_max_bytes,
+        message_max=gateway.message_max_bytes,
+        metadata_max=gateway.metadata_max_bytes,
+        queue_max=settings.session.queue_max,
+        heartbeat_s=gateway.heartbeat_s,
+        streams_max=gateway.streams_max,
+        stream_buffer_max=gateway.stream_buffer_bytes,
+    )
+
+
+__all__ = ["Failed", "Runtime", "open_gateway", "open_runtime", "open_store", "open_worker"]

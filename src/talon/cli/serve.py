@@ -1,0 +1,100 @@
+"""`talon up`, `talon gateway`, `talon worker`: run until SIGTERM or Ctrl-C, then leave in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from talon.cli.errors import Failed
+from talon.cli.runtime import Role, Runtime, open_gateway, open_runtime, open_worker
+from talon.cli.settings import Settings
+
+log = logging.getLogger("talon")
+WATCH_S = 0.5
+
+
+def serve(role: Role, settings: Settings) -> int:
+    """Run the process; -> its exit code: 0 after an orderly end, 1 when it could not go on."""
+    from talon.observe import logs, setup
+
+    logs.configure(settings.observe.log_level, settings.observe.log_format, secrets=_secrets(settings))
+    shutdown_traces = setup.configure(settings.observe.exporter, settings.observe.otlp_endpoint)
+    try:
+        with _fast_loop() as runner:
+            return runner.run(_main(role, settings))
+    finally:
+        shutdown_traces()
+
+
+def _fast_loop() -> asyncio.Runner:
+    """uvloop where it is installed (it comes with uvicorn[standard]; not on Windows)."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.Runner()
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+def _secrets(settings: Settings) -> tuple[str, ...]:
+    found = [one.api_key.get_secret_value() for one in settings.providers.values() if one.api_key]
+    return tuple(value for value in found if value)
+
+
+async def _main(role: Role, settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, stop, number)
+    async with open_runtime(role, settings) as runtime:
+        async with contextlib.AsyncExitStack() as stack:
+            if role in ("up", "worker"):
+                worker = await stack.enter_async_context(open_worker(runtime))
+                log.info("worker %s runs up to %d turns", worker.id, settings.worker.concurrency)
+            url = await stack.enter_async_context(_http(role, runtime))
+            print(f"talon ready {url}", flush=True)
+            died = await _until(stop, runtime)
+            log.info("stopping: no new requests, turns are drained")
+        if died:
+            raise Failed("the journal writer has died: see the log; start again, nothing accepted is lost")
+    return 0
+
+
+def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
+    """The first one asks for an orderly end, the second one does not ask."""
+    if stop.is_set():
+        print(f"\n{number.name} again: leaving at once; the journal says where to go on", file=sys.stderr)
+        sys.stderr.flush()
+        # Nothing is lost: what is not committed was never promised.
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+    stop.set()
+
+
+async def _until(stop: asyncio.Event, runtime: Runtime) -> bool:
+    """Wait for the signal; -> True if the process must end because its writer is dead (kernel §4)."""
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), WATCH_S)
+        if not runtime.writer.alive:
+            return True
+    return False
+
+
+@contextlib.asynccontextmanager
+async def _http(role: Role, runtime: Runtime) -> AsyncIterator[str]:
+    """The HTTP side: the gateway, or a worker's health questions. -> its base URL."""
+    from talon.gateway.server import Server
+
+    gateway = runtime.settings.gateway
+    async with open_gateway(runtime, health_only=role == "worker") as (app, hub):
+        server = Server(app, gateway.host, gateway.port, hub)
+        url: Any = await server.start()
+        try:
+            yield url
+        finally:
+            await server.stop()

@@ -1,0 +1,184 @@
+"""The booted product: a real `talon` process, its port and its database, driven from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+READY_S = 30.0
+ENDS = ("turn.completed", "turn.failed", "turn.cancelled", "turn.denied")
+
+
+@dataclass
+class Product:
+    """One `talon up|gateway|worker`. `log` is its stderr, kept in a file beside its data."""
+
+    directory: Path
+    role: str = "up"
+    args: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    url: str = ""
+    process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> Self:
+        """Start it and wait for its ready line."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("TALON_", "OPENAI_", "DATABASE_URL"))}
+        with self.log_path.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "talon",
+                self.role,
+                "--port",
+                "0",
+                *self.args,
+                cwd=self.directory,
+                env={**env, **self.env},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        assert self.process.stdout is not None
+        line = (await asyncio.wait_for(self.process.stdout.readline(), READY_S)).decode().strip()
+        if not line.startswith("talon ready http://"):
+            await self.kill()
+            raise AssertionError(f"talon {self.role} did not start: {line!r}\n{self.log}")
+        self.url = line.removeprefix("talon ready ")
+        return self
+
+    @property
+    def log_path(self) -> Path:
+        """Where its stderr goes."""
+        name = dict(zip(self.args, self.args[1:], strict=False)).get("--name", "")
+        return self.directory / f"{self.role}{name}.log"
+
+    @property
+    def log(self) -> str:
+        """Its stderr so far."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self.process is not None
+        return self.process.pid
+
+    async def kill(self) -> None:
+        """SIGKILL: no goodbye."""
+        await self._end(signal.SIGKILL, 10)
+
+    async def stop(self, timeout_s: float = 30) -> int:
+        """SIGTERM; -> its exit code."""
+        return await self._end(signal.SIGTERM, timeout_s)
+
+    async def _end(self, number: signal.Signals, timeout_s: float) -> int:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        try:
+            return await asyncio.wait_for(self.process.wait(), timeout_s)
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+            raise AssertionError(f"talon {self.role} did not end within {timeout_s} s\n{self.log}") from None
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.process is not None and self.process.returncode is None:
+            await self.kill()
+
+
+class Api:
+    """A plain HTTP client of the pinned surface (design: the API page), one aiohttp session."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.close()
+
+    async def call(
+        self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None, expect: int | None = None
+    ) -> tuple[int, Any]:
+        """-> (status, JSON body or text). `body`: str and bytes go as they are, anything else as JSON."""
+        raw = body if isinstance(body, str | bytes) or body is None else json.dumps(body)
+        kind = {} if isinstance(body, str | bytes) or body is None else {"Content-Type": "application/json"}
+        async with self._http.request(method, self.url + path, data=raw, headers={**kind, **(headers or {})}) as answer:
+            text = await answer.text()
+            parsed = json.loads(text) if "json" in answer.headers.get("Content-Type", "") and text else text
+            if expect is not None:
+                assert answer.status == expect, f"{method} {path}: {answer.status} {text[:2000]}"
+            return answer.status, parsed
+
+    async def get(self, path: str) -> Any:
+        """A GET that must succeed; -> its JSON."""
+        return (await self.call("GET", path, expect=200))[1]
+
+    async def apply(self, yaml: str) -> Any:
+        """Apply manifests that must be accepted."""
+        return (await self.call("POST", "/v1/apply", yaml, headers={"Content-Type": "application/yaml"}, expect=200))[1]
+
+    async def send(self, where: str, content: str, *, key: str = "", **body: Any) -> Any:
+        """Post a message that must be accepted to `ns/agent/session`; -> the receipt."""
+        headers = {"Idempotency-Key": key} if key else {}
+        path = f"{session_path(where)}/message?create=true"
+        return (await self.call("POST", path, {"content": content, **body}, headers=headers, expect=202))[1]
+
+    async def journal(self, where: str) -> list[dict[str, Any]]:
+        """The whole journal, page by page."""
+        items: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            page = await self.get(f"{session_path(where)}/journal?limit=500{'&cursor=' + cursor if cursor else ''}")
+            items += page["items"]
+            cursor = page["next_cursor"] or ""
+            if not cursor:
+                return items
+
+    async def events(self, where: str, *, after: int | str | None = 0, turn: str = "") -> AsyncIterator[dict[str, Any]]:
+        """Events of the stream from `after` on (None: from now); ends when the server ends it."""
+        query = [f"after={after}"] if after is not None else []
+        query += [f"turn={turn}"] if turn else []
+        path = f"{self.url}{session_path(where)}/stream?{'&'.join(query)}"
+        timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
+        async with self._http.get(path, timeout=timeout) as answer:
+            assert answer.status == 200, await answer.text()
+            event: dict[str, Any] = {}
+            async for raw in answer.content:
+                line = raw.decode().rstrip("\n")
+                if line.startswith("id: "):
+                    event["id"] = line[4:]
+                elif line.startswith("data: "):
+                    event.update(json.loads(line[6:]))
+                elif not line and event:
+                    yield event
+                    event = {}
+
+    async def end_of(self, where: str, turn_id: str, timeout_s: float = 30) -> dict[str, Any]:
+        """Wait for the turn's end entry."""
+        async with asyncio.timeout(timeout_s):
+            async for event in self.events(where, turn=turn_id):
+                if event["type"] in ENDS and event["turn_id"] == turn_id:
+                    return event
+        raise AssertionError(f"the stream of turn {turn_id} ended without its end")
+
+
+def session_path(where: str) -> str:
+    """`ns/agent/session` -> its route."""
+    namespace, agent, session = where.split("/")
+    return f"/v1/ns/{namespace}/agents/{agent}/sessions/{session}"
