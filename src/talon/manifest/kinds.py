@@ -131,12 +131,6 @@ class FeatureDecl(Part):
     description: str = ""
 
 
-class CustomSpec(Part):
-    """What a template wants to be told."""
-
-    features: list[FeatureDecl] = []
-
-
 class Model(Part):
     """A model of a provider; `provider` is a name in the configuration's `providers`."""
 
@@ -187,10 +181,28 @@ class Overrides(Part):
     limits: Given[LimitsDecl] = None
 
 
+class CustomSpec(Overrides):
+    """What an agent is: its parts, and the features that it wants to be told."""
+
+    features: list[FeatureDecl] = []
+
+
 class Definition(Overrides):
-    """A whole definition: of a template, or of an agent that has none."""
+    """A whole definition: of a template, or of an agent that has none. Its parts stand in `customSpec`, where the documents print
+    them, or beside it; each part in one place."""
 
     custom_spec: Given[CustomSpec] = Field(default=None, alias="customSpec")
+
+
+#: The parts that may stand in either place: attribute -> as it is written.
+PARTS = {name: field.alias or name for name, field in Overrides.model_fields.items()}
+
+
+def flat(definition: Definition) -> CustomSpec:
+    """All parts of a definition in one, wherever they stand."""
+    spec = definition.custom_spec or CustomSpec()
+    beside = {name: value for name in PARTS if (value := getattr(definition, name)) is not None}
+    return spec.model_copy(update=beside)
 
 
 class TemplateRef(Part):

@@ -199,9 +199,9 @@ def _bare_session(document: Document, errors: list[FieldError]) -> Manifest | No
 
 def _no_kind(data: dict[str, Any]) -> str:
     if isinstance(data.get("spec"), dict) and ("ns" in data or "cron" in data["spec"] or "target" in data["spec"]):
-        return "is missing; this looks like a Schedule, a kind that is not served by this version"
+        return "is missing; this looks like a Schedule: kind not served by this version"
     if isinstance(data.get("agent"), dict) or "policies" in data:
-        return "is missing; this looks like an agent with its policy (*.talon.yaml), a form that is not served by this version"
+        return "is missing; this looks like an agent with its policy (*.talon.yaml): form not served by this version"
     return f"is missing; write one of {', '.join(kinds.KINDS)}"
 
 

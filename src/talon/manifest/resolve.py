@@ -46,9 +46,9 @@ def resolve(agent: kinds.AgentDoc, namespace: str, template: kinds.Definition | 
 
     An agent's own part replaces that of its template or definition; limits replace one by one.
     """
-    base = template or agent.definition or agent.spec.definition or kinds.Definition()
+    base = kinds.flat(template or agent.definition or agent.spec.definition or kinds.Definition())
     spec = agent.spec
-    features = declared(base.custom_spec)
+    features = declared(base)
     wrong: list[Complaint] = [
         (("spec", "features", name), message, value) for name, message, value in wrong_features(features, spec.features)
     ]

@@ -51,16 +51,16 @@ def shown_effective(
 
 def shown_definition(effective: Effective) -> dict[str, Any]:
     """The resolved definition in the documents' own words."""
-    definition: dict[str, Any] = {
-        "customSpec": {"features": [_feature(one) for one in effective.declared]},
+    spec: dict[str, Any] = {
+        "features": [_feature(one) for one in effective.declared],
         "modelPolicy": {"profiles": [_profile(one) for one in effective.profiles]},
         "systemPrompt": effective.system_prompt,
         "mcpServerRefs": list(effective.tool_refs),
     }
     if effective.allowed_tools is not None:
-        definition["capabilities"] = {"allowed_tools": list(effective.allowed_tools)}
-    definition["limits"] = msgspec.to_builtins(effective.limits)
-    return definition
+        spec["capabilities"] = {"allowed_tools": list(effective.allowed_tools)}
+    spec["limits"] = msgspec.to_builtins(effective.limits)
+    return {"customSpec": spec}
 
 
 def _stamped(stamp: Stamp) -> dict[str, Any]:

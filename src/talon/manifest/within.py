@@ -22,11 +22,10 @@ def within(document: Document, model: kinds.Doc, root: Path) -> list[FieldError]
     return []
 
 
-def declared(spec: kinds.CustomSpec | None) -> tuple[Feature, ...]:
+def declared(spec: kinds.CustomSpec) -> tuple[Feature, ...]:
     """The features of a definition, in its own words."""
     return tuple(
-        Feature(one.name, one.type, one.required, one.default, tuple(one.values or ()), one.description)
-        for one in (spec.features if spec else ())
+        Feature(one.name, one.type, one.required, one.default, tuple(one.values or ()), one.description) for one in spec.features
     )
 
 
@@ -49,12 +48,23 @@ def _agent(document: Document, model: kinds.AgentDoc) -> list[FieldError]:
 
 
 def _definition(document: Document, path: Path, definition: kinds.Definition) -> list[FieldError]:
-    errors = _parts(document, path, definition)
-    features = declared(definition.custom_spec)
-    at = (*path, "customSpec", "features")
-    errors += _doubles(document, at, "name", [one.name for one in features])
+    inner = definition.custom_spec or kinds.CustomSpec()
+    errors = _parts(document, path, definition) + _parts(document, (*path, "customSpec"), inner)
+    for name, written in kinds.PARTS.items():
+        if getattr(definition, name) is not None and getattr(inner, name) is not None:
+            errors.append(document.error((*path, written), "is in customSpec already; keep one of them"))
+    features = declared(inner)
+    errors += _features(document, (*path, "customSpec", "features"), features)
+    for place, prompt in ((path, definition.system_prompt), ((*path, "customSpec"), inner.system_prompt)):
+        unknown = unknown_places((*place, "systemPrompt"), prompt or "", features)
+        errors += [document.error(*complaint) for complaint in unknown]
+    return errors
+
+
+def _features(document: Document, path: Path, features: Sequence[Feature]) -> list[FieldError]:
+    errors = _doubles(document, path, "name", [one.name for one in features])
     for index, feature in enumerate(features):
-        here = (*at, index)
+        here = (*path, index)
         if feature.type == "enum" and not feature.values:
             errors.append(document.error((*here, "values"), "is missing: an enum lists its values"))
         elif feature.type != "enum" and feature.values:
@@ -62,8 +72,7 @@ def _definition(document: Document, path: Path, definition: kinds.Definition) ->
         elif feature.default is not None and (reason := wrong_value(feature, feature.default)):
             errors.append(document.error((*here, "default"), reason, feature.default))
         errors += _doubles(document, (*here, "values"), "", feature.values)
-    unknown = unknown_places((*path, "systemPrompt"), definition.system_prompt or "", features)
-    return errors + [document.error(*complaint) for complaint in unknown]
+    return errors
 
 
 def unknown_places(path: Path, prompt: str, features: Iterable[Feature]) -> list[Complaint]:
