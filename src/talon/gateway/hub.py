@@ -56,11 +56,25 @@ class Reader:
     """One stream's side of the hub. Used by one task; the hub only fills its buffer and wakes it.
 
     `place` is where the stream stands once the buffer is sent. `again`: read the journal from `place` (also true at first).
-    While the task reads (`reading`), a push only sets `again`. `beat`: a heartbeat is due. `check`: ask whether the session still is.
-    `cut` is called where the task may hang in a send that no client takes.
+    While the task reads (`reading`), a push only sets `again`. `beat`: a heartbeat is due. `check`: ask whether the session still
+    exists. `sending`: the task hangs in a send until the client takes it; then only `cut` (of the connection) can stop it.
     """
 
-    __slots__ = ("_buffer", "_cut", "_most", "_size", "_waiter", "again", "beat", "check", "place", "reading", "sid", "stop")
+    __slots__ = (
+        "_buffer",
+        "_cut",
+        "_most",
+        "_size",
+        "_waiter",
+        "again",
+        "beat",
+        "check",
+        "place",
+        "reading",
+        "sending",
+        "sid",
+        "stop",
+    )
 
     def __init__(self, sid: int, place: Place, buffer_max: int, cut: Callable[[], None]) -> None:
         self.sid = sid
@@ -69,6 +83,7 @@ class Reader:
         self.reading = False
         self.beat = False
         self.check = False
+        self.sending = False
         self._cut = cut
         self.stop: Stop | None = None
         self._buffer: list[bytes] = []
@@ -83,13 +98,17 @@ class Reader:
         if self.again or self.reading or not fits(self.place, batch.base, batch.commit.fragments):
             self.mark()
             return
+        if self._size > self._most:
+            if self.sending:
+                self.end("slow")
+            else:  # the task only had no time yet
+                self.mark()
+            return
         data, self.place = batch.after(self.place)
         if data:
             self._buffer.append(data)
             self._size += len(data)
-        if self._size > self._most:
-            self.end("slow")
-        self.wake()
+            self.wake()
 
     def mark(self) -> None:
         """There may be more in the journal."""
@@ -100,7 +119,7 @@ class Reader:
         """Ask the task to stop; the first reason stays."""
         if self.stop is None:
             self.stop = why
-            if self._waiter is None and why != "gone":
+            if self.sending and why != "gone":
                 self._cut()
             self.wake()
 

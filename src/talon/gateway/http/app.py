@@ -15,11 +15,19 @@ from starlette.types import ASGIApp
 
 from talon.domain.errors import FieldError, Invalid, TalonError
 from talon.gateway.deps import GatewayDeps
-from talon.gateway.http import health, problems
+from talon.gateway.http import approvals, health, openapi, page, problems, sessions, turns
 from talon.gateway.http.front import BareRoute, Front, internal
+from talon.gateway.http.message import Messages
+from talon.gateway.stream import Streams
 
 #: One function per resource: deps -> its routes. A new resource is a new line here.
-ROUTERS: tuple[Callable[[GatewayDeps], APIRouter], ...] = (health.router,)
+ROUTERS: tuple[Callable[[GatewayDeps], APIRouter], ...] = (
+    health.router,
+    sessions.router,
+    turns.router,
+    approvals.router,
+    page.router,
+)
 
 
 async def only_known_query(request: Request) -> None:
@@ -56,5 +64,10 @@ def create_app(deps: GatewayDeps) -> ASGIApp:
         api.include_router(router(deps))
     for kind in (TalonError, RequestValidationError, ValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, on_error)
-    bare: tuple[BareRoute, ...] = ()
+    api.openapi = lambda: openapi.document(api)
+    streams = Streams(deps)
+    bare = (
+        BareRoute("POST", sessions.SESSION + "/message", Messages(deps, streams).serve),
+        BareRoute("GET", sessions.SESSION + "/stream", streams.serve, checks_origin=True),
+    )
     return Front(api, bare, deps.settings, deps.ids)

@@ -21,8 +21,3 @@ def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
 def page(items: list[Any], cursor: str) -> Response:
     """A list's page: `{items, next_cursor}`; `next_cursor` is null at the end."""
     return reply({"items": items, "next_cursor": cursor or None})
-
-
-def raw(data: bytes) -> msgspec.Raw:
-    """Bytes that are JSON already, to be embedded as they are; nothing counts as `{}`."""
-    return msgspec.Raw(data or b"{}")

@@ -1,0 +1,147 @@
+"""What OpenAPI says about a route: its answers, its problems, its body. Used where the route is declared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from talon.gateway.http.problems import MEDIA_TYPE
+
+REF = "#/components/schemas/{name}"
+#: Every code that a gateway route answers with, by status. A route names its own; `COMMON` belong to all.
+STATUS: dict[str, int] = {
+    "malformed": 400,
+    "forbidden_host": 403,
+    "forbidden_origin": 403,
+    "agent_not_found": 404,
+    "approval_not_found": 404,
+    "namespace_not_found": 404,
+    "session_not_found": 404,
+    "template_not_found": 404,
+    "turn_not_found": 404,
+    "method_not_allowed": 405,
+    "approval_closed": 409,
+    "conflict": 409,
+    "idempotency_conflict": 409,
+    "in_use": 409,
+    "session_busy": 409,
+    "turn_ended": 409,
+    "session_replaced": 410,
+    "too_large": 413,
+    "unsupported_media_type": 415,
+    "cursor_ahead": 416,
+    "cursor_invalid": 422,
+    "invalid": 422,
+    "queue_full": 429,
+    "too_many_streams": 429,
+    "internal": 500,
+    "database_unavailable": 503,
+    "shutting_down": 503,
+    "storage_full": 503,
+}
+COMMON = ("malformed", "forbidden_host", "invalid", "internal", "database_unavailable")
+BODY_CODES = ("forbidden_origin", "too_large", "unsupported_media_type", "storage_full")
+_WORDS = {200: "OK", 201: "Created", 202: "Accepted", 204: "Deleted"}
+_SESSION_PLACES = {"ns": "$request.path.ns", "agent": "$request.path.agent"}
+#: Where an answer leads: operation ids of the routes that its fields are parameters of.
+_LINKS: dict[str, dict[str, Any]] = {
+    "session": {
+        name: {"operationId": name, "parameters": {**_SESSION_PLACES, "session_id": "$response.body#/id"}}
+        for name in ("sendMessage", "streamSession", "getSession", "listEntries", "deleteSession")
+    },
+    "turn": {
+        name: {
+            "operationId": name,
+            "parameters": {
+                **_SESSION_PLACES,
+                "session_id": "$response.body#/session_id",
+                "turn_id": "$response.body#/turn_id",
+            },
+        }
+        for name in ("getTurn", "cancelTurn")
+    },
+}
+
+#: Struct types that responses refer to, and body models; `openapi.py` writes them into the components.
+STRUCTS: set[type[Any]] = set()
+MODELS: set[type[BaseModel]] = set()
+
+
+def ref(kind: type[Any]) -> dict[str, Any]:
+    """A reference to the schema of `kind`, which gets into the document."""
+    if issubclass(kind, BaseModel):
+        MODELS.add(kind)
+    else:
+        STRUCTS.add(kind)
+    return {"$ref": REF.format(name=kind.__name__)}
+
+
+def problem(codes: list[str]) -> dict[str, Any]:
+    """A problem response that carries one of `codes`."""
+    return {
+        "description": "Problem: " + ", ".join(f"`{code}`" for code in codes),
+        "content": {MEDIA_TYPE: {"schema": {"$ref": REF.format(name="Problem")}}},
+    }
+
+
+def problems(refused: tuple[str, ...], *, body: bool) -> dict[int | str, dict[str, Any]]:
+    """Problem responses by status, of the route's own codes and of those that any route may answer with."""
+    by_status: dict[int | str, list[str]] = {}
+    for code in (*refused, *COMMON, *(BODY_CODES if body else ())):
+        codes = by_status.setdefault(STATUS[code], [])
+        if code not in codes:
+            codes.append(code)
+    return {status: problem(codes) for status, codes in sorted(by_status.items())}
+
+
+def doc(
+    kind: type | None,
+    *statuses: int,
+    listed: bool = False,
+    refused: tuple[str, ...] = (),
+    links: str = "",
+    body: bool | None = None,
+) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route: `kind` (None for no body) under each of `statuses`, a page of it if `listed`, and its problems.
+
+    `refused` are the codes of the route itself; `body` adds those of any route that changes something (the default but for
+    reading answers, status 200).
+    """
+    answers: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        answer: dict[str, Any] = {"description": _WORDS[status]}
+        if kind is not None:
+            schema = ref(kind)
+            answer["content"] = {"application/json": {"schema": page_of(schema) if listed else schema}}
+        if links:
+            answer["links"] = _LINKS[links]
+        answers[status] = answer
+    changes = statuses != (200,) if body is None else body
+    return {**answers, **problems(refused, body=changes)}
+
+
+def page_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a list's page."""
+    return {
+        "type": "object",
+        "required": ["items", "next_cursor"],
+        "properties": {"items": {"type": "array", "items": schema}, "next_cursor": {"type": ["string", "null"]}},
+    }
+
+
+KEY_PARAMETER: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key with the same body is done once, for 24 h at least; with another body it is refused.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+
+
+def body_doc(kind: type, *, required: bool = True, key: bool = False) -> dict[str, Any]:
+    """The `openapi_extra` of a route that reads a body of `kind` by itself."""
+    extra: dict[str, Any] = {"requestBody": {"required": required, "content": {"application/json": {"schema": ref(kind)}}}}
+    if key:
+        extra["parameters"] = [KEY_PARAMETER]
+    return extra

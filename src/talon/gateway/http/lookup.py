@@ -1,0 +1,64 @@
+"""Finding what a path names, and saying exactly what is missing when it is not there."""
+
+from __future__ import annotations
+
+import re
+
+from talon.domain.errors import NotFound
+from talon.domain.ids import is_name, is_namespace
+from talon.domain.session import SessionRow, TurnRow
+from talon.manifest.effective import Effective, decode
+from talon.store.protocols import Store, Where
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` can be an id that Talon made (a UUID)."""
+    return _ID.fullmatch(text) is not None
+
+
+async def require_namespace(store: Store, namespace: str) -> None:
+    """Raise `NotFound("namespace_not_found")` unless it exists."""
+    if not is_namespace(namespace) or await store.get_resource("", "Namespace", namespace) is None:
+        raise NotFound("namespace_not_found", f"no namespace {namespace[:80]!r}")
+
+
+async def require_agent(store: Store, namespace: str, agent: str) -> tuple[int, Effective]:
+    """-> (newest revision, effective definition) of an agent. Raises `NotFound`."""
+    row = await store.get_resource(namespace, "Agent", agent) if is_namespace(namespace) and is_name(agent) else None
+    if row is None:
+        await require_namespace(store, namespace)
+        raise NotFound("agent_not_found", f"no agent {agent[:80]!r} in namespace {namespace!r}")
+    revision = await store.get_revision(namespace, agent, row.revision)
+    if revision is None:
+        raise NotFound("agent_not_found", f"agent {agent!r} in namespace {namespace!r} has no revision that can run")
+    return row.revision, decode(revision.effective)
+
+
+async def missing_session(store: Store, where: Where) -> NotFound:
+    """What to raise for a session that is not there: names the first part of `where` that is missing."""
+    namespace, agent, session = where
+    try:
+        await require_agent(store, namespace, agent)
+    except NotFound as exc:
+        return exc
+    return NotFound("session_not_found", f"no session {session[:80]!r} of agent {agent!r} in namespace {namespace!r}")
+
+
+async def require_session(store: Store, where: Where) -> SessionRow:
+    """The living session of that name. Raises `NotFound` (namespace, agent or session)."""
+    namespace, agent, session = where
+    if is_namespace(namespace) and is_name(agent) and is_name(session):
+        row = await store.get_session(where)
+        if row is not None:
+            return row
+    raise await missing_session(store, where)
+
+
+async def require_turn(store: Store, session: SessionRow, turn_id: str) -> TurnRow:
+    """One turn of a session. Raises `NotFound("turn_not_found")`."""
+    turn = await store.get_turn(session.sid, turn_id) if is_id(turn_id) else None
+    if turn is None:
+        raise NotFound("turn_not_found", f"no turn {turn_id[:80]!r} in session {session.id!r}")
+    return turn

@@ -1,0 +1,178 @@
+"""`…/sessions`: the durable threads around an agent, and what their journals hold."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from talon.domain.errors import AheadOfJournal, Gone, Invalid, NotFound
+from talon.domain.inbox import DeleteSession
+from talon.domain.session import SessionRow
+from talon.gateway.deps import GatewayDeps
+from talon.gateway.events import parse_cursor
+from talon.gateway.http import shapes
+from talon.gateway.http.bodies import Body, read_json
+from talon.gateway.http.creating import SessionFields, bounded_json, create_session, profile_errors, refuse
+from talon.gateway.http.docs import body_doc, doc
+from talon.gateway.http.lookup import missing_session, require_agent, require_session
+from talon.gateway.http.message import KEY, traceparent
+from talon.gateway.http.wire import Cursor, Limit, page, reply
+from talon.manifest.features import session_feature_errors
+from talon.store.model import SessionPatch
+
+SESSIONS = "/v1/ns/{ns}/agents/{agent}/sessions"
+SESSION = SESSIONS + "/{session_id}"
+
+
+class SessionChange(Body):
+    """New values of a session's own fields; a field that is absent stays as it is."""
+
+    metadata: dict[str, Any] | None = Field(None, description="Replaces the metadata as a whole.")
+    features: dict[str, Any] | None = Field(None, description="Replaces the features as a whole.")
+    profile: str | None = Field(None, description="Another model profile, from the next turn on; empty: the agent's choice.")
+
+
+def router(deps: GatewayDeps) -> APIRouter:
+    """The session routes, without the two hot ones (message, stream)."""
+    api = APIRouter(tags=["sessions"])
+    store = deps.store
+
+    @api.post(
+        SESSIONS,
+        operation_id="createSession",
+        status_code=201,
+        summary="Create a session, or get the one of that name",
+        responses=doc(shapes.Session, 201, 200, refused=("namespace_not_found", "invalid", "too_large"), links="session"),
+        openapi_extra=body_doc(SessionFields, required=False, key=True),
+    )
+    async def create(ns: str, agent: str, request: Request) -> Response:
+        fields = await read_json(request, SessionFields)
+        if fields.id is None:
+            fields = fields.model_copy(update={"id": _id_of_key(request, ns, agent)})
+        row, created = await create_session(deps, ns, agent, fields)
+        return reply(shapes.session(row), 201 if created else 200, {"Location": _path(row)} if created else None)
+
+    @api.get(
+        SESSIONS,
+        operation_id="listSessions",
+        summary="The sessions of an agent, newest first",
+        responses=doc(shapes.Session, 200, listed=True, refused=("agent_not_found", "cursor_invalid")),
+    )
+    async def sessions(ns: str, agent: str, limit: Limit = 50, cursor: Cursor = "") -> Response:
+        await require_agent(store, ns, agent)
+        rows, after = await store.list_sessions(ns, agent, cursor, limit)
+        return page([shapes.session(row) for row in rows], after)
+
+    @api.get(
+        SESSION,
+        operation_id="getSession",
+        summary="One session",
+        responses=doc(shapes.Session, 200, refused=("session_not_found",), links="session"),
+    )
+    async def get(ns: str, agent: str, session_id: str) -> Response:
+        return reply(shapes.session(await require_session(store, (ns, agent, session_id))))
+
+    @api.patch(
+        SESSION,
+        operation_id="changeSession",
+        summary="Change metadata, features or profile",
+        responses=doc(shapes.Session, 200, refused=("session_not_found", "invalid", "too_large")),
+        openapi_extra=body_doc(SessionChange),
+    )
+    async def change(ns: str, agent: str, session_id: str, request: Request) -> Response:
+        fields = await read_json(request, SessionChange)
+        row = await require_session(store, (ns, agent, session_id))
+        patch = await _patch(deps, row, fields)
+        changed = await store.patch_session((ns, agent, session_id), patch)
+        if changed is None:
+            raise await missing_session(store, (ns, agent, session_id))
+        return reply(shapes.session(changed))
+
+    @api.delete(
+        SESSION,
+        operation_id="deleteSession",
+        status_code=204,
+        summary="Cancel its turns and delete a session; its journal is kept as evidence",
+        responses=doc(None, 204, refused=("session_not_found",)),
+    )
+    async def delete(ns: str, agent: str, session_id: str, request: Request) -> Response:
+        where = (ns, agent, session_id)
+        await require_session(store, where)
+        try:
+            receipt = await deps.writer.deliver(DeleteSession(where, traceparent=traceparent(dict(request.headers.raw))))
+        except NotFound:
+            raise await missing_session(store, where) from None
+        deps.hub.deleted(receipt.sid)
+        return Response(status_code=204)
+
+    @api.get(
+        SESSION + "/journal",
+        operation_id="listEntries",
+        summary="The journal, oldest first; here an entry's seq is a cursor",
+        responses=doc(shapes.JournalEntry, 200, listed=True, refused=("session_not_found", "cursor_invalid", "cursor_ahead")),
+    )
+    async def journal(ns: str, agent: str, session_id: str, limit: Limit = 50, cursor: Cursor = "") -> Response:
+        row = await require_session(store, (ns, agent, session_id))
+        found = await store.read_entries(row.sid, _after(row, cursor), limit)
+        return page([shapes.entry(one) for one in found], str(found[-1].seq) if len(found) == limit else "")
+
+    @api.get(
+        SESSION + "/messages",
+        operation_id="listMessages",
+        summary="What was said, oldest first; here an entry's seq is a cursor",
+        responses=doc(shapes.ChatMessage, 200, listed=True, refused=("session_not_found", "cursor_invalid", "cursor_ahead")),
+    )
+    async def messages(ns: str, agent: str, session_id: str, limit: Limit = 50, cursor: Cursor = "") -> Response:
+        row = await require_session(store, (ns, agent, session_id))
+        found = await store.read_messages(row.sid, _after(row, cursor), limit)
+        return page([shapes.message(one) for one in found], str(found[-1].seq) if len(found) == limit else "")
+
+    return api
+
+
+async def _patch(deps: GatewayDeps, row: SessionRow, fields: SessionChange) -> SessionPatch:
+    """`fields` checked against the agent as it is now."""
+    if fields.metadata is None and fields.features is None and fields.profile is None:
+        raise Invalid("invalid", "nothing to change: give metadata, features or profile")
+    _, effective = await require_agent(deps.store, row.namespace, row.agent)
+    errors = list(session_feature_errors(effective, fields.features)) if fields.features is not None else []
+    refuse(errors + profile_errors(effective, fields.profile or ""))
+    most = deps.settings.metadata_max
+    return SessionPatch(
+        metadata=None if fields.metadata is None else bounded_json("metadata", fields.metadata, most),
+        features=None if fields.features is None else bounded_json("features", fields.features, most),
+        profile=fields.profile,
+    )
+
+
+def _after(row: SessionRow, cursor: str) -> int:
+    """A list cursor that is a seq. Raises `Invalid` | `Gone` | `AheadOfJournal`, as a stream does."""
+    if not cursor:
+        return row.first_seq - 1
+    seq = parse_cursor(cursor, "cursor").seq
+    if seq > max(row.last_seq, 0):
+        raise AheadOfJournal("cursor_ahead", f"session {row.id!r} has no entry {seq} yet; its last one is {row.last_seq}")
+    if 0 < seq < row.first_seq:
+        raise Gone("session_replaced", f"entry {seq} belongs to an earlier session {row.id!r}; this one begins at {row.first_seq}")
+    return max(seq, row.first_seq - 1)
+
+
+def _id_of_key(request: Request, namespace: str, agent: str) -> str | None:
+    """A session id that follows from the Idempotency-Key, so that a repeated request finds the session it made before."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if KEY.fullmatch(key) is None:
+        raise Invalid("invalid", "Idempotency-Key must be 1 to 255 printable ASCII characters without spaces")
+    digest = hashlib.sha256(f"{namespace}\0{agent}\0{key}".encode()).hexdigest()
+    # The layout of a UUID whose bits are an application's own (version 8, RFC 9562).
+    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-a{digest[17:20]}-{digest[20:32]}"
+
+
+def _path(row: SessionRow) -> str:
+    return f"/v1/ns/{row.namespace}/agents/{row.agent}/sessions/{row.id}"

@@ -1,0 +1,89 @@
+"""`…/turns`: units of work on a session; `…/state`: where the loop of the newest one stands."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from talon.domain.errors import Conflict, NotFound
+from talon.domain.inbox import CancelTurn
+from talon.domain.session import OPEN_TURN_STATES, LoopState
+from talon.gateway.deps import GatewayDeps
+from talon.gateway.http import shapes
+from talon.gateway.http.bodies import Body, read_json
+from talon.gateway.http.docs import doc
+from talon.gateway.http.lookup import missing_session, require_session, require_turn
+from talon.gateway.http.message import idempotency_key, traceparent
+from talon.gateway.http.sessions import SESSION
+from talon.gateway.http.wire import Cursor, Limit, page, reply
+
+
+class Nothing(Body):
+    """No fields."""
+
+
+def router(deps: GatewayDeps) -> APIRouter:
+    """The turn routes."""
+    api = APIRouter(tags=["turns"])
+    store = deps.store
+
+    @api.get(
+        SESSION + "/turns",
+        operation_id="listTurns",
+        summary="The turns of a session, newest first",
+        responses=doc(shapes.Turn, 200, listed=True, refused=("session_not_found", "cursor_invalid")),
+    )
+    async def turns(ns: str, agent: str, session_id: str, limit: Limit = 50, cursor: Cursor = "") -> Response:
+        session = await require_session(store, (ns, agent, session_id))
+        rows, after = await store.list_turns(session.sid, cursor, limit)
+        return page([shapes.turn(row, session.id) for row in rows], after)
+
+    @api.get(
+        SESSION + "/turns/{turn_id}",
+        operation_id="getTurn",
+        summary="One turn",
+        responses=doc(shapes.Turn, 200, refused=("turn_not_found",)),
+    )
+    async def get(ns: str, agent: str, session_id: str, turn_id: str) -> Response:
+        session = await require_session(store, (ns, agent, session_id))
+        return reply(shapes.turn(await require_turn(store, session, turn_id), session.id))
+
+    @api.post(
+        SESSION + "/turns/{turn_id}/cancel",
+        operation_id="cancelTurn",
+        status_code=202,
+        summary="End a turn: at once if nobody runs it, else by its worker",
+        responses=doc(shapes.Turn, 202, refused=("turn_not_found", "turn_ended")),
+    )
+    async def cancel(ns: str, agent: str, session_id: str, turn_id: str, request: Request) -> Response:
+        await read_json(request, Nothing)
+        where = (ns, agent, session_id)
+        session = await require_session(store, where)
+        before = await require_turn(store, session, turn_id)
+        headers = dict(request.headers.raw)
+        key = idempotency_key(headers.get(b"idempotency-key"), ("cancel", *where, turn_id))
+        if key is None and before.state not in OPEN_TURN_STATES:
+            raise Conflict("turn_ended", f"turn {turn_id} of session {session.id!r} is {before.state} already")
+        try:
+            await deps.writer.deliver(CancelTurn(where, turn_id, traceparent=traceparent(headers), key=key))
+        except NotFound:
+            raise await missing_session(store, where) from None
+        return reply(shapes.turn(await require_turn(store, session, turn_id), session.id), 202)
+
+    @api.get(
+        SESSION + "/state",
+        operation_id="getLoopState",
+        summary="Where the loop of the current turn stands, or of the newest one",
+        responses=doc(LoopState, 200, refused=("session_not_found",)),
+    )
+    async def state(ns: str, agent: str, session_id: str) -> Response:
+        session = await require_session(store, (ns, agent, session_id))
+        if session.turn_id is not None:
+            current = await store.get_turn(session.sid, session.turn_id)
+        else:
+            newest, _ = await store.list_turns(session.sid, "", 1)
+            current = newest[0] if newest else None
+        return reply(shapes.loop_state(current))
+
+    return api

@@ -1,0 +1,100 @@
+"""Serving the gateway: uvicorn on a socket of ours, closed in an order that loses no request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Generator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from talon.gateway.hub import StreamHub
+
+#: A client that takes no byte for so long is given up by the kernel; uvicorn itself would keep it for ever.
+PEER_TIMEOUT_MS = 60_000
+KEEP_ALIVE_S = 30
+URL_AND_HEADERS_MAX = 64 * 1024
+
+
+class _Quiet(uvicorn.Server):
+    """uvicorn without signal handlers: signals belong to the composition root."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 picks a free one. Raises `OSError` if the address cannot be had."""
+    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT_MS)
+        sock.bind(address)
+        sock.listen(2048)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def serve(
+    app: ASGIApp,
+    sock: socket.socket,
+    hub: StreamHub,
+    stop: asyncio.Event,
+    *,
+    on_ready: Callable[[str, int], None] | None = None,
+    grace_s: float = 5.0,
+) -> None:
+    """Serve `app` on `sock` (see `bind`) until `stop` is set; `on_ready(host, port)` is called once requests are taken.
+
+    On `stop`: no new connections, streams are ended (their clients resume elsewhere), requests under way get `grace_s` to finish
+    and are cancelled then. Closes `sock`. Cancelling this coroutine stops at once.
+    """
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(grace_s)),
+        h11_max_incomplete_event_size=URL_AND_HEADERS_MAX,
+    )
+    server = _Quiet(config)
+    host, port = sock.getsockname()[:2]
+    running = asyncio.create_task(server.serve(sockets=[sock]), name="uvicorn")
+    stopping = asyncio.create_task(stop.wait())
+    listening = asyncio.create_task(server.listening.wait())
+    try:
+        await asyncio.wait({running, listening}, return_when=asyncio.FIRST_COMPLETED)
+        if on_ready is not None and listening.done():
+            on_ready(host, port)
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await hub.close()
+        await running
+    finally:
+        stopping.cancel()
+        listening.cancel()
+        if not running.done():
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+        sock.close()
