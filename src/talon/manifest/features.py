@@ -74,7 +74,7 @@ def session_feature_errors(effective: Effective, given: Mapping[str, Any], field
     )
 
 
-def session_features(effective: Effective, given: Mapping[str, Any]) -> dict[str, Any]:
+def feature_values(effective: Effective, given: Mapping[str, Any]) -> dict[str, Any]:
     """The values that a turn runs with: the declared defaults, over them the session's, over them the agent's own.
 
     Features that the agent does not declare (any more) are left out; those that nobody gives are absent.

@@ -18,10 +18,10 @@ from yaml import events as ev
 from talon.domain.errors import FieldError, Malformed, TooLarge
 from talon.manifest.document import DEPTH_MAX, INTEGER_MAX, Document, Path, path_text, shown, unusable, walk
 
-BYTES_MAX: Final = 1024 * 1024
+BYTES_MAX: Final = 4 * 1024 * 1024
 DOCUMENTS_MAX: Final = 500
 #: What the values may weigh once every alias is replaced by what it names: characters, and `_NODE_WEIGHT` for each value.
-WEIGHT_MAX: Final = 4 * 1024 * 1024
+WEIGHT_MAX: Final = 8 * 1024 * 1024
 _NODE_WEIGHT: Final = 32
 
 Form = Literal["yaml", "json"]

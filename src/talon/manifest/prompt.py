@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from talon.manifest.effective import Effective
-from talon.manifest.features import session_features
+from talon.manifest.features import feature_values
 
 #: `\{{` is a literal `{{`.
 _PLACE = re.compile(r"(\\?)\{\{[ \t]*([^{}\n]*?)[ \t]*\}\}")
@@ -25,7 +25,7 @@ def render_prompt(effective: Effective, given: Mapping[str, Any]) -> str:
     A value is put in as it is and never read for places again.
     Lists are joined by ", ", booleans are `true` and `false`, what nobody gave is empty. Raises nothing.
     """
-    values = session_features(effective, given)
+    values = feature_values(effective, given)
 
     def fill(match: re.Match[str]) -> str:
         return match[0][1:] if match[1] else as_text(values.get(match[2]))

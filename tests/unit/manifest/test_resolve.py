@@ -8,7 +8,7 @@ import pytest
 
 from talon.manifest import effective as effective_module
 from talon.manifest.effective import Effective, Feature, Limits, Profile
-from talon.manifest.features import check_session_features, session_feature_errors, session_features
+from talon.manifest.features import check_session_features, session_feature_errors, feature_values
 from talon.manifest.kinds import AgentDoc, Definition
 from talon.manifest.prompt import render_prompt
 from talon.manifest.resolve import Resolved, chosen_profiles, resolve
@@ -124,7 +124,7 @@ def test_a_session_must_give_what_the_agent_does_not() -> None:
 
 def test_a_prompt_is_filled_with_the_agents_the_sessions_and_the_default_values() -> None:
     one = resolved(features={"customer_id": "cus_{{ tier }}"})
-    assert session_features(one, {"limit": 1.5, "customer_id": "other", "gone": 1}) == {
+    assert feature_values(one, {"limit": 1.5, "customer_id": "other", "gone": 1}) == {
         "customer_id": "cus_{{ tier }}",
         "tier": "silver",
         "limit": 1.5,
