@@ -84,6 +84,8 @@ def _class_of_type(code: str) -> ErrorClass:
 
 def class_of(status: int, words: str) -> ErrorClass:
     """The class of an HTTP status, refined by the words of the error (code, type, message)."""
+    if 200 < status < 300:
+        return "empty"
     if status == 529 or (status in (429, 500, 502, 503) and _OVERLOADED.search(words)):
         return "overloaded"
     if status >= 500:
