@@ -33,7 +33,7 @@ def _arguments(lines: list[str]) -> dict[str, str]:
         if not text:
             continue
         depth = len(line) - len(line.lstrip())
-        if depth == 0:  # the next section, or text after the list
+        if depth == 0 and start > 0:  # the next section, or text after the list; below a first line all is outdented
             break
         indent = depth if indent is None else indent
         entry = _ARGUMENT.fullmatch(text) if depth <= indent else None

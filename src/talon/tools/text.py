@@ -21,5 +21,5 @@ def said(error: BaseException) -> str:
 
 
 def clean(text: str) -> str:
-    """Without lone surrogates, which UTF-8 and so the journal cannot carry."""
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") if not text.isascii() else text
+    """Without surrogates, which UTF-8 and so the journal cannot carry: pairs become what they mean, lone ones U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
