@@ -6,8 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from talon.manifest.catalogue import BUILTIN, Catalogue
+from talon.manifest.catalogue import Catalogue
 from talon.manifest.effective import Effective
+from talon.manifest.grants import grants
 from talon.manifest.resolve import chosen_profiles
 
 
@@ -29,16 +30,15 @@ def conditions(effective: Effective, template_exists: bool, catalogue: Catalogue
     return resolved, _ready(effective, resolved, catalogue)
 
 
-def unresolved_refs(effective: Effective, catalogue: Catalogue) -> tuple[str, ...]:
-    """The names in `mcpServerRefs` that nobody serves; a turn on them is refused (`unresolved_reference`)."""
-    return tuple(ref for ref in effective.tool_refs if ref not in catalogue.toolsets)
-
-
-def unserved_tools(effective: Effective, catalogue: Catalogue) -> tuple[str, ...]:
-    """The names in `allowed_tools` that no granted toolset has: they will never be offered to the model."""
-    granted = effective.tool_refs or (BUILTIN,)
-    served = {tool for name in granted for tool in catalogue.toolsets.get(name, ())}
-    return tuple(tool for tool in effective.allowed_tools or () if tool not in served)
+def unresolved(effective: Effective, catalogue: Catalogue) -> dict[str, str]:
+    """Field -> what its names do not resolve to; a turn is refused for each (`unresolved_reference`)."""
+    found = grants(effective, catalogue)
+    reasons: dict[str, str] = {}
+    if found.refs:
+        reasons["mcpServerRefs"] = f"mcpServerRefs: no running worker serves {', '.join(found.refs)}"
+    if found.tools:
+        reasons["capabilities.allowed_tools"] = f"allowed_tools: {', '.join(found.tools)}: not one tool that is served"
+    return reasons
 
 
 def unserved_providers(effective: Effective, catalogue: Catalogue) -> tuple[str, ...]:
@@ -51,13 +51,11 @@ def _resolved(effective: Effective, template_exists: bool, catalogue: Catalogue 
     missing: list[str] = []
     if effective.template and not template_exists:
         missing.append(f"templateRef: no template {effective.template!r} in namespace {effective.namespace!r}")
-    if catalogue is None:
-        if not missing and effective.tool_refs:
-            return Condition(
-                "Resolved", "Unknown", "NoWorker", f"mcpServerRefs: {', '.join(effective.tool_refs)}: no worker is running"
-            )
-    elif refs := unresolved_refs(effective, catalogue):
-        missing.append(f"mcpServerRefs: no running worker serves {', '.join(refs)}")
+    wants_tools = effective.tool_refs or effective.allowed_tools
+    if catalogue is not None:
+        missing += unresolved(effective, catalogue).values()
+    elif wants_tools and not missing:
+        return Condition("Resolved", "Unknown", "NoWorker", "no worker is running that could serve mcpServerRefs and allowed_tools")
     if missing:
         return Condition("Resolved", "False", "UnresolvedReference", "; ".join(missing))
     return Condition("Resolved", "True", "Resolved")

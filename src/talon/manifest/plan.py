@@ -9,7 +9,7 @@ import msgspec
 from talon.domain.errors import FieldError, Invalid
 from talon.manifest import kinds
 from talon.manifest.complaints import nearest
-from talon.manifest.conditions import unresolved_refs, unserved_providers, unserved_tools
+from talon.manifest.conditions import unresolved, unserved_providers
 from talon.manifest.diff import changes, same
 from talon.manifest.document import path_text
 from talon.manifest.effective import Effective
@@ -180,15 +180,11 @@ class _Planner:
         catalogue = self._state.catalogue
         if catalogue is None:
             return
-        found = (
-            ("mcpServerRefs", unresolved_refs(effective, catalogue), "turns on this agent are refused until one does"),
-            ("capabilities.allowed_tools", unserved_tools(effective, catalogue), "the model will not be offered it"),
-            ("modelPolicy.profiles", unserved_providers(effective, catalogue), "configure it in providers"),
-        )
-        for field, names, then in found:
-            if names:
-                message = f"{manifest.label}: no running worker serves {', '.join(names)}: {then}"
-                self.warnings.append(Warn(field, message))
+        for field, reason in unresolved(effective, catalogue).items():
+            self.warnings.append(Warn(field, f"{manifest.label}: {reason}: turns on this agent are refused until one does"))
+        if names := unserved_providers(effective, catalogue):
+            message = f"{manifest.label}: no running worker has the provider {', '.join(names)}; configure it: providers.NAME"
+            self.warnings.append(Warn("modelPolicy.profiles", message))
 
     def _dependents(self, manifest: Manifest, template: kinds.TemplateDoc) -> None:
         """The stored agents of a template, resolved again; one that would break is an error of the template."""

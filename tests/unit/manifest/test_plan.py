@@ -225,10 +225,10 @@ def test_what_no_worker_serves_is_a_warning_on_apply() -> None:
     world = World(Catalogue({"stripe-readonly": ("list",), "builtin": ()}, ("anthropic",)))
     messages = {warn.field: warn.message for warn in world.apply(ALL).warnings}
     assert "no running worker serves hubspot-readonly" in messages["mcpServerRefs"]
-    assert "no running worker serves openai" in messages["modelPolicy.profiles"]
-    narrowed = AGENT + "  capabilities: {allowed_tools: [list, refund]}\n"
+    assert "no running worker has the provider openai" in messages["modelPolicy.profiles"]
+    narrowed = AGENT + "  mcpServerRefs: [stripe-readonly]\n  capabilities: {allowed_tools: [list, refund]}\n"
     messages = {warn.field: warn.message for warn in world.apply(narrowed).warnings}
-    assert "serves refund" in messages["capabilities.allowed_tools"]
+    assert "allowed_tools: refund: not one tool" in messages["capabilities.allowed_tools"]
 
 
 def agent_of(world: World) -> tuple[Stored, Effective]:

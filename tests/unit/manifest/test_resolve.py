@@ -8,7 +8,7 @@ import pytest
 
 from talon.manifest import effective as effective_module
 from talon.manifest.effective import Effective, Feature, Limits, Profile
-from talon.manifest.features import check_session_features, session_feature_errors, feature_values
+from talon.manifest.features import check_session_features, feature_values, session_feature_errors
 from talon.manifest.kinds import AgentDoc, Definition
 from talon.manifest.prompt import render_prompt
 from talon.manifest.resolve import Resolved, chosen_profiles, resolve
