@@ -387,6 +387,7 @@ CONTEXT_TYPES = frozenset(
         "tool.uncertain",
         "approval.resolved",
         "memory.compressed",
+        "input.steered",
         "turn.cancelled",
         "turn.failed",
         "turn.denied",

@@ -90,7 +90,7 @@ CREATE TABLE entries (
 CREATE UNIQUE INDEX entries_append ON entries (append_id) WHERE append_id IS NOT NULL;
 CREATE INDEX entries_blob ON entries (blob) WHERE blob <> '';
 -- CONTEXT_TYPES and MESSAGE_TYPES of talon.domain.entries, in alphabetical order; a test compares them.
-CREATE INDEX entries_context ON entries (sid, seq) WHERE type IN ('approval.resolved', 'memory.compressed', 'message.completed', 'message.received', 'model.finished', 'tool.denied', 'tool.failed', 'tool.finished', 'tool.requested', 'tool.uncertain', 'turn.cancelled', 'turn.denied', 'turn.failed');
+CREATE INDEX entries_context ON entries (sid, seq) WHERE type IN ('approval.resolved', 'input.steered', 'memory.compressed', 'message.completed', 'message.received', 'model.finished', 'tool.denied', 'tool.failed', 'tool.finished', 'tool.requested', 'tool.uncertain', 'turn.cancelled', 'turn.denied', 'turn.failed');
 CREATE INDEX entries_messages ON entries (sid, seq) WHERE type IN ('message.completed', 'message.received');
 
 CREATE TABLE fragments (
