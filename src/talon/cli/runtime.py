@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
-from talon.cli.errors import Failed, WrongUse
+from talon.cli.errors import WrongUse
 from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of
 from talon.cli.settings import Settings
 from talon.cli.system import SystemClock, SystemIds
@@ -220,17 +220,17 @@ def _worker_settings(settings: Settings, registry: Registry, providers: frozense
     )
 
 
-@contextlib.asynccontextmanager
-async def open_gateway(runtime: Runtime) -> AsyncIterator[Any]:
-    """The gateway's ASGI application with its stream hub; streams are closed on the way out."""
+def open_gateway(runtime: Runtime, *, health_only: bool = False) -> tuple[Any, Any]:
+    """The ASGI application with the hub of its streams; `health_only` is a worker's own port."""
     from talon.gateway.deps import GatewayDeps
     from talon.gateway.http.app import create_app
     from talon.gateway.hub import StreamHub
 
     settings = gateway_settings(runtime.settings)
     hub = StreamHub(runtime.store, runtime.clock, settings, shared=broker_of(runtime.settings) == "postgres")
-    runtime.publish_to.append(hub.publish)
-    runtime.bells.listen(lambda bell: hub.poke_all() if bell.everything else hub.poke(dict(bell.tails)))
+    if not health_only:
+        runtime.publish_to.append(hub.publish)
+        runtime.bells.listen(lambda bell: _poke(hub, bell))
     deps = GatewayDeps(
         store=runtime.store,
         writer=runtime.writer,
@@ -240,10 +240,14 @@ async def open_gateway(runtime: Runtime) -> AsyncIterator[Any]:
         version=version("talon-runtime"),
         settings=settings,
     )
-    try:
-        yield create_app(deps), hub
-    finally:
-        await hub.close()
+    return create_app(deps, health_only=health_only), hub
+
+
+def _poke(hub: Any, bell: Bell) -> None:
+    if bell.everything:
+        hub.poke_all()
+    for sid, last_seq in bell.tails:
+        hub.poke(sid, last_seq)
 
 
 def gateway_settings(settings: Settings) -> Any:
@@ -264,6 +268,3 @@ def gateway_settings(settings: Settings) -> Any:
         streams_max=gateway.streams_max,
         stream_buffer_max=gateway.stream_buffer_bytes,
     )
-
-
-__all__ = ["Failed", "Runtime", "open_gateway", "open_runtime", "open_store", "open_worker"]

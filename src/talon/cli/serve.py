@@ -8,7 +8,6 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator
-from typing import Any
 
 from talon.cli.errors import Failed
 from talon.cli.runtime import Role, Runtime, open_gateway, open_runtime, open_worker
@@ -87,14 +86,32 @@ async def _until(stop: asyncio.Event, runtime: Runtime) -> bool:
 
 @contextlib.asynccontextmanager
 async def _http(role: Role, runtime: Runtime) -> AsyncIterator[str]:
-    """The HTTP side: the gateway, or a worker's health questions. -> its base URL."""
-    from talon.gateway.server import Server
+    """The HTTP side: the gateway, or a worker's health questions. -> its base URL. Requests end before it does."""
+    from talon.gateway.server import bind, serve
 
     gateway = runtime.settings.gateway
-    async with open_gateway(runtime, health_only=role == "worker") as (app, hub):
-        server = Server(app, gateway.host, gateway.port, hub)
-        url: Any = await server.start()
-        try:
-            yield url
-        finally:
-            await server.stop()
+    try:
+        sock = bind(gateway.host, gateway.port)
+    except OSError as error:
+        raise Failed(
+            f"cannot listen on {gateway.host}:{gateway.port}: {error.strerror}; choose another --port (0 picks one)"
+        ) from None
+    stop = asyncio.Event()
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def on_ready(host: str, port: int) -> None:
+        ready.set_result(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    app, hub = open_gateway(runtime, health_only=role == "worker")
+    task = asyncio.create_task(serve(app, sock, hub, stop, on_ready=on_ready), name="http")
+    try:
+        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        yield await ready if ready.done() else await _broken(task)
+    finally:
+        stop.set()
+        await task
+
+
+async def _broken(task: asyncio.Task[None]) -> str:
+    await task
+    raise Failed("the HTTP server ended before it was ready")

@@ -49,8 +49,11 @@ async def on_error(request: Request, exc: Exception) -> Response:
     return problems.response(error if error is not None else internal(request_id), request_id)
 
 
-def create_app(deps: GatewayDeps) -> ASGIApp:
-    """The gateway's ASGI application. It starts nothing: streams and connections live in `deps`."""
+def create_app(deps: GatewayDeps, *, health_only: bool = False) -> ASGIApp:
+    """The gateway's ASGI application. It starts nothing: streams and connections live in `deps`.
+
+    `health_only` leaves out everything but `/healthz` and `/readyz`: the port of a worker.
+    """
     api = FastAPI(
         title="Talon",
         version=deps.version,
@@ -60,10 +63,12 @@ def create_app(deps: GatewayDeps) -> ASGIApp:
         redirect_slashes=False,
         dependencies=[Depends(only_known_query)],
     )
-    for router in ROUTERS:
+    for router in (health.router,) if health_only else ROUTERS:
         api.include_router(router(deps))
     for kind in (TalonError, RequestValidationError, ValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, on_error)
+    if health_only:
+        return Front(api, (), deps.settings, deps.ids)
     api.openapi = lambda: openapi.document(api)
     streams = Streams(deps)
     bare = (
