@@ -109,12 +109,13 @@ class InboxSuite:
         usual = await s.send(store, claimed.session)
         urgent = await s.send(store, claimed.session, strategy="interrupt")
         late = await s.send(store, claimed.session)
+        before = await s.again(store, claimed.session)
         probe = Probe(s.where(claimed.session), [])
         await s.deliver(store, probe)
         (view,) = probe.seen
         assert [turn.turn_id for turn in view.turns] == [claimed.turn.turn_id, urgent.turn_id, usual.turn_id, late.turn_id]
         assert view.turns[0] == await s.turn_of(store, claimed.session, claimed.turn.turn_id)
-        assert view.session == await s.again(store, claimed.session)
+        assert view.session == before
         assert view.approval is None
 
     async def test_a_view_has_turns_and_an_approval_only_where_they_are_asked_for(self, store: Store) -> None:

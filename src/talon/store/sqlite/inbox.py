@@ -1,0 +1,93 @@
+"""Inbox operations on SQLite: one transaction decides and writes a batch of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from talon.domain.errors import Conflict, NotFound, Refused, Throttled
+from talon.domain.inbox import InboxWrite, Key, Operation, Receipt, View
+from talon.domain.session import ApprovalRow, SessionRow, TurnRow
+from talon.store.inbox_apply import apply_write, min_reader, queued_turns, receipt
+from talon.store.sqlite import sql
+from talon.store.sqlite.connection import Database
+from talon.store.sqlite.journal import entry_rows, turn_values, write_session
+
+
+class InboxPart:
+    """`deliver` of `talon.store.protocols.Journal`."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def deliver(self, batch: Sequence[Operation]) -> list[Receipt | Exception]:
+        if not batch:
+            return []
+        return await self._db.write(lambda connection, now: [_deliver(connection, operation, now) for operation in batch])
+
+
+def _deliver(connection: sqlite3.Connection, operation: Operation, now: int) -> Receipt | Exception:
+    key, namespace = operation.key, operation.where[0]
+    remembered = _remembered(connection, namespace, key) if key is not None else None
+    if remembered is not None:
+        return remembered
+    row = connection.execute(sql.SESSION_LIVING, operation.where).fetchone()
+    if row is None:
+        return session_not_found(operation.where)
+    session = SessionRow(*row)
+    try:
+        write = operation.admit(_view(connection, session, operation))
+    except (Refused, Throttled) as refused:
+        return refused
+    answer = _write(connection, session, write, now)
+    if key is not None:
+        found = (answer.sid, answer.session_uid, answer.seq, answer.turn_id, answer.strategy)
+        connection.execute(sql.KEY_INSERT, (namespace, key.source, key.key, key.body_sha256, *found, now))
+    return answer
+
+
+def session_not_found(where: tuple[str, str, str]) -> NotFound:
+    """The answer for a session that is not there, or not any more."""
+    namespace, agent, name = where
+    return NotFound("session_not_found", f"agent {agent!r} in namespace {namespace!r} has no session {name!r}; create it first")
+
+
+def _remembered(connection: sqlite3.Connection, namespace: str, key: Key) -> Receipt | Conflict | None:
+    row = connection.execute(sql.KEY, (namespace, key.source, key.key)).fetchone()
+    if row is None:
+        return None
+    body, sid, uid, seq, turn_id, strategy = row
+    if body != key.body_sha256:
+        return Conflict("idempotency_conflict", f"the key {key.key!r} was used for another request; take a fresh key")
+    return Receipt(sid, uid, seq, turn_id, strategy, replayed=True)
+
+
+def _view(connection: sqlite3.Connection, session: SessionRow, operation: Operation) -> View:
+    turns: tuple[TurnRow, ...] = ()
+    approval = None
+    if operation.needs_turns and (session.turn_id is not None or session.queued):
+        turns = tuple(TurnRow(*row) for row in connection.execute(sql.TURNS_OPEN, (session.sid, session.turn_id)))
+    if operation.approval:
+        row = connection.execute(sql.APPROVAL_OF_SESSION, (operation.approval, session.sid)).fetchone()
+        approval = None if row is None else ApprovalRow(*row)
+    return View(session, turns, approval)
+
+
+def _write(connection: sqlite3.Connection, session: SessionRow, write: InboxWrite, now: int) -> Receipt:
+    sid = session.sid
+    after = apply_write(session, write, now)
+    write_session(connection, session, after, min_reader(write.entries))
+    connection.executemany(sql.ENTRY_INSERT, entry_rows(session, write.entries, None, now))
+    turns = queued_turns(session, write, now)
+    for turn in turns:
+        connection.execute(sql.TURN_INSERT, turn_values(turn))
+    for ended in write.end:
+        connection.execute(sql.TURN_CANCELLED, (ended.reason, now, ended.turn_id, sid))
+    for turn_id in write.cancel_approvals:
+        connection.execute(sql.APPROVALS_CANCEL, (now, sid, turn_id))
+    if write.resolve is not None:
+        approval, outcome, by = write.resolve
+        connection.execute(sql.APPROVAL_RESOLVE, (outcome, by, now, approval, sid))
+    if write.delete:
+        connection.execute(sql.SESSION_TOMBSTONE, (now, sid))
+    return receipt(session, after, write, turns, now)

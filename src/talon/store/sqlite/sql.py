@@ -1,0 +1,202 @@
+"""Every statement of the SQLite store, by topic. Rows come back in the order of their struct's fields.
+
+No RETURNING: Pythons on older systems bring an SQLite before 3.35.
+"""
+
+from __future__ import annotations
+
+from talon.domain.entries import CONTEXT_TYPES, MESSAGE_TYPES
+from talon.domain.session import OPEN_TURN_STATES, ApprovalRow, SessionRow, TurnRow
+from talon.store.model import ResourceRow, RevisionRow, WorkerRow
+
+
+def _columns(row: type, table: str = "") -> str:
+    prefix = f"{table}." if table else ""
+    return ", ".join(prefix + name for name in row.__struct_fields__)  # type: ignore[attr-defined]
+
+
+def _literals(names: frozenset[str] | tuple[str, ...]) -> str:
+    # In the words of the partial indexes, or SQLite does not see that they apply.
+    return ", ".join(f"'{name}'" for name in names)
+
+
+_SESSION, _TURN, _APPROVAL = _columns(SessionRow), _columns(TurnRow), _columns(ApprovalRow)
+_OPEN = f"state IN ({_literals(OPEN_TURN_STATES)})"
+ENTRY = "seq, type, payload, turn_id, at_ms, traceparent, v, min_reader, blob"
+
+# --- the journal -----------------------------------------------------------------------------------------------------------
+
+SESSION = f"SELECT {_SESSION} FROM sessions WHERE sid = ?"
+# What an append or an inbox write does to its session. The first is for the many that only make the journal longer: it
+# touches no index.
+SESSION_GROWS = "UPDATE sessions SET last_seq = ?, queued = ?, updated_at_ms = ?, min_reader = max(min_reader, ?) WHERE sid = ?"
+SESSION_MOVES = """
+UPDATE sessions SET last_seq = ?, queued = ?, updated_at_ms = ?, min_reader = max(min_reader, ?),
+    state = ?, fence = ?, owner = ?, wake_at_ms = ?, turn_id = ?
+WHERE sid = ?"""
+SESSION_TOMBSTONE = "UPDATE sessions SET deleted_at_ms = ? WHERE sid = ?"
+
+ENTRY_INSERT = """
+INSERT INTO entries (sid, seq, append_id, turn_id, type, payload, blob, key_id, traceparent, v, min_reader, at_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+# Where an append that was written before begins, and when it was written.
+APPEND_WRITTEN = "SELECT sid, seq - 1, at_ms FROM entries WHERE append_id = ?"
+
+FRAGMENT_INSERT = 'INSERT INTO fragments (sid, seq, kind, "offset", text) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING'
+FRAGMENTS_DROP = "DELETE FROM fragments WHERE sid = ? AND seq = ?"
+FRAGMENTS = 'SELECT seq, "offset", text, kind FROM fragments WHERE sid = ? AND seq = ? ORDER BY kind, "offset"'
+
+ENTRIES = f"SELECT {ENTRY} FROM entries WHERE sid = ? AND seq > ? ORDER BY seq LIMIT ?"
+ENTRIES_OF_TYPES = f"SELECT {ENTRY} FROM entries WHERE sid = ? AND seq > ? AND type IN (%s) ORDER BY seq LIMIT ?"
+ENTRIES_OF_TURN = f"SELECT {ENTRY} FROM entries WHERE sid = ? AND seq > ? AND turn_id = ? ORDER BY seq"
+ENTRIES_OF_CONTEXT = f"""
+SELECT {ENTRY} FROM entries WHERE sid = ? AND seq < ? AND type IN ({_literals(tuple(sorted(CONTEXT_TYPES)))})
+ORDER BY seq DESC LIMIT ?"""
+ENTRIES_OF_MESSAGES = f"""
+SELECT {ENTRY} FROM entries WHERE sid = ? AND seq > ? AND type IN ({_literals(tuple(sorted(MESSAGE_TYPES)))})
+ORDER BY seq LIMIT ?"""
+TAILS = "SELECT sid, last_seq FROM sessions WHERE sid IN (%s)"
+
+BLOB_PUT = """
+INSERT INTO blobs (namespace, digest, key_id, payload, put_at_ms) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (namespace, digest) DO UPDATE SET put_at_ms = excluded.put_at_ms"""
+BLOB = "SELECT payload FROM blobs WHERE digest = ? AND namespace = (SELECT namespace FROM sessions WHERE sid = ?)"
+BLOBS_COLLECT = """
+DELETE FROM blobs WHERE put_at_ms < ? AND NOT EXISTS (
+    SELECT 1 FROM entries JOIN sessions USING (sid)
+    WHERE entries.blob <> '' AND entries.blob = blobs.digest AND sessions.namespace = blobs.namespace)"""
+
+# --- the projections beside it ---------------------------------------------------------------------------------------------
+
+TURN_INSERT = f"INSERT INTO turns ({_TURN}) VALUES ({', '.join('?' * len(TurnRow.__struct_fields__))})"
+# The new values of a turn; null leaves one as it is. The first is for a turn whose state stays: it touches no index.
+TURN_GROWS = """
+UPDATE turns SET revision = coalesce(?, revision), reason = coalesce(?, reason), waiting_for = coalesce(?, waiting_for),
+    loop = coalesce(?, loop), input_tokens = coalesce(?, input_tokens), output_tokens = coalesce(?, output_tokens),
+    attempts = CASE WHEN ? THEN 0 ELSE attempts END
+WHERE turn_id = ? AND sid = ?"""
+TURN_MOVES = """
+UPDATE turns SET state = ?, started_at_ms = coalesce(started_at_ms, ?), ended_at_ms = coalesce(ended_at_ms, ?)
+WHERE turn_id = ? AND sid = ?"""
+TURN_DRAINED = "UPDATE turns SET attempts = max(attempts - 1, 0) WHERE turn_id = ? AND sid = ?"
+TURN_CANCELLED = "UPDATE turns SET state = 'cancelled', reason = ?, ended_at_ms = ? WHERE turn_id = ? AND sid = ?"
+TURN_CLAIMED = """
+UPDATE turns SET state = 'running', attempts = attempts + 1, started_at_ms = coalesce(started_at_ms, ?), waiting_for = ''
+WHERE turn_id = ?"""
+TURN = f"SELECT {_TURN} FROM turns WHERE sid = ? AND turn_id = ?"
+# The open turns by queue order, the current one first.
+TURNS_OPEN = f"SELECT {_TURN} FROM turns WHERE sid = ? AND {_OPEN} ORDER BY turn_id IS ? DESC, priority DESC, seq"
+TURN_NEXT = f"SELECT {_TURN} FROM turns WHERE sid = ? AND {_OPEN} AND state = 'queued' ORDER BY priority DESC, seq LIMIT 1"
+TURNS = f"SELECT {_TURN} FROM turns WHERE sid = ? AND (seq, turn_id) < (?, ?) ORDER BY seq DESC, turn_id DESC LIMIT ?"
+
+APPROVAL_INSERT = """
+INSERT INTO approvals (id, sid, namespace, turn_id, call, kind, state, payload, outcome, resolved_by, created_at_ms)
+VALUES (?, ?, ?, ?, ?, ?, 'open', ?, '', '', ?) ON CONFLICT DO NOTHING"""
+APPROVALS_CANCEL = """
+UPDATE approvals SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = ?
+WHERE sid = ? AND turn_id = ? AND state = 'open'"""
+APPROVAL_RESOLVE = """
+UPDATE approvals SET state = 'resolved', outcome = ?, resolved_by = ?, resolved_at_ms = ? WHERE id = ? AND sid = ?"""
+APPROVAL_OF_SESSION = f"SELECT {_APPROVAL} FROM approvals WHERE id = ? AND sid = ?"
+APPROVAL = f"""
+SELECT {_columns(ApprovalRow, "a")}, {_columns(SessionRow, "s")} FROM approvals a JOIN sessions s USING (sid)
+WHERE a.id = ? AND a.namespace = ?"""
+_APPROVALS = f"""
+SELECT {_columns(ApprovalRow, "a")}, {_columns(SessionRow, "s")} FROM approvals a JOIN sessions s USING (sid)
+WHERE a.namespace = ? AND (a.created_at_ms, a.id) < (?, ?) AND s.deleted_at_ms IS NULL%s
+ORDER BY a.created_at_ms DESC, a.id DESC LIMIT ?"""
+APPROVALS, APPROVALS_IN_STATE = _APPROVALS % "", _APPROVALS % " AND a.state = ?"
+
+KEY = "SELECT body_sha256, sid, session_uid, seq, turn_id, strategy FROM keys WHERE namespace = ? AND source = ? AND key = ?"
+KEY_INSERT = """
+INSERT INTO keys (namespace, source, key, body_sha256, sid, session_uid, seq, turn_id, strategy, at_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+KEYS_FORGET = "DELETE FROM keys WHERE at_ms < ?"
+
+# --- sessions ---------------------------------------------------------------------------------------------------------------
+
+SESSION_LIVING = f"SELECT {_SESSION} FROM sessions WHERE namespace = ? AND agent = ? AND id = ? AND deleted_at_ms IS NULL"
+SESSION_NEWEST = f"SELECT {_SESSION} FROM sessions WHERE namespace = ? AND agent = ? AND id = ? ORDER BY sid DESC LIMIT 1"
+# sid 0 is none: a null gives the next number.
+SESSION_INSERT = f"""
+INSERT INTO sessions ({_SESSION}, min_reader) VALUES (nullif(?, 0), {", ".join("?" * len(SessionRow.__struct_fields__))})"""
+SESSION_PATCH = """
+UPDATE sessions SET metadata = coalesce(?, metadata), features = coalesce(?, features), profile = coalesce(?, profile),
+    updated_at_ms = ?
+WHERE sid = ?"""
+_SESSIONS = f"""
+SELECT {_SESSION} FROM sessions WHERE namespace = ? AND sid < ? AND deleted_at_ms IS NULL%s ORDER BY sid DESC LIMIT ?"""
+SESSIONS, SESSIONS_OF_AGENT = _SESSIONS % "", _SESSIONS % " AND agent = ?"
+
+# --- dispatch ---------------------------------------------------------------------------------------------------------------
+
+WORKER_PUT = """
+INSERT INTO workers (id, name, expires_at_ms, draining, catalogue, started_at_ms) VALUES (?, ?, ?, 0, ?, ?)
+ON CONFLICT (id) DO UPDATE SET expires_at_ms = excluded.expires_at_ms, draining = 0, catalogue = excluded.catalogue"""
+WORKER_BEAT = "UPDATE workers SET expires_at_ms = ?, draining = ? WHERE id = ?"
+WORKER_ALIVE = "SELECT 1 FROM workers WHERE id = ? AND expires_at_ms > ?"
+WORKER_END = "DELETE FROM workers WHERE id = ?"
+WORKERS_EARLIER = "SELECT id FROM workers WHERE name = ? AND id <> ?"
+WORKERS_EXPIRE = "DELETE FROM workers WHERE expires_at_ms <= ?"
+WORKERS_END = "DELETE FROM workers"
+WORKERS = f"SELECT {_columns(WorkerRow)} FROM workers WHERE expires_at_ms > ? ORDER BY id"
+
+OWNED = "SELECT sid, fence FROM sessions WHERE owner = ? ORDER BY sid"
+# Sessions to give back, with the attempts of their turns: of a worker; of every boot of a name but one; of unknown workers; all.
+_HELD = """
+SELECT s.sid, coalesce(t.attempts, 0) FROM sessions s LEFT JOIN turns t ON t.turn_id = s.turn_id
+WHERE s.owner IS NOT NULL AND """
+HELD_BY = _HELD + "s.owner = ?"
+HELD_BY_EARLIER_BOOTS = _HELD + "substr(s.owner, 1, length(?1) + 1) = ?1 || '/' AND s.owner <> ?2"
+HELD_BY_NOBODY = _HELD + "s.owner NOT IN (SELECT id FROM workers)"
+HELD = _HELD + "1"
+GIVE_BACK = "UPDATE sessions SET owner = NULL, wake_at_ms = ?, updated_at_ms = ? WHERE sid = ?"
+
+RUNNING = "SELECT namespace, agent, count(*) FROM sessions WHERE owner IS NOT NULL GROUP BY namespace, agent"
+# The namespaces with a wake-up, one index seek each.
+NAMESPACES_AWAKE = """
+WITH RECURSIVE awake (name) AS (
+    SELECT min(namespace) FROM sessions WHERE wake_at_ms IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(namespace) FROM sessions WHERE wake_at_ms IS NOT NULL AND namespace > awake.name)
+    FROM awake WHERE awake.name IS NOT NULL)
+SELECT name FROM awake WHERE name IS NOT NULL"""
+# The runnable sessions of a namespace, oldest first.
+RUNNABLE = """
+SELECT wake_at_ms, sid, agent, turn_id IS NOT NULL OR queued > 0 FROM sessions
+WHERE namespace = ? AND wake_at_ms IS NOT NULL AND wake_at_ms <= ? AND min_reader <= ? ORDER BY wake_at_ms, sid"""
+SESSION_CLAIMED = """
+UPDATE sessions SET owner = ?, fence = fence + 1, state = 'running', wake_at_ms = NULL, turn_id = ?, queued = ?,
+    updated_at_ms = ?
+WHERE sid = ?"""
+SESSION_SLEEPS = "UPDATE sessions SET wake_at_ms = NULL, state = 'idle' WHERE sid = ?"
+NEXT_WAKE = "SELECT wake_at_ms FROM sessions WHERE wake_at_ms IS NOT NULL AND min_reader <= ? ORDER BY wake_at_ms LIMIT 1"
+AGENT_REVISION = "SELECT revision FROM resources WHERE kind = 'Agent' AND namespace = ? AND name = ?"
+
+DEFINITION_PUT = "INSERT INTO definitions (digest, body) VALUES (?, ?) ON CONFLICT DO NOTHING"
+DEFINITION = "SELECT body FROM definitions WHERE digest = ?"
+
+# --- resources --------------------------------------------------------------------------------------------------------------
+
+RESOURCE = f"SELECT {_columns(ResourceRow)} FROM resources WHERE namespace = ? AND kind = ? AND name = ?"
+RESOURCE_INSERT = f"""
+INSERT INTO resources ({_columns(ResourceRow)}) VALUES ({", ".join("?" * len(ResourceRow.__struct_fields__))})"""
+RESOURCE_UPDATE = """
+UPDATE resources SET generation = ?, revision = ?, body = ?, status = ?, updated_at_ms = ?
+WHERE namespace = ? AND kind = ? AND name = ?"""
+RESOURCE_DELETE = "DELETE FROM resources WHERE namespace = ? AND kind = ? AND name = ? AND generation = ?"
+RESOURCES = f"SELECT {_columns(ResourceRow)} FROM resources WHERE namespace = ? AND kind = ? AND name > ? ORDER BY name LIMIT ?"
+RESOURCES_EVERYWHERE = f"""
+SELECT {_columns(ResourceRow)} FROM resources WHERE kind = ? AND (namespace, name) > (?, ?) ORDER BY namespace, name LIMIT ?"""
+REVISION = f"SELECT {_columns(RevisionRow)} FROM revisions WHERE namespace = ? AND agent = ? AND revision = ?"
+REVISIONS = f"""
+SELECT {_columns(RevisionRow)} FROM revisions WHERE namespace = ? AND agent = ? AND revision < ? ORDER BY revision DESC LIMIT ?"""
+REVISION_INSERT = f"INSERT INTO revisions ({_columns(RevisionRow)}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+# --- the schema -------------------------------------------------------------------------------------------------------------
+
+SCHEMA_IS_THERE = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_info'"
+SCHEMA_VERSION = "SELECT version, min_program FROM schema_info ORDER BY version DESC LIMIT 1"
+SCHEMA_APPLIED = "INSERT INTO schema_info (version, min_program, at_ms) VALUES (?, ?, ?)"
+# Changes nothing, and yet has to be written to the log and synced.
+PING = "UPDATE schema_info SET at_ms = at_ms"
