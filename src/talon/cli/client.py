@@ -43,6 +43,8 @@ LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError,
 CUT = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, ConnectionResetError)
 #: The heartbeat comes every 15 s: three missed ones are a dead connection.
 STREAM_IDLE_S = 50.0
+#: A stream that lived this long was a good connection, also when nothing happened on it.
+STEADY_S = 5.0
 
 
 class Unreachable(Failed):
@@ -139,18 +141,22 @@ class Client:
         timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=STREAM_IDLE_S)
         while True:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": last_id}
+            opened_s: float | None = None
             try:
                 async with self._open("GET", path, params, headers, None, timeout) as response:
                     if response.status != 200:
                         await self._decode(response)
                         raise Failed(f"{self.server} answered {response.status} where a stream was expected")
                     self._answered = True
-                    waiting = _Patience(self._clock, self._patience_s)
+                    opened_s = self._clock.monotonic_s()
                     async for event in _events(response):
                         last_id = event.id or last_id
+                        waiting.over()
                         yield event
                 raise aiohttp.ServerDisconnectedError("the stream ended")
             except LOST as error:
+                if opened_s is not None and self._clock.monotonic_s() - opened_s > STEADY_S:
+                    waiting.over()
                 await self._wait(waiting, error)
             except err.Unavailable as error:
                 await self._wait(waiting, error)
@@ -203,6 +209,10 @@ class _Patience:
     def __init__(self, clock: Clock, bound_s: float) -> None:
         self._clock = clock
         self._bound_s = bound_s
+        self.over()
+
+    def over(self) -> None:
+        """The connection is good again: the next loss begins anew."""
         self._until: float | None = None
         self._pause_s = 0.05
 
@@ -230,7 +240,8 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return os.strerror(error.os_error.errno) if (error.os_error.errno or 0) > 0 else str(error.os_error)
+        number = error.os_error.errno or 0
+        return os.strerror(number) if number > 0 else str(error.os_error)
     return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 

@@ -51,19 +51,18 @@ def as_json(data: Any, indent: int | None = None) -> str:
 
 
 def as_yaml(data: Any) -> str:
-    """Readable YAML: keys in their order, texts of several lines as blocks."""
+    """Readable YAML: keys in their order, texts of several lines as blocks; what could drive a terminal is quoted and escaped."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
         pass
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        return dumper.represent_scalar(  # pyright: ignore[reportUnknownMemberType]
-            "tag:yaml.org,2002:str", value, style="|" if "\n" in value else None
-        )
+        style = '"' if safe(value) != value else "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)  # pyright: ignore[reportUnknownMemberType]
 
     Dumper.add_representer(str, text)
-    return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=_utf8(), width=120)
+    return escaped(yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=_utf8(), width=120))
 
 
 def note(text: str) -> None:

@@ -27,9 +27,9 @@ def safe(text: str) -> str:
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
-def escaped(json_text: str) -> str:
-    """`json_text` with the same characters as JSON escapes: they stand only inside strings."""
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)
+def escaped(text: str) -> str:
+    """JSON or YAML `text` with the same characters as escapes: there they stand only inside quotes."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def one_line(text: str, width: int = 0) -> str:

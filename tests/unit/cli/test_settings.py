@@ -1,0 +1,367 @@
+"""Settings: one name, three spellings, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, cast, get_args, get_origin
+
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from talon.cli import leaves
+from talon.cli.errors import WrongUse
+from talon.cli.leaves import Leaf
+from talon.cli.load import NOT_ACTIVE, Loaded, PostgresAt, SqliteAt, broker_of, database_of, describe, load
+from talon.cli.settings import Settings
+
+SEED = """
+gateway:
+  grpcAddr: 0.0.0.0:50051
+
+control_plane:
+  database:
+    driver: postgres
+  message_broker:
+    driver: gcp_pubsub
+  scheduler:
+    backend: cloud_tasks
+
+worker:
+  pullMode: true
+  mcpRoutes:
+    - /mcp/talon-ops
+"""
+
+
+def read(tmp_path: Path, text: str = "", env: dict[str, str] | None = None, **flags: str) -> Loaded:
+    """Load `text` as talon.yaml in `tmp_path`; keyword `a__b` is the flag of the setting `a.b`."""
+    if text:
+        (tmp_path / "talon.yaml").write_text(text)
+    return load({path.replace("__", "."): value for path, value in flags.items()}, environ=env or {}, cwd=tmp_path)
+
+
+def mistakes(tmp_path: Path, text: str = "", env: dict[str, str] | None = None, **flags: str) -> tuple[str, ...]:
+    with pytest.raises(WrongUse) as caught:
+        read(tmp_path, text, env, **flags)
+    return caught.value.lines
+
+
+#: Valid values that no test of the rules below can guess: (in the file, as text, as it is read).
+SPECIAL: dict[str, tuple[Any, str]] = {
+    "gateway.host": ("::1", "::1"),
+    "worker.name": ("w-7", "w-7"),
+    "control_plane.database.url": ("sqlite:///x.db", "sqlite:///x.db"),
+    "control_plane.message_broker.driver": ("local", "local"),
+    "gateway.allow_origins": (["https://a.example"], "https://a.example"),
+}
+
+
+def sample(leaf: Leaf) -> tuple[Any, str]:
+    """A valid value other than the default: (as YAML has it, as text has it)."""
+    if leaf.path in SPECIAL:
+        return SPECIAL[leaf.path]
+    if get_origin(leaf.type) is Literal:
+        value = next(v for v in get_args(leaf.type) if v != leaf.info.default)
+        return value, value
+    if leaf.type is bool:
+        return (not leaf.info.default), str(not leaf.info.default).lower()
+    if leaf.is_number:
+        number = (leaf.info.default or 1) + 1
+        return number, str(number)
+    if leaf.is_list:
+        return ["a.b", "c.d"], "a.b, c.d"
+    if leaf.path.endswith("_url") or leaf.path.endswith("endpoint"):
+        return "http://x.example/v1", "http://x.example/v1"
+    return "some-text", "some-text"
+
+
+def nested(path: str, value: Any) -> str:
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return yaml.safe_dump(value)
+
+
+def value_at(settings: Settings, path: str) -> Any:
+    node: Any = settings
+    for part in path.split("."):
+        node = cast(dict[str, Any], node)[part] if isinstance(node, dict) else getattr(node, part)
+    return node.get_secret_value() if isinstance(node, SecretStr) else node
+
+
+@pytest.mark.parametrize("path", list(leaves.leaves()))
+def test_every_setting_can_be_given_in_the_file_the_environment_and_by_a_flag(path: str, tmp_path: Path) -> None:
+    leaf = leaves.leaves()[path]
+    concrete = path.replace("*", "my-llm")
+    in_file, text = sample(leaf)
+    base = {"providers.my-llm.kind": "openai"} if "*" in path and not path.endswith("kind") else {}
+    sets = tuple(f"{p}={v}" for p, v in base.items())
+    if path == "providers.*.kind":
+        in_file = text = "openai"
+    if path == "providers.*.script":
+        in_file = text = "s.yaml"
+
+    def from_file() -> Loaded:
+        (tmp_path / "c.yaml").write_text(nested(concrete, in_file))
+        return load({}, sets, environ={}, config=tmp_path / "c.yaml", cwd=tmp_path)
+
+    def from_env() -> Loaded:
+        return load({}, sets, environ={leaf.env.replace("NAME", "MY_LLM") if "*" in path else leaf.env: text}, cwd=tmp_path)
+
+    def from_flag() -> Loaded:
+        if "*" in path:
+            return load({}, (*sets, f"{concrete}={text}"), environ={}, cwd=tmp_path)
+        return load({path: text}, sets, environ={}, cwd=tmp_path)
+
+    seen = [value_at(loaded.settings, concrete) for loaded in (from_file(), from_env(), from_flag())]
+    assert seen[0] == seen[1] == seen[2]
+    if path != "providers.*.kind":
+        assert seen[0] != leaf.info.get_default(call_default_factory=True, validated_data={})
+    assert leaf.info.description, "every setting says what it means"
+
+
+def test_no_two_settings_share_a_spelling() -> None:
+    table = leaves.leaves().values()
+    assert len({leaf.env for leaf in table}) == len(table)
+    flags = [leaf.flag for leaf in table if leaf.flag] + [f for p, f in leaves.SHORT_FLAGS.items() if f != leaves.leaves()[p].flag]
+    assert len(set(flags)) == len(flags)
+
+
+def test_the_rule_of_the_names() -> None:
+    leaf = leaves.leaves()["worker.drain_timeout_s"]
+    assert (leaf.env, leaf.flag) == ("TALON_WORKER_DRAIN_TIMEOUT_S", "--worker-drain-timeout-s")
+    assert leaves.from_env_name("TALON_PROVIDERS_MY_LLM_FIRST_TOKEN_TIMEOUT_S") == (
+        "providers.my-llm.first_token_timeout_s",
+        leaves.leaves()["providers.*.first_token_timeout_s"],
+    )
+    assert leaves.from_env_name("TALON_PROVIDERS_API_KEY") is None  # no name in it
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    text = "worker: {concurrency: 1, attempts_max: 1, sweep_s: 0.5}"
+    env = {"TALON_WORKER_CONCURRENCY": "2", "TALON_WORKER_ATTEMPTS_MAX": "2"}
+    loaded = read(tmp_path, text, env, worker__concurrency="3")
+    worker = loaded.settings.worker
+    assert (worker.concurrency, worker.attempts_max, worker.sweep_s) == (3, 2, 0.5)
+    assert loaded.where["worker.concurrency"] == "flag --worker-concurrency"
+    assert loaded.where["worker.attempts_max"] == "environment variable TALON_WORKER_ATTEMPTS_MAX"
+    assert loaded.where["worker.sweep_s"].endswith("talon.yaml line 1")
+
+
+def test_the_first_documents_talon_yaml_is_accepted_and_what_is_not_active_is_named(tmp_path: Path) -> None:
+    loaded = read(tmp_path, SEED, {"DATABASE_URL": "postgresql://u:pw@db/talon"})
+    assert database_of(loaded.settings) == PostgresAt("postgresql://u:pw@db/talon")
+    assert broker_of(loaded.settings) == "postgres"
+    warned = {line.split(" = ")[0] for line in loaded.warnings if line.endswith(NOT_ACTIVE)}
+    assert warned == {
+        "gateway.grpc_host",
+        "gateway.grpc_port",
+        "control_plane.message_broker.driver",
+        "control_plane.scheduler.backend",
+        "worker.pull_mode",
+        "worker.mcp_routes",
+    }
+
+
+def test_postgres_without_a_url_says_what_to_set(tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, SEED)
+    assert "DATABASE_URL=postgresql://" in line
+    assert "talon.yaml line 7" in line
+
+
+@pytest.mark.parametrize("spelling", ["drain_timeout_s", "drainTimeoutS"])
+def test_keys_of_the_file_may_be_camel_case(spelling: str, tmp_path: Path) -> None:
+    assert read(tmp_path, f"worker: {{{spelling}: 7}}").settings.worker.drain_timeout_s == 7
+
+
+def test_a_key_in_both_cases_is_a_mistake(tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, "worker:\n  drain_timeout_s: 7\n  drainTimeoutS: 8\n")
+    assert line.startswith("worker.drain_timeout_s: given twice")
+    assert "line 3" in line
+
+
+def test_unknown_keys_are_named_with_line_and_the_nearest_known_one(tmp_path: Path) -> None:
+    lines = mistakes(tmp_path, "gatway: {}\nworker:\n  concurency: 3\nproviders:\n  x:\n    kind: openai\n    api_kee: sekret\n")
+    assert "unknown key 'gatway'" in lines[0]
+    assert "line 1" in lines[0]
+    assert "'gateway'" in lines[0]
+    assert "worker.concurency" in lines[1]
+    assert "line 3" in lines[1]
+    assert "'concurrency'" in lines[1]
+    assert "'api_key'" in lines[2]
+    assert "sekret" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "shown", "expected"),
+    [
+        ("gateway: {port: 70000}", "gateway.port", "70000", "a whole number from 0 to 65535"),
+        ("gateway: {port: http}", "gateway.port", "'http'", "a whole number"),
+        ("worker: {concurrency: true}", "worker.concurrency", "True", "a whole number from 1 to 10000"),
+        ("worker: {lease_ttl_s: .inf}", "worker.lease_ttl_s", "'.inf'", "a number from 3 to 600"),
+        ("observe: {log_level: loud}", "observe.log_level", "'loud'", "one of debug | info | warning | error"),
+        ("providers: {openai: {idle_timeout_s: 0}}", "providers.openai.idle_timeout_s", "0", "a number above 0 to 3600"),
+        ("providers: {openai: {base_url: 'ftp://u:pw@x'}}", "providers.openai.base_url", "'ftp://…@x'", "http"),
+        ("tools: {modules: toolbox}", "tools.modules", "'toolbox'", "a list of Python modules"),
+        ("tools: {http_request: {allow_hosts: [ok, 'a/b']}}", "tools.http_request.allow_hosts[1]", "'a/b'", "host:port"),
+        ("worker: {name: Not A Name}", "worker.name", "'Not A Name'", "a name of a-z"),
+    ],
+)
+def test_a_wrong_value_names_key_value_expectation_and_source(
+    text: str, path: str, shown: str, expected: str, tmp_path: Path
+) -> None:
+    (line,) = mistakes(tmp_path, text)
+    assert line.startswith(f"{path}: {shown} does not fit: expected ")
+    assert expected in line
+    assert line.endswith("talon.yaml line 1)")
+
+
+def test_all_mistakes_are_told_at_once_wherever_they_come_from(tmp_path: Path) -> None:
+    lines = mistakes(tmp_path, "gateway: {prt: 1}", {"TALON_WORKER_SWEEP_S": "x"}, gateway__port="y")
+    assert [line.split(":")[0] for line in lines] == ["gateway.prt", "gateway.port", "worker.sweep_s"]
+    assert "flag --gateway-port" in lines[1]
+    assert "environment variable TALON_WORKER_SWEEP_S" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "env"),
+    [
+        ("providers: {openai: {api_key: [sekret]}}", {}),
+        ("control_plane: {database: {url: 'mysql://u:sekret@h/x'}}", {}),
+        ("", {"DATABASE_URL": "mysql://u:sekret@h/x"}),
+        ("providers: {openai: sekret}", {}),
+    ],
+)
+def test_secrets_are_in_no_message(text: str, env: dict[str, str], tmp_path: Path) -> None:
+    assert "sekret" not in "".join(mistakes(tmp_path, text, env))
+
+
+def test_secrets_are_in_no_representation(tmp_path: Path) -> None:
+    env = {"OPENAI_API_KEY": "sekret", "DATABASE_URL": "postgresql://u:sekret@h/x?password=sekret"}
+    loaded = read(tmp_path, "", env)
+    assert "sekret" not in repr(loaded)
+    assert describe(database_of(loaded.settings)) == "postgresql://h/x"
+
+
+def test_unknown_variables_with_our_prefix_are_a_warning(tmp_path: Path) -> None:
+    loaded = read(tmp_path, "", {"TALON_WORKR_NAME": "x", "TALON_SERVER": "http://x", "PATH": "/bin"})
+    (line,) = loaded.warnings
+    assert "TALON_WORKR_NAME" in line
+    assert "TALON_WORKER_NAME" in line
+
+
+def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
+    assert read(tmp_path, "", {"TALON_GATEWAY_PORT": "", "DATABASE_URL": ""}).settings.gateway.port == 19789
+
+
+def test_the_vendors_variables_make_a_provider_and_explicit_configuration_wins_by_field(tmp_path: Path) -> None:
+    env = {"OPENAI_API_KEY": "from-vendor", "OPENAI_BASE_URL": "http://vendor/v1"}
+    provider = read(tmp_path, "", env).settings.providers["openai"]
+    assert provider.kind == "openai"
+    assert provider.base_url == "http://vendor/v1"
+    provider = read(tmp_path, "providers: {openai: {base_url: 'http://mine/v1/'}}", env).settings.providers["openai"]
+    assert provider.base_url == "http://mine/v1"
+    assert provider.api_key is not None
+    assert provider.api_key.get_secret_value() == "from-vendor"
+
+
+def test_without_a_vendors_variable_there_is_no_provider(tmp_path: Path) -> None:
+    assert read(tmp_path).settings.providers == {}
+
+
+def test_a_provider_needs_a_kind_and_a_scripted_one_a_script(tmp_path: Path) -> None:
+    lines = mistakes(tmp_path, "providers: {acme: {base_url: 'http://x'}, scripted: }")
+    assert lines[0].startswith("providers.acme.kind: not given")
+    assert lines[1].startswith("providers.scripted.script: a scripted provider needs")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.com", ""])
+def test_a_host_that_others_can_reach_is_refused_as_there_is_no_authentication(host: str, tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, f"gateway: {{host: '{host}'}}")
+    assert line.startswith("gateway.host: ")
+    assert "no authentication" in line
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_hosts_are_accepted(host: str, tmp_path: Path) -> None:
+    assert read(tmp_path, "", gateway__host=host).settings.gateway.host == host
+
+
+def test_databases_by_url(tmp_path: Path) -> None:
+    assert database_of(read(tmp_path).settings) == SqliteAt(tmp_path / "talon-data" / "talon.db")
+    assert database_of(read(tmp_path, "", {"DATABASE_URL": "sqlite:////abs/x.db"}).settings) == SqliteAt(Path("/abs/x.db"))
+    loaded = read(tmp_path, "", {"DATABASE_URL": "postgres://h/x"})
+    assert isinstance(database_of(loaded.settings), PostgresAt)
+    assert broker_of(read(tmp_path).settings) == "local"
+
+
+def test_driver_and_url_may_not_contradict_each_other(tmp_path: Path) -> None:
+    env = {"DATABASE_URL": "postgresql://h/x"}
+    (line,) = mistakes(tmp_path, "control_plane: {database: {driver: sqlite}}", env)
+    assert "change one of them" in line
+    (line,) = mistakes(tmp_path, "control_plane: {message_broker: {driver: postgres}}")
+    assert "needs PostgreSQL" in line
+
+
+def test_our_own_variable_wins_over_the_common_one(tmp_path: Path) -> None:
+    env = {"DATABASE_URL": "postgresql://common/x", "TALON_CONTROL_PLANE_DATABASE_URL": "postgresql://ours/x"}
+    assert database_of(read(tmp_path, "", env).settings) == PostgresAt("postgresql://ours/x")
+
+
+def test_paths_of_the_file_are_meant_from_its_directory_others_from_here(tmp_path: Path) -> None:
+    below = tmp_path / "conf"
+    below.mkdir()
+    (below / "talon.yaml").write_text("data_dir: d\ntools: {path: [lib]}\nproviders: {scripted: {script: s.yaml}}\n")
+    settings = load({}, environ={}, config=Path("conf/talon.yaml"), cwd=tmp_path).settings
+    assert settings.data_dir == below / "d"
+    assert settings.tools.path == (below / "lib",)
+    assert settings.providers["scripted"].script == below / "s.yaml"
+    settings = load({"data_dir": "e"}, environ={"TALON_CONFIG": "conf/talon.yaml"}, cwd=tmp_path).settings
+    assert settings.data_dir == tmp_path / "e"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (b"a: [", "no YAML"),
+        (b"\xff", "not UTF-8"),
+        (b"- a\n", "expected settings"),
+        (b"gateway: 3\n", "gateway: expected keys below it (host, port"),
+        (b"a: 1\n---\nb: 2\n", "2 documents"),
+        (b"worker: {name: a, name: b}\n", "given twice"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(text: bytes, part: str, tmp_path: Path) -> None:
+    (tmp_path / "talon.yaml").write_bytes(text)
+    line, *_ = mistakes(tmp_path)
+    assert str(tmp_path / "talon.yaml") in line
+    assert part in line
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(WrongUse, match="cannot be read: No such file"):
+        load({}, environ={}, config=tmp_path / "gone.yaml")
+
+
+def test_an_empty_file_is_no_mistake(tmp_path: Path) -> None:
+    assert read(tmp_path, "# nothing yet\n").settings.gateway.port == 19789
+
+
+@pytest.mark.parametrize(
+    ("texts", "part"),
+    [
+        (("worker.concurrency",), "expected PATH=VALUE"),
+        (("worker.concurency=3",), "did you mean 'worker.concurrency'"),
+        (("providers.Not_A_Name.kind=openai",), "is no name"),
+        (("worker.concurrency=3", "worker.concurrency=4"), "given twice"),
+    ],
+)
+def test_wrong_uses_of_set(texts: tuple[str, ...], part: str, tmp_path: Path) -> None:
+    with pytest.raises(WrongUse) as caught:
+        load({}, texts, environ={}, cwd=tmp_path)
+    assert part in caught.value.lines[0]
+
+
+def test_a_setting_by_flag_and_by_set_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(WrongUse, match="given twice, by --worker-concurrency and by --set"):
+        load({"worker.concurrency": "1"}, ("worker.concurrency=2",), environ={}, cwd=tmp_path)
