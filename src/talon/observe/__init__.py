@@ -1,0 +1,1 @@
+"""What operators see: spans (`tracing`, `setup`) and log lines (`logs`)."""
