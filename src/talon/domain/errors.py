@@ -137,6 +137,7 @@ class Behind(Exception):
 #: Every code that leaves the house, with the title that goes into the problem document.
 CODES: dict[str, str] = {
     "agent_not_found": "No such agent",
+    "already_exists": "It exists already and differs",
     "approval_closed": "The approval was already decided",
     "approval_not_found": "No such approval",
     "conflict": "The resource changed in the meantime",

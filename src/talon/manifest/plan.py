@@ -33,14 +33,50 @@ _SHOWN_ERRORS = 3
 
 
 def plan_apply(reading: Reading, state: State) -> ApplyPlan:
-    """What applying `reading` to `state` writes: all of it, or `Invalid` with every error of every document. Planning the same
-    manifests on the state that they led to gives an empty plan; so an apply may plan again after it wrote, to catch what others
-    wrote at the same time (a template under an agent)."""
+    """What applying `reading` to `state` writes: all of it, or `Invalid` with every error of every document.
+
+    Planning the same manifests on the state that they led to gives an empty plan.
+    """
     planner = _Planner(reading, state)
     planner.run()
     if planner.errors:
         raise invalid(planner.errors)
     return ApplyPlan(tuple(planner.results), tuple(planner.puts), tuple(planner.sessions), tuple(planner.warnings))
+
+
+def plan_follow(state: State) -> tuple[Put, ...]:
+    """New revisions of the stored agents of `state` whose stored template says something else than their newest revision.
+
+    After an apply: whoever applied an agent and whoever applied its template at the same moment did not see each other. An agent
+    that does not resolve any more keeps its revision.
+    """
+    puts: list[Put] = []
+    for stored in state.resources.values():
+        model = load(stored.body) if stored.kind == "Agent" else None
+        if not isinstance(model, kinds.AgentDoc):
+            continue
+        row = state.resources.get((stored.namespace, "AgentTemplate", template_of(model)))
+        template = load(row.body) if row is not None else None
+        if isinstance(template, kinds.TemplateDoc):
+            resolved = resolve(model, stored.namespace, template.definition)
+            if isinstance(resolved, Resolved) and resolved.digest != stored.digest:
+                puts.append(_revised(stored, resolved))
+    return tuple(puts)
+
+
+def _revised(stored: Stored, resolved: Resolved) -> Put:
+    """A new revision of an agent whose own manifest stays as it is."""
+    return Put(
+        stored.namespace,
+        "Agent",
+        stored.name,
+        stored.uid,
+        stored.generation,
+        None,
+        resolved.body,
+        resolved.digest,
+        _follows(resolved.effective),
+    )
 
 
 def invalid(errors: list[FieldError]) -> Invalid:
@@ -206,19 +242,7 @@ class _Planner:
         if resolved.digest == stored.digest:
             return
         cause = _follows(resolved.effective)
-        self.puts.append(
-            Put(
-                stored.namespace,
-                "Agent",
-                stored.name,
-                stored.uid,
-                stored.generation,
-                None,
-                resolved.body,
-                resolved.digest,
-                cause,
-            )
-        )
+        self.puts.append(_revised(stored, resolved))
         self.results.append(Result(0, "Agent", stored.namespace, stored.name, "changed", cause=cause))
 
     # --- sessions -------------------------------------------------------------------------------------------------------------

@@ -143,7 +143,10 @@ def _manifest(document: Document, expected: Expected | None, errors: list[FieldE
 
 
 def _filled(data: dict[str, Any], expected: Expected) -> dict[str, Any]:
-    """The body of a request with what its route says."""
+    """The body of a request with what its route says. A namespace may be just `{"name": …}`."""
+    if expected.kind == "Namespace" and "name" in data and "metadata" not in data:
+        named = {key: data[key] for key in ("name", "labels", "annotations") if key in data}
+        data = {"metadata": named, **{key: value for key, value in data.items() if key not in named}}
     filled = {"apiVersion": kinds.API_VERSION, "kind": expected.kind, **data}
     metadata = filled.get("metadata", {})
     if expected.name and isinstance(metadata, dict) and "name" not in metadata:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from talon.domain.errors import FieldError, Invalid, TalonError
 from talon.gateway.deps import GatewayDeps
-from talon.gateway.http import approvals, health, openapi, page, problems, sessions, turns
+from talon.gateway.http import agents, apply, approvals, health, namespaces, openapi, page, problems, sessions, templates, turns
 from talon.gateway.http.front import BareRoute, Front, internal
 from talon.gateway.http.message import Messages
 from talon.gateway.stream import Streams
@@ -23,6 +23,10 @@ from talon.gateway.stream import Streams
 #: One function per resource: deps -> its routes. A new resource is a new line here.
 ROUTERS: tuple[Callable[[GatewayDeps], APIRouter], ...] = (
     health.router,
+    apply.router,
+    namespaces.router,
+    templates.router,
+    agents.router,
     sessions.router,
     turns.router,
     approvals.router,

@@ -21,6 +21,7 @@ STATUS: dict[str, int] = {
     "template_not_found": 404,
     "turn_not_found": 404,
     "method_not_allowed": 405,
+    "already_exists": 409,
     "approval_closed": 409,
     "conflict": 409,
     "idempotency_conflict": 409,
@@ -49,6 +50,17 @@ _LINKS: dict[str, dict[str, Any]] = {
     "session": {
         name: {"operationId": name, "parameters": {**_SESSION_PLACES, "session_id": "$response.body#/id"}}
         for name in ("sendMessage", "streamSession", "getSession", "listEntries", "deleteSession")
+    },
+    "namespace": {
+        name: {"operationId": name, "parameters": {"ns": "$response.body#/metadata/name"}}
+        for name in ("getNamespace", "listTemplates", "listAgents", "listApprovals", "createAgent", "deleteNamespace")
+    },
+    "agent": {
+        name: {
+            "operationId": name,
+            "parameters": {"ns": "$response.body#/metadata/namespace", "agent": "$response.body#/metadata/name"},
+        }
+        for name in ("getAgent", "putAgent", "listRevisions", "createSession", "listSessions", "deleteAgent")
     },
     "turn": {
         name: {
