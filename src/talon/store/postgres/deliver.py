@@ -1,0 +1,104 @@
+"""Inbox operations, a batch in one transaction of five round trips at most, whatever its size."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from talon.domain.bell import encode
+from talon.domain.errors import TalonError
+from talon.domain.ids import Ids
+from talon.domain.inbox import Operation, Receipt
+from talon.domain.session import SessionRow
+from talon.store.postgres.connections import Database
+from talon.store.postgres.deliver_sql import FOUND, LOCK, LOCK_SESSION, NAMED_APPROVALS, OPEN_TURNS, WAIT, WRITE
+from talon.store.postgres.draft import Draft, Named, named
+from talon.store.postgres.driver import Connection
+from talon.store.postgres.rows import approval_row, session_row, turn_row
+
+Answers = list[Receipt | Exception]
+
+
+class PostgresDeliveries:
+    """`Journal.deliver`."""
+
+    _db: Database
+    _ids: Ids
+    _notify: bool
+
+    async def deliver(self, batch: Sequence[Operation]) -> Answers:
+        """See `talon.store.protocols.Journal`.
+
+        When the answer of COMMIT is lost, the batch is looked for on a new connection: by the append id on its first entry, or, if
+        it has no entry, by the row that it would have left.
+        """
+        if not batch:
+            return []
+        unsure: list[tuple[tuple[SessionRow, int, str], Answers]] = []
+
+        async def write(_attempt: int, connection: Connection) -> Answers:
+            if unsure:
+                witness, answers = unsure[0]
+                if await _was_written(connection, witness):
+                    return answers
+                unsure.clear()
+            draft, answers = await self._decide(connection, batch)
+            witness = draft.witness()
+            if witness is None:
+                await connection.execute("ROLLBACK")
+                return answers
+            now, bell = witness[0].updated_at_ms, encode(draft.bell()) if self._notify else ""
+            await connection.fetch(WRITE, now, bell, *draft.arguments())
+            unsure.append((witness, answers))
+            await connection.execute("COMMIT")
+            return answers
+
+        return await self._db.inbox.run(write)
+
+    async def _decide(self, connection: Connection, batch: Sequence[Operation]) -> tuple[Draft, Answers]:
+        """Lock, look, and ask each operation what it writes. Leaves the transaction open."""
+        names = {name for operation in batch if (name := named(operation)) is not None}
+        # Keys first and in one order, sessions second and in one order: batches that overlap wait for each other and never in a
+        # circle. The numbers are ours, so the text is safe; together with BEGIN they are one round trip.
+        locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in sorted({_hash(name) for name in names}))
+        await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED;{locks}")
+        places = [(*operation.where, *((named(operation) or ("", None, None))[1:])) for operation in batch]
+        rows = await connection.fetch(LOCK, *(list(column) for column in zip(*places, strict=True)))
+        draft = Draft(rows[0][0], self._ids.uuid7())
+        for operation, row in zip(batch, rows, strict=True):
+            _, body, *first = tuple(row)[:LOCK_SESSION]
+            name = named(operation)
+            if name is not None and body is not None:
+                draft.found_receipt(name, body, Receipt(*first))
+            if row[LOCK_SESSION] is not None:
+                draft.found_session(session_row(row, LOCK_SESSION))
+        busy = draft.busy()
+        if busy and any(operation.needs_turns for operation in batch):
+            draft.found_turns(turn_row(row) for row in await connection.fetch(OPEN_TURNS, busy))
+        approvals = [operation.approval for operation in batch if operation.approval]
+        if approvals:
+            draft.found_approvals(approval_row(row) for row in await connection.fetch(NAMED_APPROVALS, approvals))
+        return draft, [_admitted(draft, operation) for operation in batch]
+
+
+def _admitted(draft: Draft, operation: Operation) -> Receipt | Exception:
+    try:
+        return draft.admit(operation)
+    except TalonError as refusal:
+        return refusal
+
+
+async def _was_written(connection: Connection, witness: tuple[SessionRow, int, str]) -> bool:
+    """Whether the batch with this witness is committed, once nobody can be committing it any more."""
+    row, seq, mark = witness
+    await connection.fetch(WAIT, row.sid)
+    found = await connection.fetchrow(FOUND, row.sid, seq)
+    if found is None:
+        return False
+    return found[0] == mark if mark else session_row(found, 1) == row
+
+
+def _hash(name: Named) -> int:
+    """A 64-bit number for an advisory lock; two names that share one only wait for each other."""
+    text = "\0".join(name).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)

@@ -1,0 +1,92 @@
+"""The statements of a delivery: lock and look, then write everything at once."""
+
+from __future__ import annotations
+
+from talon.domain.bell import CHANNEL
+from talon.domain.session import SessionRow, TurnRow
+from talon.store.postgres.rows import APPROVAL, NOW_MS, SESSION, TURN
+
+#: One row per operation, in order: the time, what its key gave before, and its session, locked in id order.
+LOCK = f"""
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY
+    AS w(namespace, agent, id, source, key, ord)
+),
+locked AS MATERIALIZED (
+    SELECT {SESSION} FROM sessions s
+    WHERE s.deleted_at_ms IS NULL AND s.sid IN (
+        SELECT f.sid FROM wanted w JOIN sessions f ON f.namespace = w.namespace AND f.agent = w.agent AND f.id = w.id
+        WHERE f.deleted_at_ms IS NULL)
+    ORDER BY s.sid
+    FOR NO KEY UPDATE OF s
+)
+SELECT {NOW_MS}, k.body_sha256, k.sid, k.session_uid, k.seq, k.turn_id, k.strategy, {SESSION}
+FROM wanted w
+LEFT JOIN keys k ON k.namespace = w.namespace AND k.source = w.source AND k.key = w.key
+LEFT JOIN locked s ON s.namespace = w.namespace AND s.agent = w.agent AND s.id = w.id
+ORDER BY w.ord"""
+#: Where the session's columns begin in a row of `LOCK`.
+LOCK_SESSION = 7
+
+#: The open turns of locked sessions; read after the lock, so that nothing can have been added since.
+OPEN_TURNS = f"""
+SELECT {TURN} FROM turns t
+WHERE t.sid = ANY($1::bigint[]) AND t.state IN ('queued', 'running', 'waiting')
+ORDER BY t.sid, t.priority DESC, t.seq"""
+
+NAMED_APPROVALS = f"SELECT {APPROVAL} FROM approvals a WHERE a.id = ANY($1::text[])"
+
+_SESSION_FIELDS = ("state", "last_seq", "fence", "owner", "wake_at_ms", "turn_id", "queued", "updated_at_ms", "deleted_at_ms")
+SESSION_ARRAYS = ("sid", *_SESSION_FIELDS)
+TURN_ARRAYS = TurnRow.__struct_fields__
+assert set(SESSION_ARRAYS) <= set(SessionRow.__struct_fields__)
+
+_SET = ", ".join(f"{field} = n.{field}" for field in _SESSION_FIELDS)
+_TURNS = ", ".join(TURN_ARRAYS)
+
+#: Everything that a batch of operations writes. $1 is the time of the whole batch, $2 the bell (empty: none is rung).
+WRITE = f"""
+WITH moved AS (
+    UPDATE sessions s SET {_SET}, min_reader = greatest(s.min_reader, n.min_reader)
+    FROM unnest($3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::bigint[], $9::text[], $10::int[],
+        $11::bigint[], $12::bigint[], $13::int[]) AS n({", ".join(SESSION_ARRAYS)}, min_reader)
+    WHERE s.sid = n.sid
+),
+written AS (
+    INSERT INTO entries (at_ms, sid, seq, append_id, turn_id, type, payload, blob, key_id, traceparent, v, min_reader)
+    SELECT $1, n.* FROM unnest($14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::text[], $19::bytea[], $20::text[],
+        $21::text[], $22::text[], $23::int[], $24::int[]) AS n
+),
+queued AS (
+    INSERT INTO turns ({_TURNS})
+    SELECT * FROM unnest($25::text[], $26::bigint[], $27::bigint[], $28::text[], $29::text[], $30::text[], $31::int[], $32::int[],
+        $33::int[], $34::text[], $35::text[], $36::bytea[], $37::bigint[], $38::bigint[], $39::bigint[], $40::bigint[],
+        $41::bigint[])
+),
+ended AS (
+    UPDATE turns t SET state = 'cancelled', reason = n.reason, ended_at_ms = $1
+    FROM unnest($42::text[], $43::text[]) AS n(turn_id, reason)
+    WHERE t.turn_id = n.turn_id
+),
+cancelled AS (
+    UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = $1
+    FROM unnest($44::bigint[], $45::text[]) AS n(sid, turn_id)
+    WHERE a.sid = n.sid AND a.turn_id = n.turn_id AND a.state = 'open' AND a.id <> ALL($46::text[])
+),
+resolved AS (
+    UPDATE approvals a SET state = 'resolved', outcome = n.outcome, resolved_by = n.resolved_by, resolved_at_ms = $1
+    FROM unnest($46::text[], $47::text[], $48::text[]) AS n(id, outcome, resolved_by)
+    WHERE a.id = n.id
+),
+remembered AS (
+    INSERT INTO keys (at_ms, namespace, source, key, body_sha256, sid, session_uid, seq, turn_id, strategy)
+    SELECT $1, n.* FROM unnest($49::text[], $50::text[], $51::text[], $52::text[], $53::bigint[], $54::text[], $55::bigint[],
+        $56::text[], $57::text[]) AS n
+)
+SELECT pg_notify('{CHANNEL}', $2::text) WHERE $2::text <> ''"""
+
+#: Wait for whoever holds a session; the answer to `FOUND` is final afterwards.
+WAIT = "SELECT FROM sessions WHERE sid = $1 FOR NO KEY UPDATE"
+#: What stands where a delivery whose answer was lost would have written its first entry, and the row it would have left.
+FOUND = f"""
+SELECT (SELECT e.append_id FROM entries e WHERE e.sid = s.sid AND e.seq = $2), {SESSION} FROM sessions s WHERE s.sid = $1"""

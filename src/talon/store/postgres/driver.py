@@ -1,0 +1,105 @@
+"""The part of asyncpg that the store uses, with types, and how a connection is opened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, Protocol, cast
+
+import asyncpg
+
+CONNECT_TIMEOUT_S = 5
+#: A statement that takes longer means that the way to the server is gone: no statement of the store is long.
+COMMAND_TIMEOUT_S = 30.0
+
+_SETTINGS = {
+    "application_name": "talon",
+    # Plans are made once, maybe on empty tables, and kept: without this they would scan sequentially for ever. Hash joins stay.
+    "enable_seqscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    "default_transaction_isolation": "read committed",
+    # The locks of a client that vanished in the middle of a delivery are free again after this many milliseconds.
+    "idle_in_transaction_session_timeout": "10000",
+}
+#: Durable means durable, also where the server's default is not. A stricter setting (remote_apply) is left alone.
+_SYNCHRONOUS = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+
+
+class Row(Protocol):
+    """One row of an answer: by column, by position, or as a sequence."""
+
+    def __getitem__(self, key: str | int) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """An `asyncpg.Connection`. `fetch` prepares a statement when it is first seen, and keeps it."""
+
+    async def fetch(self, query: str, *args: object) -> list[Row]: ...
+
+    async def fetchrow(self, query: str, *args: object) -> Row | None: ...
+
+    async def fetchval(self, query: str, *args: object) -> Any: ...
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str: ...
+
+    def is_closed(self) -> bool: ...
+
+    def is_in_transaction(self) -> bool: ...
+
+    async def close(self, *, timeout: float | None = None) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    async def add_listener(self, channel: str, callback: Any) -> None: ...
+
+    def add_termination_listener(self, callback: Any) -> None: ...
+
+    def transaction(self) -> Any: ...
+
+
+async def connect(url: str) -> Connection:
+    """A new connection. Raises what the driver raises (`talon.store.postgres.errors` sorts it).
+
+    A caller who is cancelled meanwhile leaves no half-open connection behind.
+    """
+    opening = asyncio.ensure_future(_connect(url))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_discard)
+        raise
+
+
+def _discard(opening: asyncio.Future[Connection]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().terminate()
+
+
+async def _connect(url: str) -> Connection:
+    opened = await asyncpg.connect(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        url,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=COMMAND_TIMEOUT_S,
+        server_settings=_SETTINGS,
+        statement_cache_size=200,
+        max_cached_statement_lifetime=0,
+        max_cacheable_statement_size=0,
+    )
+    connection = cast(Connection, opened)
+    try:
+        await connection.execute(_SYNCHRONOUS)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+async def disconnect(connection: Connection) -> None:
+    """Close in order if the server answers, at once if not."""
+    try:
+        await connection.close(timeout=CONNECT_TIMEOUT_S)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()

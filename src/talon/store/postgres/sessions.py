@@ -1,0 +1,140 @@
+"""Session, turn and approval rows, and their lists."""
+
+from __future__ import annotations
+
+import hashlib
+
+from talon.domain.session import ApprovalRow, SessionRow, TurnRow
+from talon.store.inbox_apply import first_seq_after, min_reader, new_session_row
+from talon.store.model import NewSession, SessionPatch
+from talon.store.paging import cursor_after, position_of
+from talon.store.postgres.connections import Database
+from talon.store.postgres.driver import Connection
+from talon.store.postgres.rows import APPROVAL, NOW_MS, SESSION, TURN, approval_row, session_row, transpose, turn_row
+from talon.store.protocols import Where
+
+_LAST = 2**63 - 1
+_NAMED = "s.namespace = $1 AND s.agent = $2 AND s.id = $3"
+_NEWEST = f"SELECT {NOW_MS}, {SESSION} FROM sessions s WHERE {_NAMED} ORDER BY s.sid DESC LIMIT 1"
+_NOW = f"SELECT {NOW_MS}"
+#: All columns but `sid`, which the database gives, and `deleted_at_ms`.
+_NEW_FIELDS = [field for field in SessionRow.__struct_fields__ if field not in ("sid", "deleted_at_ms")]
+_INSERT = f"""
+INSERT INTO sessions AS s ({", ".join(_NEW_FIELDS)}, min_reader)
+VALUES ({", ".join(f"${number}" for number in range(1, len(_NEW_FIELDS) + 2))}) RETURNING {SESSION}"""
+_HISTORY = """
+INSERT INTO entries (sid, at_ms, key_id, seq, turn_id, type, payload, blob, traceparent, v, min_reader)
+SELECT $1, $2, $3, n.* FROM unnest($4::bigint[], $5::text[], $6::text[], $7::bytea[], $8::text[], $9::text[], $10::int[],
+    $11::int[]) AS n"""
+_GET = f"SELECT {SESSION} FROM sessions s WHERE {_NAMED} AND s.deleted_at_ms IS NULL"
+_GET_BY_SID = f"SELECT {SESSION} FROM sessions s WHERE s.sid = $1"
+_PATCH = f"""
+UPDATE sessions s SET metadata = coalesce($4, s.metadata), features = coalesce($5, s.features), profile = coalesce($6, s.profile),
+    updated_at_ms = {NOW_MS}
+WHERE {_NAMED} AND s.deleted_at_ms IS NULL RETURNING {SESSION}"""
+_LIST_OF_NAMESPACE = f"""
+SELECT {SESSION} FROM sessions s WHERE s.namespace = $1 AND s.sid < $2 AND s.deleted_at_ms IS NULL ORDER BY s.sid DESC LIMIT $3"""
+_LIST_OF_AGENT = f"""
+SELECT {SESSION} FROM sessions s WHERE s.namespace = $1 AND s.agent = $4 AND s.sid < $2 AND s.deleted_at_ms IS NULL
+ORDER BY s.sid DESC LIMIT $3"""
+_GET_TURN = f"SELECT {TURN} FROM turns t WHERE t.turn_id = $2 AND t.sid = $1"
+_LIST_TURNS = f"SELECT {TURN} FROM turns t WHERE t.sid = $1 AND t.seq < $2 ORDER BY t.seq DESC LIMIT $3"
+_GET_APPROVAL = f"""
+SELECT {APPROVAL}, {SESSION} FROM approvals a JOIN sessions s ON s.sid = a.sid WHERE a.id = $2 AND a.namespace = $1"""
+_LIST_APPROVALS = f"""
+SELECT {APPROVAL}, {SESSION} FROM approvals a JOIN sessions s ON s.sid = a.sid
+WHERE a.namespace = $1 AND (a.created_at_ms, a.id) < ($2, $3) AND s.deleted_at_ms IS NULL
+ORDER BY a.created_at_ms DESC, a.id DESC LIMIT $4"""
+_LIST_APPROVALS_OF_STATE = _LIST_APPROVALS.replace("a.namespace = $1", "a.namespace = $1 AND a.state = $5")
+_SESSION_AT = len(ApprovalRow.__struct_fields__)
+
+
+async def begin_with_names(connection: Connection, places: list[Where]) -> None:
+    """Open a transaction in which nobody else creates a session of these names. One round trip; the numbers are ours."""
+    numbers = sorted({_name_lock(place) for place in places})
+    locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in numbers)
+    await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED;{locks}")
+
+
+async def insert_session(connection: Connection, new: NewSession) -> tuple[SessionRow, bool]:
+    """Create it, or find the living one of its name; -> (row, created). Inside `begin_with_names`."""
+    found = await connection.fetchrow(_NEWEST, new.namespace, new.agent, new.id)
+    old = None if found is None else session_row(found, 1)
+    if old is not None and old.deleted_at_ms is None:
+        return old, False
+    now = await connection.fetchval(_NOW) if found is None else found[0]
+    row = new_session_row(0, new, first_seq_after(old), now)
+    values = [getattr(row, field) for field in _NEW_FIELDS]
+    inserted = await connection.fetchrow(_INSERT, *values, min_reader(new.history))
+    assert inserted is not None
+    session = session_row(inserted)
+    if new.history:
+        entries = [
+            (seq, entry.turn_id, entry.type, entry.payload, entry.blob, entry.traceparent, entry.v, entry.min_reader)
+            for seq, entry in enumerate(new.history, session.first_seq)
+        ]
+        await connection.execute(_HISTORY, session.sid, now, session.key_id, *transpose(entries, 8))
+    return session, True
+
+
+class PostgresSessions:
+    """`Sessions`."""
+
+    _db: Database
+
+    async def create_session(self, new: NewSession) -> tuple[SessionRow, bool]:
+        async def write(connection: Connection) -> tuple[SessionRow, bool]:
+            await begin_with_names(connection, [(new.namespace, new.agent, new.id)])
+            answer = await insert_session(connection, new)
+            await connection.execute("COMMIT")
+            return answer
+
+        return await self._db.pool.run(write, again=True)
+
+    async def get_session(self, where: Where) -> SessionRow | None:
+        row = await self._db.fetchrow(_GET, *where)
+        return None if row is None else session_row(row)
+
+    async def get_session_by_sid(self, sid: int) -> SessionRow | None:
+        row = await self._db.fetchrow(_GET_BY_SID, sid)
+        return None if row is None else session_row(row)
+
+    async def patch_session(self, where: Where, patch: SessionPatch) -> SessionRow | None:
+        row = await self._db.fetchrow(_PATCH, *where, patch.metadata, patch.features, patch.profile)
+        return None if row is None else session_row(row)
+
+    async def list_sessions(self, namespace: str, agent: str, cursor: str, limit: int) -> tuple[list[SessionRow], str]:
+        (before,) = position_of(cursor, int) or (_LAST,)
+        statement, more = (_LIST_OF_AGENT, (agent,)) if agent else (_LIST_OF_NAMESPACE, ())
+        rows = [session_row(row) for row in await self._db.fetch(statement, namespace, before, limit + 1, *more)]
+        return rows[:limit], cursor_after(rows[limit - 1].sid) if len(rows) > limit else ""
+
+    async def get_turn(self, sid: int, turn_id: str) -> TurnRow | None:
+        row = await self._db.fetchrow(_GET_TURN, sid, turn_id)
+        return None if row is None else turn_row(row)
+
+    async def list_turns(self, sid: int, cursor: str, limit: int) -> tuple[list[TurnRow], str]:
+        (before,) = position_of(cursor, int) or (_LAST,)
+        rows = [turn_row(row) for row in await self._db.fetch(_LIST_TURNS, sid, before, limit + 1)]
+        return rows[:limit], cursor_after(rows[limit - 1].seq) if len(rows) > limit else ""
+
+    async def get_approval(self, namespace: str, approval: str) -> tuple[ApprovalRow, SessionRow] | None:
+        row = await self._db.fetchrow(_GET_APPROVAL, namespace, approval)
+        return None if row is None else (approval_row(row), session_row(row, _SESSION_AT))
+
+    async def list_approvals(
+        self, namespace: str, state: str, cursor: str, limit: int
+    ) -> tuple[list[tuple[ApprovalRow, SessionRow]], str]:
+        before = position_of(cursor, int, str) or (_LAST, "")
+        statement, more = (_LIST_APPROVALS_OF_STATE, (state,)) if state else (_LIST_APPROVALS, ())
+        found = await self._db.fetch(statement, namespace, *before, limit + 1, *more)
+        rows = [(approval_row(row), session_row(row, _SESSION_AT)) for row in found]
+        if len(rows) <= limit:
+            return rows, ""
+        last = rows[limit - 1][0]
+        return rows[:limit], cursor_after(last.created_at_ms, last.id)
+
+
+def _name_lock(place: Where) -> int:
+    text = "\0".join(("session", *place)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)

@@ -1,0 +1,50 @@
+"""All parts of the store together."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from talon.domain.errors import Invalid
+from talon.domain.ids import Ids
+from talon.store.postgres.commit import PostgresCommits
+from talon.store.postgres.connections import Database
+from talon.store.postgres.deliver import PostgresDeliveries
+from talon.store.postgres.queue import PostgresQueue
+from talon.store.postgres.reads import PostgresReads
+from talon.store.postgres.resources import PostgresResources
+from talon.store.postgres.schema import PostgresSchema
+from talon.store.postgres.sessions import PostgresSessions
+
+
+class PostgresStore(
+    PostgresCommits, PostgresDeliveries, PostgresReads, PostgresQueue, PostgresSessions, PostgresResources, PostgresSchema
+):
+    """A `talon.store.protocols.Store`. Belongs to the event loop in which it is first used."""
+
+    def __init__(self, url: str, ids: Ids, *, notify: bool) -> None:
+        self._db = Database(url)
+        self._ids = ids
+        self._notify = notify
+
+
+async def open_store(url: str, ids: Ids, notify: bool = True) -> PostgresStore:
+    """A store on the database at `url` (`postgresql://…`); migrates nothing.
+
+    With `notify` every change rings the bell of `talon.domain.bell` inside its own transaction. `ids` mark deliveries, so that one
+    whose answer was lost can be found. Raises `Invalid` for a URL that cannot be read, `Unavailable` when the database cannot be
+    reached.
+    """
+    try:
+        readable = urlsplit(url).scheme in ("postgresql", "postgres") and urlsplit(url).port != 0
+    except ValueError:
+        readable = False
+    if not readable:
+        # The URL is not shown: it may hold a password.
+        raise Invalid("invalid", "the database URL cannot be read; write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    store = PostgresStore(url, ids, notify=notify)
+    try:
+        await store.schema_version()
+    except ValueError as error:
+        # An option that the driver does not take; its message names the option.
+        raise Invalid("invalid", f"the database URL cannot be used: {error}") from None
+    return store

@@ -1,0 +1,7 @@
+"""What all tests may use."""
+
+import pytest
+
+pytest.register_assert_rewrite("talon.store.conformance", "support")
+
+pytest_plugins = ["support.postgres"]
