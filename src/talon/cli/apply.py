@@ -94,7 +94,8 @@ def _lines(answer: dict[str, Any], dry_run: bool) -> list[str]:
     for item in answer["items"]:
         name = f"{item['namespace']}/{item['name']}" if item.get("namespace") else item["name"]
         action = styled(item["action"], SIGNS.get(item["action"], "bold"))
-        lines.append(f"{item['kind']} {name} {action}{' (dry run)' if dry_run else ''}")
+        cause = f" ({item['cause']})" if item.get("cause") else ""
+        lines.append(f"{item['kind']} {name} {action}{cause}{' (dry run)' if dry_run else ''}")
         if dry_run:
             lines += [_change(change) for change in item.get("changes", [])]
     return lines

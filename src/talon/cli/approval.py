@@ -58,10 +58,10 @@ def list_(at: At, state: str, output: str) -> None:
 @command.command("resolve")
 @click.argument("approval", metavar="ID")
 @click.option("--outcome", type=click.Choice(["retry", "done", "failed"]), required=True, help="what became of the call")
-@click.option("--result", default="", help="what the agent is told (for done and failed)")
+@click.option("--result", help="what the agent is told: the call's output for done, the reason for failed")
 @click.option("--note", "remark", default="", help="a remark for the journal")
 @connection_options
-def resolve(at: At, approval: str, outcome: str, result: str, remark: str) -> None:
+def resolve(at: At, approval: str, outcome: str, result: str | None, remark: str) -> None:
     """Say what became of a call that nobody knows the end of.
 
     \b
@@ -75,7 +75,9 @@ def resolve(at: At, approval: str, outcome: str, result: str, remark: str) -> No
     """
     if outcome == "retry" and result:
         raise WrongUse("--result does not go with --outcome retry: the call gives its own")
-    body = {"outcome": outcome, **({"result": result} if result else {}), **({"note": remark} if remark else {})}
+    if outcome == "done" and result is None:
+        raise WrongUse("--outcome done needs --result: what the call answered, as the agent is to see it")
+    body = {"outcome": outcome, **({} if result is None else {"result": result}), **({"note": remark} if remark else {})}
 
     async def work() -> None:
         async with at.client() as client:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -133,6 +134,13 @@ class Client:
                 if error.code != "shutting_down":
                     raise
                 await self._wait(waiting, error)
+
+    async def delete(self, path: str) -> None:
+        """DELETE what is at `path`. Raises `NotFound` if nothing was there to begin with; that it is gone when a lost answer is
+        asked for again (aiohttp asks again by itself, too) is success."""
+        await self.get(path)
+        with contextlib.suppress(err.NotFound):
+            await self.call("DELETE", path)
 
     async def events(self, path: str, params: Mapping[str, str], last_id: str) -> AsyncGenerator[Event]:
         """The stream after `last_id`, for as long as the caller reads: a lost connection is taken up again after the last event

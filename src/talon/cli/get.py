@@ -10,7 +10,7 @@ import click
 
 from talon.cli.approval import approvals_table
 from talon.cli.connection import At, connection_options, run
-from talon.cli.errors import WrongUse
+from talon.cli.errors import Failed, WrongUse
 from talon.cli.output import emit, output_option, table
 from talon.cli.session import sessions_table
 from talon.cli.text import nearest
@@ -123,6 +123,7 @@ def command(at: At, kind: str, name: str | None, effective: bool, all_namespaces
       talon get sessions                              of all agents
       talon get session customer-support/renewals -o json
       talon get revisions customer-support
+      talon get revision customer-support/3 -o yaml
       talon get turns customer-support/renewals
     """
     chosen = _kind(kind)
@@ -139,6 +140,8 @@ def command(at: At, kind: str, name: str | None, effective: bool, all_namespaces
 
     async def work() -> Any:
         async with at.client() as client:
+            if single and chosen.plural == "revisions":
+                return _one([r for r in await client.items(_path(at, chosen, names[:1])) if str(r["revision"]) == names[1]], name)
             if single:
                 return await client.get(_path(at, chosen, names), {"effective": "true"} if effective else {})
             found: list[Item] = []
@@ -148,6 +151,13 @@ def command(at: At, kind: str, name: str | None, effective: bool, all_namespaces
             return found
 
     emit(run(work()), output, lambda data: chosen.table([data] if single else data))
+
+
+def _one(found: list[Item], name: str | None) -> Item:
+    """The only one of `found`: revisions have no route of their own."""
+    if not found:
+        raise Failed(f"no revision {name}")
+    return found[0]
 
 
 async def _namespaces(at: At, client: Any) -> list[At]:

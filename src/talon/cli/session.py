@@ -276,7 +276,7 @@ def delete(at: At, words: tuple[str, ...], agent: str | None) -> None:
 
     async def work() -> None:
         async with at.client() as client:
-            await client.call("DELETE", at.session_path(name, session))
+            await client.delete(at.session_path(name, session))
 
     run(work())
     note(f"session {session} deleted")

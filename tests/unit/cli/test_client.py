@@ -140,6 +140,25 @@ async def test_a_request_whose_answer_was_lost_is_made_again_under_the_same_key(
     assert keys[3] == "mine"
 
 
+async def test_a_deletion_whose_answer_was_lost_is_done_when_nothing_is_left_to_delete() -> None:
+    there = True
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal there
+        if not there:
+            return web.json_response({"code": "session_not_found", "detail": "no session"}, status=404)
+        if request.method == "DELETE":
+            there = False
+            drop(request)
+        return web.json_response({})
+
+    async with serving(handler) as tiny, asyncio.timeout(10), Client(tiny.url) as client:
+        await client.delete("/v1/s")
+        assert [request[0] for request in tiny.requests] == ["GET", "DELETE", "DELETE"]
+        with pytest.raises(err.NotFound):
+            await client.delete("/v1/s")
+
+
 async def test_a_server_that_restarts_is_waited_for_and_the_user_is_told() -> None:
     async def handler(_: web.Request) -> web.Response:
         if len(tiny.requests) == 2:

@@ -76,6 +76,7 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (("apply", "-f", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
         (("approval", "resolve", "x"), "--outcome"),
         (("approval", "resolve", "x", "--outcome", "retry", "--result", "y"), "does not go with"),
+        (("approval", "resolve", "x", "--outcome", "done"), "needs --result"),
         (("chat", "a", "--server", "nonsense"), "expected a URL like"),
         (("db", "status", "--config", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
         (("db", "status", "--set", "gateway.host=0.0.0.0"), "no authentication"),
