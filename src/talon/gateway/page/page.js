@@ -100,6 +100,7 @@ function fill(select, names, chosen) {
 }
 
 async function go() {
+  if (location.hash && !location.hash.startsWith("#/")) return; // a place on this page, as the skip link's
   const want = readHash();
   const moved = { ns: want.ns !== at.ns, agent: want.ns !== at.ns || want.agent !== at.agent };
   if (!want.ns || moved.ns) {
@@ -197,13 +198,13 @@ function add(item) {
 
 function show(event) {
   const { seq, turn_id: turn, type, at: time, payload } = event;
-  if (type === "text.delta" || type === "reasoning.delta") return showDelta(seq, type, payload, time);
+  if (type === "text.delta" || type === "reasoning.delta") return showDelta(seq, turn, type, payload, time);
   if (type === "tool.requested") calls.set(`${turn} ${payload.call}`, payload.name);
   if (type === "turn.started" || type === "turn.resumed" || type === "turn.waiting") setTurn(turn);
   if (ENDS.includes(type) && turn === openTurn) setTurn("");
   if (type === "stream.reset") forget(payload.model_seq);
   if (type === "message.completed") forget(payload.model_seq);
-  if (ENDS.includes(type) || type === "model.failed") forgetAll();
+  if (ENDS.includes(type) || type === "model.failed") forgetTurn(turn);
   let className = type === "message.received" ? "user" : "";
   if (type === "turn.completed") className = "end-good";
   else if (ENDS.includes(type)) className = "end-bad";
@@ -212,11 +213,11 @@ function show(event) {
   if (type.startsWith("approval.") || type === "tool.uncertain" || ENDS.includes(type)) refreshSoon();
 }
 
-function showDelta(seq, type, payload, time) {
+function showDelta(seq, turn, type, payload, time) {
   const key = `${seq} ${type}`;
   let draft = drafts.get(key);
   if (!draft) {
-    draft = { text: "", item: row(seq, type === "text.delta" ? "answering" : "reasoning", "", "draft", time) };
+    draft = { turn, text: "", item: row(seq, type === "text.delta" ? "answering" : "reasoning", "", "draft", time) };
     drafts.set(key, draft);
     add(draft.item);
   }
@@ -228,15 +229,13 @@ function showDelta(seq, type, payload, time) {
   if (journal.scrollHeight - journal.scrollTop - journal.clientHeight < 80) journal.scrollTop = journal.scrollHeight;
 }
 
-function forget(model) {
-  for (const [key, draft] of drafts) {
-    if (key.startsWith(`${model} `)) { draft.item.remove(); drafts.delete(key); }
-  }
-}
+const forget = (model) => dropDrafts((key) => key.startsWith(`${model} `));
+const forgetTurn = (turn) => dropDrafts((_, draft) => draft.turn === turn);
 
-function forgetAll() {
-  for (const draft of drafts.values()) draft.item.remove();
-  drafts.clear();
+function dropDrafts(which) {
+  for (const [key, draft] of drafts) {
+    if (which(key, draft)) { draft.item.remove(); drafts.delete(key); }
+  }
 }
 
 function setTurn(turn) {
