@@ -43,7 +43,7 @@ def decide(state: State, bounds: Bounds, now_ms: int) -> Command | None:
     if state.model is not None and state.model.orphaned:
         return ResetStream(state.model.seq)
     active_s = state.active_s(now_ms)
-    if bounds.wall_time_max_s and active_s > bounds.wall_time_max_s:
+    if bounds.wall_time_max_s and active_s >= bounds.wall_time_max_s:
         return _fail(state, "wall_time_exceeded", f"the turn ran for {active_s:.0f} s, its limit is {bounds.wall_time_max_s:.0f} s")
     if state.open_calls:
         return _tools(state, bounds, now_ms)
@@ -52,7 +52,9 @@ def decide(state: State, bounds: Bounds, now_ms: int) -> Command | None:
 
 def _cancel(state: State, asked: e.TurnCancelRequested) -> Finish:
     end = e.TurnCancelled(reason=asked.reason, by=asked.by, rollback=asked.rollback, usage=state.usage)
-    return _finish(state, end)
+    finish = _finish(state, end)
+    # Nothing runs after its session is deleted.
+    return msgspec.structs.replace(finish, requeue=()) if asked.reason == "deleted" else finish
 
 
 def _fail(state: State, reason: str, detail: str) -> Finish:
@@ -76,8 +78,9 @@ def _tools(state: State, bounds: Bounds, now_ms: int) -> Command:
     run: list[int] = []
     probe: list[int] = []
     uncertain: list[int] = []
-    for call in state.with_status("requested", "retry", "orphaned"):
-        if call.status != "orphaned" or _repeatable(call, bounds, now_ms):
+    # Between two effects nothing runs: a call that is still `started` has lost its receipt like an orphaned one.
+    for call in state.with_status("requested", "retry", "started", "orphaned"):
+        if call.status in ("requested", "retry") or _repeatable(call, bounds, now_ms):
             run.append(call.call)
         elif call.effect == "reconcilable":
             probe.append(call.call)
@@ -129,8 +132,8 @@ def _after_failure(state: State, bounds: Bounds, joined: tuple[int, ...]) -> Com
     index = next(i for i in alive if tried[bounds.profiles[i]] == fewest)
     round_is_over = fewest > 0 and all(tried[bounds.profiles[i]] == fewest for i in alive)
     if round_is_over and not state.rested:
-        delay_ms = min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** (fewest - 1))
-        if last.retry_after_s is not None:
-            delay_ms = max(delay_ms, int(last.retry_after_s * 1000))
+        # The profile that is next says itself how long it wants to be left alone.
+        wanted_s = next(f.retry_after_s or 0.0 for f in reversed(state.failures) if f.profile == bounds.profiles[index])
+        delay_ms = max(min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** (fewest - 1)), int(wanted_s * 1000))
         return Wait("backoff", delay_ms=delay_ms, detail=f"{last.error}: {last.detail}")
     return CallModel(state.iteration + 1, len(state.failures) + 1, index, joined)

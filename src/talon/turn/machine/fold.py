@@ -22,9 +22,20 @@ def fold(entries: Iterable[e.Entry], turn_id: str) -> State:
 
 def apply(state: State, payload: e.Payload, seq: int, at_ms: int) -> State:
     """`state` after one more entry of its turn. An entry type that means nothing to a turn leaves all but its place."""
-    state = replace(state, last_seq=seq, last_at_ms=max(at_ms, state.last_at_ms))
+    at_ms = max(at_ms, state.last_at_ms)
+    active_ms, since_ms = state.active_ms, state.active_since_ms
+    if since_ms and payload.type not in _NO_SIGN_OF_LIFE:
+        active_ms, since_ms = active_ms + at_ms - since_ms, at_ms
+    state = replace(state, last_seq=seq, last_at_ms=at_ms, active_ms=active_ms, active_since_ms=since_ms)
     step = _STEPS.get(payload.type)
     return state if step is None else step(state, payload, seq)
+
+
+#: A turn's active time is counted from one entry of its worker to the next, so that it ends with the last one before a crash.
+#: These come from others, or begin a new stretch.
+_NO_SIGN_OF_LIFE = frozenset(
+    {"message.received", "turn.queued", "input.steered", "turn.cancel_requested", "approval.resolved", "turn.resumed"}
+)
 
 
 def _message_received(state: State, p: e.MessageReceived, seq: int) -> State:
@@ -45,29 +56,18 @@ def _input_steered(state: State, p: e.InputSteered, seq: int) -> State:
 
 
 def _started(state: State, p: e.TurnStarted, seq: int) -> State:
-    return replace(
-        state, began=True, revision=p.revision, definition=p.definition, attempt=1, active_since_ms=state.last_at_ms, waiting=""
-    )
+    return replace(state, began=True, revision=p.revision, definition=p.definition, active_since_ms=state.last_at_ms, waiting="")
 
 
 def _resumed(state: State, p: e.TurnResumed, seq: int) -> State:
     model = replace(state.model, orphaned=True) if state.model else None
     calls = tuple(replace(call, status="orphaned") if call.status == "started" else call for call in state.calls)
-    since = state.last_at_ms
-    return replace(
-        state, model=model, calls=calls, waiting="", rested=True, attempt=p.attempt, active_ms=_active(state), active_since_ms=since
-    )
+    rested = state.rested or state.waiting == "backoff"
+    return replace(state, model=model, calls=calls, waiting="", rested=rested, active_since_ms=state.last_at_ms)
 
 
 def _waiting(state: State, p: e.TurnWaiting, seq: int) -> State:
-    return replace(state, waiting=p.kind, active_ms=_active(state), active_since_ms=0)
-
-
-def _active(state: State) -> int:
-    # The stretch before a crash counts up to the last entry that was written; `last_at_ms` has moved on already.
-    return state.active_ms + (
-        max(0, state.last_at_ms - state.active_since_ms) if state.active_since_ms and not state.waiting else 0
-    )
+    return replace(state, waiting=p.kind, active_since_ms=0)
 
 
 def _cancel_requested(state: State, p: e.TurnCancelRequested, seq: int) -> State:
@@ -75,7 +75,7 @@ def _cancel_requested(state: State, p: e.TurnCancelRequested, seq: int) -> State
 
 
 def _model_started(state: State, p: e.ModelStarted, seq: int) -> State:
-    return replace(state, model=ModelCall(seq, p.iteration, p.profile), model_calls=state.model_calls + 1, answered=False)
+    return replace(state, model=ModelCall(seq, p.iteration, p.profile), answered=False)
 
 
 def _model_finished(state: State, p: e.ModelFinished, seq: int) -> State:
@@ -137,7 +137,7 @@ def _tool_uncertain(state: State, p: e.ToolUncertain, seq: int) -> State:
 
 
 def _approval_resolved(state: State, p: e.ApprovalResolved, seq: int) -> State:
-    if not 0 < p.call <= len(state.calls) or state.call(p.call).status != "uncertain":
+    if not 0 < p.call <= len(state.calls) or state.call(p.call).status != "uncertain" or state.call(p.call).approval != p.approval:
         return state
     if p.outcome == "retry":
         return _call(state, p.call, status="retry")
@@ -150,7 +150,7 @@ def _message_completed(state: State, p: e.MessageCompleted, seq: int) -> State:
 
 
 def _ended(state: State, p: e.Payload, seq: int) -> State:
-    return replace(state, ended=p, active_ms=_active(state), active_since_ms=0, waiting="")
+    return replace(state, ended=p, active_since_ms=0, waiting="")
 
 
 _STEPS: dict[str, Callable[[State, Any, int], State]] = {

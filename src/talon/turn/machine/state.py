@@ -77,7 +77,7 @@ class State(msgspec.Struct, frozen=True):
 
     `transcript` is the turn's own part of the context. `offered` are steering messages that the model has not seen yet:
     (seq, content). `iteration` counts answered model calls. `rested` says that a back-off was waited for since the last failure.
-    `active_ms` is the time in which a worker had the turn, `active_since_ms` when the present stretch began (0: none).
+    `active_ms` is the time in which a worker had the turn, counted up to `active_since_ms` (0: no worker has it now).
     """
 
     turn_id: str = ""
@@ -89,7 +89,6 @@ class State(msgspec.Struct, frozen=True):
     received: tuple[tuple[int, str], ...] = ()
     iteration: int = 0
     model: ModelCall | None = None
-    model_calls: int = 0
     failures: tuple[Failure, ...] = ()
     rested: bool = False
     calls: tuple[Call, ...] = ()
@@ -97,7 +96,6 @@ class State(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     cancel: TurnCancelRequested | None = None
     waiting: str = ""
-    attempt: int = 0
     active_ms: int = 0
     active_since_ms: int = 0
     last_at_ms: int = 0
