@@ -6,7 +6,7 @@ There is no silent end: a stream that stops without `Finished` is `ProviderError
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -127,7 +127,7 @@ class Provider(Protocol):
         """Its name in the configuration (`providers.NAME`)."""
         ...
 
-    def chat(self, request: ChatRequest) -> AsyncIterator[ChatEvent]:
+    def chat(self, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
         """Make one call. Raises `ProviderError` and nothing else. Cancelling the consumer (or `aclose`) closes the socket.
         Never retries by itself: the turn decides."""
         ...

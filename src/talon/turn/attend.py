@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from talon.domain.ids import Clock
+from talon.domain.errors import Unavailable
 from talon.turn.ledger import Ledger
 
 Tasks = set[asyncio.Task[Any]]
+#: Takes a task that has ended; the flag says that others still run, so what it brought is to be made durable now.
+OnDone = Callable[[asyncio.Task[Any], bool], Awaitable[None]]
+log = logging.getLogger(__name__)
 
 
 class Attention:
@@ -19,8 +23,8 @@ class Attention:
     effect runs (between effects the ledger notices by itself).
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock, cancel_grace_s: float) -> None:
-        self._ledger, self._clock, self._grace_s = ledger, clock, cancel_grace_s
+    def __init__(self, ledger: Ledger, cancel_grace_s: float) -> None:
+        self._ledger, self._grace_s = ledger, cancel_grace_s
         self._poked = asyncio.Event()
         self._seq = 0
         self.wall_time_max_s = 0.0
@@ -30,9 +34,8 @@ class Attention:
         self._seq = max(self._seq, last_seq)
         self._poked.set()
 
-    async def watch(self, tasks: Tasks, on_done: Callable[[asyncio.Task[Any], bool], Awaitable[None]]) -> bool:
-        """Wait for `tasks`; `on_done(task, last)` takes each as it ends, `last` when none is left.
-        -> whether all ended by themselves.
+    async def watch(self, tasks: Tasks, on_done: OnDone) -> bool:
+        """Wait for `tasks`, handing each to `on_done` as it ends. -> whether all ended by themselves.
 
         On a cancel request or at the wall time limit the rest is cancelled and given `cancel_grace_s`; what has not ended then is
         left behind (its result is nobody's). Cancelling the caller cancels the tasks.
@@ -43,16 +46,28 @@ class Attention:
                 if self._must_stop():
                     return await self._stop(pending, on_done)
                 done, pending = await self._wait(pending)
-                for number, task in enumerate(done, 1):
-                    await on_done(task, not pending and number == len(done))
+                await self._take(done, on_done, more=bool(pending))
                 if self._poked.is_set():
                     self._poked.clear()
-                    if self._seq > self._ledger.last_seq:
-                        await self._ledger.refresh()
+                    await self._look()
             return True
         finally:
             for task in pending:
                 task.cancel()
+
+    async def _take(self, done: Tasks, on_done: OnDone, *, more: bool) -> None:
+        """Those that ended at once are made durable at once."""
+        for left, task in enumerate(done, 1 - len(done)):
+            await on_done(task, more and left == 0)
+
+    async def _look(self) -> None:
+        if self._seq <= self._ledger.last_seq:
+            return
+        try:
+            await self._ledger.refresh()
+        except Unavailable as error:
+            # Looking can wait for the next bell; stopping a tool for it would lose its receipt.
+            log.warning("session %s could not be read, trying again: %s", self._ledger.session.sid, error.detail)
 
     def _must_stop(self) -> bool:
         return self._ledger.state.cancel is not None or self._wall_left_s() == 0.0
@@ -60,7 +75,7 @@ class Attention:
     def _wall_left_s(self) -> float | None:
         if not self.wall_time_max_s:
             return None
-        return max(0.0, self.wall_time_max_s - self._ledger.state.active_s(self._clock.now_ms()))
+        return max(0.0, self.wall_time_max_s - self._ledger.state.active_s(self._ledger.now_ms()))
 
     async def _wait(self, pending: Tasks) -> tuple[Tasks, Tasks]:
         poked = asyncio.ensure_future(self._poked.wait())
@@ -70,11 +85,9 @@ class Attention:
             poked.cancel()
         return done - {poked}, still - {poked}
 
-    async def _stop(self, pending: Tasks, on_done: Callable[[asyncio.Task[Any], bool], Awaitable[None]]) -> bool:
+    async def _stop(self, pending: Tasks, on_done: OnDone) -> bool:
         for task in pending:
             task.cancel()
         done, _ = await asyncio.wait(pending, timeout=self._grace_s)
-        for task in done:
-            if not task.cancelled():
-                await on_done(task, False)
+        await self._take({task for task in done if not task.cancelled()}, on_done, more=False)
         return False

@@ -1,13 +1,12 @@
-"""The context of a model call: a bounded tail of the session, then the turn's own part (K11). Pure, but for the small cache.
+"""The context of a model call: a bounded tail of the session (`talon.turn.history`), then the turn's own part (K11).
 
-Tool calls and their results are never parted: the tail is cut between turns only, a call without a result gets one that says
-what is known. Turns that were rolled back are left out, and so are messages whose turn has not run yet.
+Pure, but for the small cache of tails.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -19,7 +18,6 @@ UNCERTAIN = (
     "It is not known whether this call took effect: the process stopped before its receipt. "
     "Do not assume either; it was not repeated, and a person has been asked."
 )
-NO_RESULT = "This call was not completed: its turn ended first."
 
 
 class ContextLimits(msgspec.Struct, frozen=True):
@@ -31,115 +29,17 @@ class ContextLimits(msgspec.Struct, frozen=True):
     tool_result_chars_max: int = 2_000
 
 
-def history(entries: Sequence[e.Entry], limits: ContextLimits) -> tuple[ChatMessage, ...]:
-    """Messages of earlier turns from their context entries (ascending), the latest whole turns that fit into the limits."""
-    groups = _groups(entries)
-    if len(entries) >= limits.entries_max and len(groups) > 1 and groups[0][0].type != "message.received":
-        groups = groups[1:]  # the window cut into it
-    chosen: list[tuple[ChatMessage, ...]] = []
-    room = limits.chars_max
-    for group in reversed(groups):
-        messages = _messages(group, limits)
-        room -= sum(_size(message) for message in messages)
-        if room < 0 and chosen:
-            break
-        chosen.append(messages)
-    return tuple(message for messages in reversed(chosen) for message in messages)
-
-
-def _size(message: ChatMessage) -> int:
-    return len(message.content) + sum(len(call.arguments) + len(call.name) for call in message.tool_calls)
-
-
-def _groups(entries: Iterable[e.Entry]) -> list[list[e.Entry]]:
-    """Entries by turn, in the order in which the turns ran; without queued and rolled-back ones."""
-    by_turn: OrderedDict[str, list[e.Entry]] = OrderedDict()
-    waiting: dict[str, list[e.Entry]] = {}
-    for entry in entries:
-        if not entry.turn_id:  # imported history: each message by itself
-            by_turn[f"imported {entry.seq}"] = [entry]
-        elif entry.turn_id in by_turn:
-            by_turn[entry.turn_id].append(entry)
-        elif entry.type == "message.received":
-            waiting.setdefault(entry.turn_id, []).append(entry)
-        else:
-            by_turn[entry.turn_id] = [*waiting.pop(entry.turn_id, []), entry]
-    return [group for group in by_turn.values() if not _rolled_back(group)]
-
-
-def _rolled_back(group: Sequence[e.Entry]) -> bool:
-    return any(isinstance(p := entry.decode(), e.TurnCancelled) and p.rollback for entry in group if entry.type == "turn.cancelled")
-
-
-def _messages(group: Sequence[e.Entry], limits: ContextLimits) -> tuple[ChatMessage, ...]:
-    """One earlier turn as messages."""
-    out: list[ChatMessage] = []
-    held: list[ChatMessage] = []  # messages that came between a call and its result: shown after the results
-    step: list[e.ToolRequested] = []
-    text = ""
-    results = _results(group)
-
-    def close() -> None:
-        nonlocal step
-        if step:
-            out.extend(_exchange(text, step, results, limits.tool_result_chars_max))
-            step = []
-        out.extend(held)
-        held.clear()
-
-    for entry in group:
-        match entry.decode():
-            case e.MessageReceived(content=content, role=role):
-                message = ChatMessage(role="assistant" if role == "assistant" else "user", content=content)
-                (held if step else out).append(message)
-            case e.ModelFinished(content=content, calls=calls) if calls:
-                close()
-                text = content
-            case e.ToolRequested() as requested:
-                step.append(requested)
-            case e.MessageCompleted(content=content):
-                close()
-                out.append(ChatMessage(role="assistant", content=content))
-            case _:
-                pass
-    close()
-    return tuple(out)
-
-
-def _results(group: Sequence[e.Entry]) -> dict[int, str]:
-    """What is known of each call, the latest word of it."""
-    results: dict[int, str] = {}
-    for entry in group:
-        match entry.decode():
-            case (
-                e.ToolFinished(call=call, output=text)
-                | e.ToolFailed(call=call, message=text)
-                | e.ToolDenied(call=call, message=text)
-            ):
-                results[call] = text
-            case e.ToolUncertain(call=call):
-                results[call] = UNCERTAIN
-            case e.ApprovalResolved(call=call, outcome=outcome, result=result) if (
-                results.get(call) == UNCERTAIN and outcome != "retry"
-            ):
-                results[call] = f"A person found out: {outcome}. {result}".strip()
-            case _:
-                pass
-    return results
-
-
-def _exchange(text: str, step: Sequence[e.ToolRequested], results: dict[int, str], cut: int) -> list[ChatMessage]:
-    calls = tuple(ToolCall(requested.call_id, requested.name, requested.arguments) for requested in step)
-    answers = [ChatMessage(role="tool", content=shorten(results.get(r.call, NO_RESULT), cut), tool_call_id=r.call_id) for r in step]
-    return [ChatMessage(role="assistant", content=text, tool_calls=calls), *answers]
+_LEFT_OUT = "\n[… {} characters left out …]\n"
 
 
 def shorten(text: str, chars_max: int) -> str:
-    """`text`, its middle cut out and marked if it is longer than `chars_max`."""
+    """`text`, its middle cut out and marked if it is longer than `chars_max`; never longer than that."""
     if len(text) <= chars_max:
         return text
-    half = chars_max // 2
-    return f"{text[:half]}\n[… {len(text) - 2 * half} characters left out …]\n{text[-half:]}"
+    half = (chars_max - len(_LEFT_OUT.format(len(text)))) // 2
+    if half <= 0:
+        return text[: max(0, chars_max)]
+    return f"{text[:half]}{_LEFT_OUT.format(len(text) - 2 * half)}{text[-half:]}"
 
 
 def transcript(state: State, limits: ContextLimits) -> tuple[ChatMessage, ...]:
@@ -171,12 +71,12 @@ class ContextCache:
     """The context entries of the sessions that ran here last, so that turn k + 1 reads only what is new.
 
     Always right, never needed: entries do not change, and whoever holds the fence knows where the journal ends. Bounded by
-    `sessions_max`; idle sessions cost nothing beyond that.
+    `sessions_max`, and tails of more than `tail_bytes_max` are not kept; idle sessions cost nothing beyond that.
     """
 
-    def __init__(self, sessions_max: int = 256) -> None:
+    def __init__(self, sessions_max: int = 256, tail_bytes_max: int = 262_144) -> None:
         self._tails: OrderedDict[int, tuple[int, tuple[e.Entry, ...]]] = OrderedDict()
-        self._max = sessions_max
+        self._max, self._bytes_max = sessions_max, tail_bytes_max
 
     def get(self, sid: int) -> tuple[int, tuple[e.Entry, ...]] | None:
         """(last seq that is known, context entries up to it) or None."""
@@ -188,6 +88,9 @@ class ContextCache:
     def put(self, sid: int, last_seq: int, entries: Sequence[e.Entry], entries_max: int) -> None:
         """Remember the last `entries_max` of `entries`, which are all context entries up to `last_seq`."""
         self._tails.pop(sid, None)
-        self._tails[sid] = (last_seq, tuple(entries[-entries_max:]))
+        tail = tuple(entries[-entries_max:])
+        if sum(len(entry.payload) for entry in tail) > self._bytes_max:
+            return
+        self._tails[sid] = (last_seq, tail)
         while len(self._tails) > self._max:
             self._tails.popitem(last=False)

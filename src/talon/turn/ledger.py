@@ -15,7 +15,7 @@ import msgspec
 from talon.domain import entries as e
 from talon.domain.errors import Behind
 from talon.domain.ids import Clock, Ids
-from talon.store.model import Append, Appended, Claimed, Fragment, Hold, NewApproval, QueuedTurn
+from talon.store.model import Append, Appended, Claimed, Fragment, Hold, NewApproval, QueuedTurn, TurnChange
 from talon.store.protocols import Journal
 from talon.turn.context import ContextCache, ContextLimits
 from talon.turn.machine import State, apply, fold
@@ -71,13 +71,24 @@ class Ledger:
         self.state = State(turn_id=self.turn_id)  # with the facts that are not durable yet
         self.traceparent = ""
         self._journal, self._writer, self._clock, self._ids = journal, writer, clock, ids
+        self._store_ms, self._store_s = claimed.session.updated_at_ms, clock.monotonic_s()
         self._cache, self._limits = cache, limits
         self._durable = self.state
         self._facts: list[Draft] = []
         self._drop: set[int] = set()
         self._approvals: list[NewApproval] = []
         self._seen: list[e.Entry] = []  # context entries since the history, for the cache
+        self._tail_is_whole = False
         self.iterations_max = 10
+
+    def now_ms(self) -> int:
+        """The store's time, as far as it is known here: limits are measured against entries, and those bear its time. It goes on
+        by our monotonic clock, so that no step of a system clock ends a turn or keeps an old key in trust."""
+        return self._store_ms + int((self._clock.monotonic_s() - self._store_s) * 1000)
+
+    def _is_now(self, at_ms: int) -> None:
+        if at_ms > self.now_ms():
+            self._store_ms, self._store_s = at_ms, self._clock.monotonic_s()
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 
@@ -86,32 +97,36 @@ class Ledger:
         turn = self.claimed.turn
         own = await self._journal.read_turn(self.session.sid, turn.turn_id, turn.seq)
         own = [entry for entry in own if entry.seq <= self.last_seq]
-        own = await self._with_requeued(own)
-        self._durable = self.state = fold(own, self.turn_id)
+        self._durable = self.state = fold([*await self._borrowed(own), *own], self.turn_id)
         self.traceparent = next((entry.traceparent for entry in own if entry.traceparent), "")
-        began = next((entry.seq for entry in own if entry.type == "turn.started"), self.last_seq + 1)
+        began = next((entry.seq for entry in own if entry.type == "turn.started"), None)
+        # Of a turn that began before this claim, what others wrote meanwhile is not read: then there is no whole tail to keep.
+        self._tail_is_whole = began is None
         self._seen = [entry for entry in own if entry.type in e.CONTEXT_TYPES]
-        cached = self._cache.get(self.session.sid)
-        if cached is not None and cached[0] < began:
-            tail = [entry for entry in cached[1] if entry.turn_id != self.turn_id]
-            known = {entry.seq for entry in own}
-            if any(seq not in known for seq in range(cached[0] + 1, min(began, self.last_seq + 1))):
-                between = await self._journal.read_entries(
-                    self.session.sid, cached[0], self._limits.entries_max, tuple(e.CONTEXT_TYPES)
-                )
-                tail += [entry for entry in between if entry.seq < began and entry.turn_id != self.turn_id]
-            self.history = tuple(tail[-self._limits.entries_max :])
-        else:
-            tail = await self._journal.read_context(self.session.sid, began, self._limits.entries_max)
-            self.history = tuple(entry for entry in tail if entry.turn_id != self.turn_id)
+        self.history = await self._tail(self.last_seq + 1 if began is None else began, {entry.seq for entry in own})
 
-    async def _with_requeued(self, own: list[e.Entry]) -> list[e.Entry]:
-        """A turn that was a steering message of another one has its message under that turn's id."""
+    async def _borrowed(self, own: Sequence[e.Entry]) -> list[e.Entry]:
+        """The message of a turn that was a steering message of another one: it stands under that turn's id."""
         first = own[0].decode() if own else None
         if not (isinstance(first, e.TurnQueued) and first.requeued_from):
-            return own
+            return []
         message = await self._journal.read_entries(self.session.sid, first.message_seq - 1, 1)
-        return [msgspec.structs.replace(entry, turn_id=self.turn_id) for entry in message] + own
+        return [msgspec.structs.replace(entry, turn_id=self.turn_id) for entry in message]
+
+    async def _tail(self, before: int, own: set[int]) -> tuple[e.Entry, ...]:
+        """The last context entries with seq < `before`, without the turn's `own`."""
+        sid, limit = self.session.sid, self._limits.entries_max
+        tail: list[e.Entry] | None = None
+        cached = self._cache.get(sid)
+        if cached is not None and cached[0] < before:
+            tail = list(cached[1])
+            if any(seq not in own for seq in range(cached[0] + 1, before)):
+                newer = await self._journal.read_entries(sid, cached[0], limit, tuple(e.CONTEXT_TYPES))
+                # A full answer may be the beginning of more than the tail: then what is cached is too old to be of use.
+                tail = None if len(newer) >= limit else [*tail, *(entry for entry in newer if entry.seq < before)]
+        if tail is None:
+            tail = await self._journal.read_context(sid, before, limit)
+        return tuple([entry for entry in tail if entry.seq not in own][-limit:])
 
     async def refresh(self) -> None:
         """Read what others wrote since, and fold it under the facts that are not durable yet."""
@@ -135,7 +150,7 @@ class Ledger:
 
     def _build(self, drafts: Sequence[Draft], state: State, last_seq: int) -> tuple[State, list[e.Payload]]:
         payloads: list[e.Payload] = []
-        at_ms = self._clock.now_ms()
+        at_ms = self.now_ms()
         for number, draft in enumerate(drafts, last_seq + 1):
             payload = draft if isinstance(draft, e.Payload) else draft(state)
             payloads.append(payload)
@@ -187,6 +202,7 @@ class Ledger:
         except Behind:
             await self.refresh()
             return False
+        self._is_now(done.at_ms)
         for number, entry in enumerate(entries, done.base + 1):
             self._take(e.Entry(number, entry.type, entry.payload, entry.turn_id, done.at_ms, entry.traceparent))
         self._facts.clear()
@@ -199,8 +215,23 @@ class Ledger:
         """Make streamed text durable; it has no seq of its own, so nobody's writing is in its way."""
         await self._writer.append(Append(id=self._ids.uuid7(), sid=self.session.sid, fence=self.session.fence, fragments=pieces))
 
+    async def abandon(self, end: e.TurnFailed) -> None:
+        """End the turn without having read it."""
+        await self._writer.append(
+            Append(
+                id=self._ids.uuid7(),
+                sid=self.session.sid,
+                fence=self.session.fence,
+                entries=(e.new_entry(end, self.turn_id),),
+                turn=TurnChange(self.turn_id, state="failed", reason=end.reason),
+                hold="release",
+            )
+        )
+
     def remember(self) -> None:
         """Keep the tail for the session's next turn on this worker."""
+        if not self._tail_is_whole:
+            return
         tail = sorted((*self.history, *self._seen), key=lambda entry: entry.seq)
         self._cache.put(self.session.sid, self.last_seq, tail, self._limits.entries_max)
 

@@ -14,9 +14,10 @@ from talon.providers.protocol import ChatMessage, ChatRequest, Finished, Provide
 from talon.providers.registry import Providers
 from talon.store.protocols import Journal
 from talon.turn.attend import Attention
-from talon.turn.context import ContextLimits, history, transcript
+from talon.turn.context import ContextLimits, transcript
 from talon.turn.definition import Pin
 from talon.turn.fragments import FragmentStream
+from talon.turn.history import history
 from talon.turn.ledger import Draft, Intent, Ledger
 from talon.turn.machine import CallModel, State
 
@@ -53,7 +54,8 @@ class ModelStep:
         task = asyncio.create_task(self._consume(profile.provider, request, stream))
         ended = asyncio.Event()
 
-        async def on_done(_: object, __: bool) -> None:
+        async def on_done(task: asyncio.Task[Finished], _: bool) -> None:
+            task.exception()  # seen: if the stream has failed as well, its error is the one that is raised
             ended.set()
 
         try:
@@ -99,7 +101,7 @@ class ModelStep:
         ledger.fact(*answer_facts(finished, stream, ledger.state, seq, duration_ms), drop_fragments=seq)
 
     async def _consume(self, provider: str, request: ChatRequest, stream: FragmentStream) -> Finished:
-        async with aclosing(self.providers.get(provider).chat(request)) as events:  # type: ignore[type-var]
+        async with aclosing(self.providers.get(provider).chat(request)) as events:
             async for event in events:
                 if isinstance(event, Finished):
                     return event

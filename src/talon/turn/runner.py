@@ -7,6 +7,7 @@ stays away); in both cases nothing more is written, and the journal says where t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
@@ -14,7 +15,7 @@ from typing import assert_never
 import msgspec
 
 from talon.domain import entries as e
-from talon.domain.errors import FencedOut
+from talon.domain.errors import FencedOut, Unavailable
 from talon.domain.ids import Clock, Ids
 from talon.observe import tracing
 from talon.store.model import Claimed, NewApproval, QueuedTurn
@@ -27,6 +28,8 @@ from talon.turn.ledger import Draft, Intent, Ledger, Writer
 from talon.turn.machine.decide import Bounds
 from talon.turn.model_step import ModelStep
 from talon.turn.tool_step import ToolStep, uncertain_drafts
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class TurnRunner:
         self.claimed = claimed
         self.ledger = Ledger(claimed, deps.journal, deps.writer, deps.clock, deps.ids, deps.cache, deps.context_limits)
         self._deps = deps
-        self._attention = Attention(self.ledger, deps.clock, deps.cancel_grace_s)
+        self._attention = Attention(self.ledger, deps.cancel_grace_s)
         self._pin: Pin | None = None
         self._draining = False
         self.released = False  # whether the session was let go by a commit of ours
@@ -70,9 +73,23 @@ class TurnRunner:
 
     async def run(self) -> None:
         """Run. Returns when the session is released, parked or given back; raises `FencedOut`, `Unavailable`, or a defect."""
-        await self.ledger.open()
+        try:
+            await self.ledger.open()
+        except (FencedOut, Unavailable):
+            raise
+        except Exception:
+            if not self._exhausted:
+                raise
+            # A journal that this program cannot fold must not be tried for ever (K13).
+            log.exception("turn %s cannot be read and is ended", self.claimed.turn.turn_id)
+            await self.ledger.abandon(e.TurnFailed(reason="attempts_exhausted", detail="the turn's journal cannot be read"))
+            return
         with tracing.span("turn", self._labels(), parent=self.ledger.traceparent):
             await self._run()
+
+    @property
+    def _exhausted(self) -> bool:
+        return self.claimed.turn.attempts > self._deps.attempts_max
 
     def _labels(self) -> dict[str, str]:
         session = self.claimed.session
@@ -86,9 +103,9 @@ class TurnRunner:
     async def _run(self) -> None:
         ledger = self.ledger
         ledger.traceparent = tracing.traceparent() or ledger.traceparent
-        if ledger.state.began:
+        if ledger.state.began and not self._exhausted:  # an end needs no definition, and reading it may be what fails
             self._pin_to(await self._deps.definitions.pinned(ledger.state.definition))
-        if self.claimed.was != "queued":
+        if ledger.state.began and self.claimed.was != "queued":
             why = "woken" if self.claimed.was == "waiting" else "takeover"
             ledger.fact(
                 e.TurnResumed(
@@ -99,9 +116,10 @@ class TurnRunner:
             if self._draining:
                 self.released = await ledger.commit(Intent(hold="give_back", wake_in_ms=0, drained=True))
                 continue
-            command = m.decide(ledger.state, self._bounds(), self._deps.clock.now_ms())
-            if command is None:
-                return
+            command = m.decide(ledger.state, self._bounds(), ledger.now_ms())
+            if command is None:  # ended, and held all the same
+                self.released = await ledger.commit(Intent(hold="release"))
+                continue
             if not self._deps.lease_alive():
                 raise FencedOut
             await self._perform(command)
@@ -135,7 +153,7 @@ class TurnRunner:
                 await self._begin()
             case m.ResetStream(model_seq=seq):
                 with tracing.span("stream.reset"):
-                    self.ledger.fact(await self._deps.models.abandoned(self.ledger, self._pinned, seq), drop_fragments=seq)
+                    self.ledger.fact(await self._reset(seq), drop_fragments=seq)
             case m.CallModel():
                 with tracing.span("model", {"talon.iteration": command.iteration}):
                     await self._deps.models.perform(command, self.ledger, self._pinned, self._attention)
@@ -168,8 +186,14 @@ class TurnRunner:
             e.TurnStarted(agent=session.agent, revision=revision, definition=found.digest, worker=deps.worker, fence=session.fence)
         )
 
+    async def _reset(self, model_seq: int) -> e.StreamReset:
+        """A model call whose worker is gone, with what it cost; without a pin nobody can tell that."""
+        if self._pin is None:
+            return e.StreamReset(model_seq=model_seq, reason="worker_lost", usage=e.Usage(estimated=True))
+        return await self._deps.models.abandoned(self.ledger, self._pin, model_seq)
+
     async def _wait(self, command: m.Wait) -> None:
-        until = None if command.delay_ms is None else self._deps.clock.now_ms() + command.delay_ms
+        until = None if command.delay_ms is None else self.ledger.now_ms() + command.delay_ms
         waiting = e.TurnWaiting(kind=command.kind, approvals=command.approvals, until_ms=until, detail=command.detail)
         self.released = await self.ledger.commit(Intent((waiting,), hold="park", wake_in_ms=command.delay_ms))
 
@@ -180,7 +204,7 @@ class TurnRunner:
         approvals: list[NewApproval] = []
         drop: tuple[int, ...] = ()
         if state.model is not None:
-            drafts.append(await self._deps.models.abandoned(self.ledger, self._pinned, state.model.seq))
+            drafts.append(await self._reset(state.model.seq))
             drop = (state.model.seq,)
         for number in command.uncertain:
             more, approval = uncertain_drafts(state, number, self._deps.ids.uuid7(), "the turn ended before its receipt")

@@ -14,7 +14,7 @@ from talon.domain.ids import Ids
 from talon.store.model import NewApproval
 from talon.tools import gate
 from talon.tools.keys import idempotency_key
-from talon.tools.protocol import Tool, ToolContext, ToolSpec
+from talon.tools.protocol import Outcome, Tool, ToolContext, ToolSpec
 from talon.turn.attend import Attention
 from talon.turn.definition import Pin
 from talon.turn.ledger import Draft, Intent, Ledger
@@ -33,6 +33,15 @@ class Started(msgspec.Struct, frozen=True):
     effect: str
 
 
+class Doubt(msgspec.Struct, frozen=True):
+    """A call came back, and nobody knows whether it took effect."""
+
+    reason: str
+
+
+Receipt = e.ToolFinished | e.ToolFailed | Doubt
+
+
 @dataclass(frozen=True, slots=True)
 class ToolStep:
     """Performs `RunTools`. The calls of one answer run together; each has its own entries."""
@@ -43,35 +52,37 @@ class ToolStep:
         """Gate, intent, run, receipts. The last receipt stays a fact, to be durable together with what follows it."""
         state = ledger.state
         drafts: list[Draft] = [_settled(state.call(number)) for number in command.settle]
-        approvals: list[NewApproval] = []
-        again: list[int] = []
-        doubtful = list(command.uncertain)
-        for number in command.probe:
-            receipt = await self._probe(state.call(number), ledger, pin)
+        again, doubtful = list(command.run), list(command.uncertain)
+        found = await asyncio.gather(*(self._probe(state.call(number), ledger, pin) for number in command.probe))
+        for number, receipt in zip(command.probe, found, strict=True):
             if isinstance(receipt, e.ToolFinished):
                 drafts.append(receipt)
             else:
                 (again if receipt == "not_done" else doubtful).append(number)
-        for number in doubtful:
-            more, approval = uncertain_drafts(state, number, self.ids.uuid7(), "its receipt was lost")
-            drafts += more
-            approvals.append(approval)
         started: list[Started] = []
-        for number in (*command.run, *again):
+        for number in sorted(again):
             passed = self._check(state, number, pin)
             if isinstance(passed, Started):
                 started.append(passed)
                 drafts.append(_intent(passed, ledger.session.uid))
+            elif state.call(number).attempt and state.call(number).effect != "read":
+                doubtful.append(number)  # it cannot run again, and "it was not made" might be a lie
             else:
                 drafts.append(passed)
+        approvals: list[NewApproval] = []
+        for number in sorted(doubtful):
+            more, approval = uncertain_drafts(state, number, self.ids.uuid7(), "its receipt was lost")
+            drafts += more
+            approvals.append(approval)
         if not await ledger.commit(Intent(tuple(drafts), approvals=tuple(approvals))) or not started:
             return
         await self._run(started, ledger, pin, attention)
 
     def _check(self, state: State, number: int, pin: Pin) -> Started | e.Payload:
-        """Through the gate (once: a call that ran before has passed it), and to the code behind the pinned schema."""
+        """Through the gate, and to the code behind the pinned schema. The repeat guard asks once: what ran before has passed it."""
         call = state.call(number)
-        past = [gate.Past(c.name, c.arguments, failed=not c.ok) for c in state.calls if c.status == "closed"]
+        closed = () if call.attempt else state.with_status("closed")
+        past = [gate.Past(c.name, c.arguments, failed=not c.ok) for c in closed]
         verdict = gate.check(pin.specs, call.name, call.arguments, past, pin.tools)
         if isinstance(verdict, gate.Denied):
             return e.ToolDenied(call=number, reason=verdict.reason, message=verdict.message)
@@ -92,20 +103,19 @@ class ToolStep:
         return outcome.state
 
     async def _run(self, started: list[Started], ledger: Ledger, pin: Pin, attention: Attention) -> None:
-        tasks: dict[asyncio.Task[gate.Result], Started] = {}
+        tasks: dict[asyncio.Task[Receipt], int] = {}
         for one in started:
-            call = ledger.state.call(one.call.call)
-            context = self._context(call, ledger, pin)
-            tasks[asyncio.create_task(gate.run(one.tool, one.args, context, spec=one.spec))] = one
+            context = self._context(ledger.state.call(one.call.call), ledger, pin)
+            tasks[asyncio.create_task(_attempt(one, context))] = one.call.call
 
-        async def on_done(task: asyncio.Task[gate.Result], last: bool) -> None:
-            number, result = tasks[task].call.call, task.result()
-            if result.uncertain:
-                drafts, approval = uncertain_drafts(ledger.state, number, self.ids.uuid7(), result.message)
+        async def on_done(task: asyncio.Task[Receipt], others_run: bool) -> None:
+            receipt = task.result()
+            if isinstance(receipt, Doubt):
+                drafts, approval = uncertain_drafts(ledger.state, tasks[task], self.ids.uuid7(), receipt.reason)
                 ledger.fact(*drafts, approval=approval)
             else:
-                ledger.fact(_receipt(number, result))
-            if not last:
+                ledger.fact(receipt)
+            if others_run:
                 await ledger.settle()
 
         if await attention.watch(set(tasks), on_done):
@@ -145,10 +155,24 @@ def _intent(started: Started, session_uid: str) -> Draft:
     return make
 
 
-def _receipt(number: int, result: gate.Result) -> e.Payload:
-    if result.error:
-        return e.ToolFailed(call=number, error=result.error, message=result.message, duration_ms=result.duration_ms)
-    return e.ToolFinished(call=number, output=result.output, truncated=result.truncated, duration_ms=result.duration_ms)
+async def _attempt(one: Started, context: ToolContext) -> Receipt:
+    """Run once; a reconcilable tool that does not know what it did is asked by its probe before a person is."""
+    number = one.call.call
+    result = await gate.run(one.tool, one.args, context, spec=one.spec)
+    failed = e.ToolFailed(call=number, error=result.error, message=result.message, duration_ms=result.duration_ms)
+    if not result.uncertain:
+        finished = e.ToolFinished(call=number, output=result.output, truncated=result.truncated, duration_ms=result.duration_ms)
+        return failed if result.error else finished
+    outcome = Outcome("unknown")
+    if one.effect == "reconcilable":
+        outcome = await gate.probe(one.tool, one.args, context, spec=one.spec)
+    match outcome.state:
+        case "done":
+            return e.ToolFinished(call=number, output=outcome.output, duration_ms=result.duration_ms, source="probe")
+        case "not_done":
+            return msgspec.structs.replace(failed, message=f"{result.message}; the tool found that it did not happen")
+        case _:
+            return Doubt(result.message)
 
 
 def _settled(call: Call) -> Draft:
