@@ -38,8 +38,8 @@ class Lease(Protocol):
         """True while nobody else can have taken over."""
         ...
 
-    def start(self, worker: str) -> None:
-        """A lease was just registered under this id."""
+    def start(self, worker: str, began_s: float) -> None:
+        """A lease was registered under this id; `began_s` is the monotonic time just before it was asked for."""
         ...
 
     async def stop(self) -> None:
@@ -53,7 +53,7 @@ class FileLease:
     def alive(self) -> bool:
         return True
 
-    def start(self, worker: str) -> None:
+    def start(self, worker: str, began_s: float) -> None:
         """Nothing to keep alive."""
 
     async def stop(self) -> None:
@@ -72,8 +72,8 @@ class HeartbeatLease:
     def alive(self) -> bool:
         return self._clock.monotonic_s() < self._alive_until_s
 
-    def start(self, worker: str) -> None:
-        self._alive_until_s = self._clock.monotonic_s() + self._ttl_s - MARGIN_S
+    def start(self, worker: str, began_s: float) -> None:
+        self._alive_until_s = began_s + self._ttl_s - MARGIN_S
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(worker, self._stop), name="talon-heartbeat", daemon=True)
         self._thread.start()

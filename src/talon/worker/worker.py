@@ -25,6 +25,8 @@ from talon.store.protocols import Store
 from talon.turn.runner import TurnDeps, TurnRunner
 from talon.worker.lease import Lease
 
+#: How often the lease is looked at; well below the margin that it keeps.
+GUARD_S = 0.25
 log = logging.getLogger(__name__)
 
 
@@ -53,6 +55,11 @@ class Worker:
         self._running: dict[int, tuple[TurnRunner, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
+        self._ended = asyncio.Event()  # set while `run` is not under way
+        self._ended.set()
+        self._guarding: asyncio.Task[None] | None = None
+        self._left: dict[int, int] = {}  # sid -> attempts, of sessions whose turn stopped here without being given back
+        self._in_vain = False
         self._blobs_at_s = 0.0
         self.id = ""
 
@@ -74,13 +81,23 @@ class Worker:
     async def register(self) -> None:
         """Take a lease; the sessions that an earlier boot of this name held are runnable from now on (K8)."""
         settings = self._settings
-        boot = self._ids.uuid7()
+        boot, began_s = self._ids.uuid7(), self._clock.monotonic_s()
         self.id = await self._store.register(settings.name, boot, int(settings.ttl_s * 1000), settings.catalogue)
         self._deps = self._make_deps(self.id)
-        self._lease.start(self.id)
+        self._lease.start(self.id, began_s)
 
     async def run(self) -> None:
         """Claim and run until `stop`. Survives a database that goes away; ends only by `stop` or a defect of its own."""
+        self._ended.clear()
+        self._guarding = asyncio.create_task(self._guard(), name="lease guard")
+        try:
+            await self._run()
+        finally:
+            self._ended.set()
+            if not self._stopping:
+                self._guarding.cancel()
+
+    async def _run(self) -> None:
         tidy_s = self._clock.monotonic_s()
         while not self._stopping:
             self._wake.clear()
@@ -99,6 +116,14 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause_s)
 
+    async def _guard(self) -> None:
+        """Stop what runs when the lease is over, also while `run` hangs in a database that does not answer (K8)."""
+        while True:
+            await asyncio.sleep(min(GUARD_S, self._settings.sweep_s))
+            if not self._lease.alive():
+                for _, task in self._running.values():
+                    task.cancel()
+
     async def stop(self) -> None:
         """Drain (K8): claim nothing more, let every turn reach its next decision and give it back; after `drain_timeout_s` leave
         the rest as a crash would. Then end the lease."""
@@ -106,10 +131,14 @@ class Worker:
         self._wake.set()
         for runner, _ in self._running.values():
             runner.drain()
-        tasks = {task for _, task in self._running.values()}
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self._settings.drain_timeout_s)
-            await self._cancel(late)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                await self._ended.wait()  # a claim that is on its way brings turns that are drained as they start
+                while self._running:
+                    await asyncio.wait({task for _, task in self._running.values()})
+        await self._cancel({task for _, task in self._running.values()})
+        if self._guarding is not None:
+            self._guarding.cancel()
         await self._lease.stop()
         with contextlib.suppress(Unavailable):
             await self._store.retire(self.id)
@@ -141,6 +170,8 @@ class Worker:
 
     def _start(self, claimed: Claimed) -> None:
         runner = TurnRunner(claimed, self._deps)
+        if self._stopping:
+            runner.drain()
         task = asyncio.create_task(self._run_turn(runner), name=f"turn {claimed.turn.turn_id}")
         self._running[claimed.session.sid] = (runner, task)
 
@@ -152,6 +183,7 @@ class Worker:
             log.info("turn %s runs elsewhere now", runner.claimed.turn.turn_id)
         except Unavailable as error:
             log.warning("turn %s stops here, the database cannot be reached: %s", runner.claimed.turn.turn_id, error.detail)
+            self._left[sid] = runner.claimed.turn.attempts
         except Exception:
             log.exception("turn %s stopped by a defect", runner.claimed.turn.turn_id)
             await self._give_back(sid, runner.claimed.session.fence, backoff_ms(runner.claimed.turn.attempts + 1))
@@ -172,9 +204,11 @@ class Worker:
         """Once per `sweep_s`: what was lost comes back, what no bell told is seen."""
         store = self._store
         await store.sweep()
-        for sid, fence in await store.owned(self.id):
+        owned = await store.owned(self.id)
+        left, self._left = self._left, {}
+        for sid, fence in owned:
             if sid not in self._running:
-                await self._give_back(sid, fence, 0)
+                await self._give_back(sid, fence, backoff_ms(left.get(sid, 0)))
         if self._running:
             for sid, seq in (await store.tails(list(self._running))).items():
                 if found := self._running.get(sid):
@@ -189,4 +223,6 @@ class Worker:
         if len(self._running) >= self._settings.concurrency:
             return look_s
         wake_ms = await self._store.next_wake_ms()
-        return look_s if wake_ms is None else min(look_s, wake_ms / 1000)
+        # Runnable, and not given to us a moment ago: it has just become so, or a cap holds it. Once is tried again at once.
+        was_in_vain, self._in_vain = self._in_vain, wake_ms == 0
+        return look_s if wake_ms is None or (self._in_vain and was_in_vain) else min(look_s, wake_ms / 1000)
