@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 
-Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Answer = Callable[[asyncio.StreamWriter], Coroutine[None, None, None]]
 BOUND_S = 10.0
 
 
 class RawServer:
-    """Reads one whole request per connection, then lets `answer` write; the connection is closed when it returns."""
+    """Reads one whole request, then lets `answer` write; then the connection is closed, or with `keep_alive` the next one is read.
 
-    def __init__(self, answer: Answer) -> None:
+    `asked`: a request has come. `client_gone`: the client has closed a connection. Leaving it ends every answer under way.
+    """
+
+    def __init__(self, answer: Answer, *, keep_alive: bool = False) -> None:
         self._answer = answer
+        self._keep_alive = keep_alive
         self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+        self._answering: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self.requests: list[bytes] = []
-        self.connections = 0
         self.asked = asyncio.Event()
         self.client_gone = asyncio.Event()
+
+    @property
+    def connections(self) -> int:
+        return len(self._writers)
 
     @property
     def port(self) -> int:
@@ -36,32 +46,48 @@ class RawServer:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        for task in self._answering:
+            task.cancel()
+        for writer in self._writers:
+            writer.transport.abort()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=BOUND_S)
+        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        watch: asyncio.Task[None] | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        self._writers.append(writer)
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            self.requests.append(head + await reader.readexactly(length))
-            self.asked.set()
-            watch = asyncio.create_task(self._watch(reader))
-            await asyncio.wait_for(self._answer(writer), BOUND_S)
-            await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
-            pass  # a client that goes away is what some tests are about
+            await self._one(reader, writer)
+            while self._keep_alive:
+                await self._one(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self.client_gone.set()
         finally:
-            if watch is not None:
-                watch.cancel()
             writer.close()
 
-    async def _watch(self, reader: asyncio.StreamReader) -> None:
-        try:
-            while await reader.read(4096):
-                pass
-        except ConnectionError:
-            pass
-        self.client_gone.set()
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        self.requests.append(head + await reader.readexactly(length))
+        self.asked.set()
+        answer = asyncio.ensure_future(self._answer(writer))
+        self._answering.add(answer)
+        answer.add_done_callback(self._answering.discard)
+        watch = asyncio.create_task(reader.read(1)) if not self._keep_alive else None
+        watched = {answer} if watch is None else {answer, watch}
+        await asyncio.wait(watched, timeout=BOUND_S, return_when=asyncio.FIRST_COMPLETED)
+        if watch is not None and watch.done():
+            self.client_gone.set()
+        for task in watched:
+            task.cancel()
+        await asyncio.wait(watched)
+        if not answer.cancelled():
+            answer.result()
+            await writer.drain()
 
 
 def stream_head(content_type: str = "text/event-stream") -> bytes:

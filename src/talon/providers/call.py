@@ -27,7 +27,7 @@ from talon.providers.wire import Chunk, decode_chunk
 
 _ERROR_BODY_MAX = 65_536
 _ERROR_BODY_S = 5.0
-#: After the answer, how long to wait for the body's own end, which makes the connection reusable. The answer is given before.
+#: After the answer, how long to wait for the body's own end, which makes the connection reusable.
 _DRAIN_S = 1.0
 #: From here on aiohttp wants a file-like body, so that writing one large request does not hold the loop.
 _LARGE_BODY = 1_048_576
@@ -95,15 +95,6 @@ class WireCall:
     def finish(self) -> Finished:
         """The end of the answer, after `more` gave nothing. Raises `ProviderError`."""
         return self._answer.finish()
-
-    async def drain(self, response: aiohttp.ClientResponse) -> None:
-        """Read what is left of the body, so that the connection can be used again; gives up soon."""
-        try:
-            async with asyncio.timeout(_DRAIN_S):
-                while await response.content.readany():
-                    pass
-        except (TimeoutError, aiohttp.ClientError, ConnectionError):
-            return
 
     async def _first(self, content: aiohttp.StreamReader, data: bytes, events: list[ChatEvent]) -> None:
         """The first bytes say what the body is. Blank ones are a server keeping the line alive."""
@@ -215,6 +206,18 @@ def _named(error: aiohttp.ClientError | OSError, peer: str) -> tuple[ErrorClass,
             return "bad_request", f"base_url is not a URL that can be called: {peer}"
         case _:
             return "connection", f"{peer} closed the connection ({type(error).__name__})"
+
+
+async def drain(response: aiohttp.ClientResponse) -> None:
+    """Read what is left of an answered call's body and release the connection; one that does not end soon is closed."""
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            while await response.content.readany():
+                pass
+    except (TimeoutError, aiohttp.ClientError, ConnectionError):
+        pass
+    finally:
+        response.release()
 
 
 async def _error_body(response: aiohttp.ClientResponse) -> bytes:

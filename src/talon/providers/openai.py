@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 import aiohttp
 from yarl import URL
 
-from talon.providers.call import WireCall
+from talon import __version__
+from talon.providers.call import WireCall, drain
 from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatEvent, ChatRequest, ProviderError
 from talon.providers.wire import encode_request
@@ -32,6 +34,7 @@ class OpenAIProvider:
         vendor = self._url.host == "api.openai.com"
         self._max_tokens_field = max_tokens_field or ("max_completion_tokens" if vendor else "max_tokens")
         self._session: aiohttp.ClientSession | None = None
+        self._draining: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -45,7 +48,7 @@ class OpenAIProvider:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
         """Make one call; see `Provider.chat`. An error carries the usage that the call had or probably had.
 
-        Read it to its end (or close it): only an answer read to the end leaves its connection open for the next call.
+        Close the generator if you stop before `Finished`; after it there is nothing to wait for, and the connection is kept.
         """
         try:
             body = encode_request(request, self._max_tokens_field)
@@ -54,32 +57,50 @@ class OpenAIProvider:
         session = self._pool()
         call = WireCall(self._name, self._secret, self._limits, request)
         response: aiohttp.ClientResponse | None = None
+        answered = False
         try:
             response = await call.send(session, self._url, body)
             while events := await call.more(response):
                 for event in events:
                     yield event
-            yield call.finish()
-            await call.drain(response)
+            finished = call.finish()
+            answered = True
+            yield finished
         except (aiohttp.ClientError, OSError) as error:
             raise call.failed(error, self._url) from None
         finally:
             if response is not None:
-                # To the pool if the body was read to its end; otherwise this closes the socket, also on cancellation.
-                response.release()
+                if answered and not response.content.is_eof():
+                    self._recycle(response)
+                else:  # to the pool if the body came to its end; otherwise this closes the socket, also on cancellation
+                    response.release()
 
     async def close(self) -> None:
         """Close the pool: calls under way and later ones fail as `connection`. Closing twice does nothing."""
         self._closed = True
         session, self._session = self._session, None
+        for task in self._draining:
+            task.cancel()
+        await asyncio.gather(*self._draining, return_exceptions=True)
         if session is not None:
             await session.close()
+
+    def _recycle(self, response: aiohttp.ClientResponse) -> None:
+        """The answer is given, the body's own end may be a packet behind: wait for it aside, then the connection is used again."""
+        task = asyncio.get_running_loop().create_task(drain(response))
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
 
     def _pool(self) -> aiohttp.ClientSession:
         if self._closed:
             raise ProviderError("connection", f"providers.{self._name} is closed")
         if self._session is None:
-            headers = {"Content-Type": "application/json", "Accept": "text/event-stream", "Accept-Encoding": "identity"}
+            headers = {
+                "Content-Type": "application/json",
+                "Accept": "text/event-stream",
+                "Accept-Encoding": "identity",  # a compressed stream is held back until a block is full
+                "User-Agent": f"talon/{__version__}",
+            }
             if self._secret:
                 headers["Authorization"] = f"Bearer {self._secret}"
             self._session = aiohttp.ClientSession(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 import pytest
@@ -185,7 +185,7 @@ async def test_a_server_that_says_why_it_stopped_and_then_hangs_has_answered() -
 async def test_an_end_mark_is_the_end_even_if_the_body_stays_open() -> None:
     async with serving(hanging(chunked_head(), chunk(HELLO + STOP + DONE))) as (provider, server):
         stream = provider.chat(ask())
-        events = [await asyncio.wait_for(anext(stream), 0.9) for _ in range(2)]
+        events = [await asyncio.wait_for(anext(stream), BOUND_S / 2) for _ in range(2)]
         assert isinstance(events[-1], Finished)
         await stream.aclose()
         await asyncio.wait_for(server.client_gone.wait(), BOUND_S)
@@ -230,47 +230,34 @@ async def failure_of(stream: AsyncIterator[object]) -> str:
     return ""
 
 
-async def test_connections_are_reused_after_a_whole_answer_and_not_after_half_of_one() -> None:
-    async with KeepAliveServer() as server:
+@pytest.mark.parametrize("leave", ["at the end", "at Finished"])
+async def test_connections_are_reused_after_a_whole_answer_and_not_after_half_of_one(leave: str) -> None:
+    ended = asyncio.Event()
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(chunked_head() + chunk(HELLO + STOP + DONE))
+        await writer.drain()
+        await asyncio.sleep(0.01)  # the body's end comes in a packet of its own
+        writer.write(LAST_CHUNK)
+        ended.set()
+
+    async with RawServer(answer, keep_alive=True) as server:
         provider = OpenAIProvider("main", server.base_url)
         for _ in range(3):
-            await collect(provider, ask())
+            async with asyncio.timeout(BOUND_S), aclosing(provider.chat(ask())) as stream:
+                async for event in stream:
+                    if leave == "at Finished" and isinstance(event, Finished):
+                        break
+            await asyncio.wait_for(ended.wait(), BOUND_S)
+            await asyncio.sleep(0.02)  # the client, on this loop too, reads that end
+            ended.clear()
         assert server.connections == 1
         stream = provider.chat(ask())
         await anext(stream)
         await stream.aclose()
         await collect(provider, ask())
-        assert server.requests == 5
+        assert (len(server.requests), server.connections) == (5, 2)
         await provider.close()
-
-
-class KeepAliveServer:
-    """Answers every request of a connection; the end of the body comes in a packet of its own."""
-
-    def __init__(self) -> None:
-        self.connections = self.requests = 0
-
-    async def __aenter__(self) -> KeepAliveServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
-                self.requests += 1
-                writer.write(chunked_head() + chunk(HELLO + STOP + DONE))
-                await writer.drain()
-                await asyncio.sleep(0.01)
-                writer.write(LAST_CHUNK)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
 
 
 async def test_ten_megabytes_pass_and_one_character_more_does_not() -> None:
@@ -327,11 +314,13 @@ async def test_a_refused_connection_and_a_name_that_is_not_there_are_connection_
 
 
 async def test_tls_with_a_server_that_speaks_none_is_a_connection_error() -> None:
-    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 mail.example ESMTP\r\n")
-        writer.close()
+    class Mail(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.WriteTransport)
+            transport.write(b"220 mail.example ESMTP\r\n")
+            transport.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(Mail, "127.0.0.1", 0)
     provider = OpenAIProvider("main", f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", KEY)
     failed, _ = await failure(provider)
     await provider.close()

@@ -107,7 +107,8 @@ async def test_an_answer_is_the_same_both_ways_in_the_same_pieces(text: str) -> 
 )
 async def test_a_fault_fails_the_same_way_both_ways_and_then_is_over(fault: str, error: str, text: str) -> None:
     script = f"defaults: {{chunk_chars: 4}}\nrules: [{{times: 1, text: abcdefghij, fault: {fault}}}]\ndefault: {{text: fine}}"
-    async with both(script, CallLimits(first_token_s=0.5, idle_s=0.5)) as providers:
+    limit = 0.4 if error == "timeout" else 5.0
+    async with both(script, CallLimits(first_token_s=limit, idle_s=limit)) as providers:
         failed = {way: await failure(provider) for way, provider in providers.items()}
         after = [text_of(await collect(provider, ask())) for provider in providers.values()]
     assert after == ["fine", "fine"]
