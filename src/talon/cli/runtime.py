@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
+
+import msgspec
 
 from talon.cli.errors import WrongUse
 from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of
@@ -22,10 +24,13 @@ from talon.cli.settings import Settings
 from talon.cli.system import SystemClock, SystemIds
 from talon.dispatch.brokers.local import LocalBroker
 from talon.domain.bell import Bell
+from talon.domain.errors import Conflict
 from talon.manifest import catalogue
+from talon.manifest.read import DEFAULT_NAMESPACE
+from talon.manifest.state import bare_namespace
 from talon.providers.limits import CallLimits
 from talon.providers.registry import ProviderConfig, Providers, build_providers
-from talon.store.model import Caps
+from talon.store.model import Caps, Changes, PutResource
 from talon.store.protocols import Store
 from talon.store.writer import Committed, JournalWriter
 from talon.tools.registry import Registry
@@ -63,7 +68,7 @@ class Runtime:
 
 
 @contextlib.asynccontextmanager
-async def open_runtime(role: Role, settings: Settings) -> AsyncIterator[Runtime]:
+async def open_runtime(role: Role, settings: Settings) -> AsyncGenerator[Runtime]:
     """Store, writer and bells, ready to serve; everything is closed on the way out.
 
     Raises `WrongUse` for a role that the database does not allow, `Unavailable` when it cannot be reached or is newer.
@@ -75,6 +80,7 @@ async def open_runtime(role: Role, settings: Settings) -> AsyncIterator[Runtime]
         applied = await store.migrate()
         if applied:
             log.info("database migrated: %s", ", ".join(map(str, applied)))
+        await _default_namespace(store, ids)
         bells = LocalBroker()
         publish_to: list[Callable[[Sequence[Committed]], None]] = []
         runtime = Runtime(role, settings, clock, ids, store, None, bells, publish_to)  # type: ignore[arg-type]
@@ -84,6 +90,15 @@ async def open_runtime(role: Role, settings: Settings) -> AsyncIterator[Runtime]
         if broker_of(settings) == "postgres":
             await stack.enter_async_context(_postgres_bells(settings, bells))
         yield runtime
+
+
+async def _default_namespace(store: Store, ids: SystemIds) -> None:
+    """The namespace that always exists."""
+    if await store.get_resource("", "Namespace", DEFAULT_NAMESPACE) is None:
+        body = msgspec.json.encode(bare_namespace(DEFAULT_NAMESPACE))
+        put = PutResource("", "Namespace", DEFAULT_NAMESPACE, ids.uuid7(), 0, body)
+        with contextlib.suppress(Conflict):  # another process was first
+            await store.change(Changes(puts=(put,)))
 
 
 async def open_store(settings: Settings, ids: SystemIds, clock: SystemClock, role: Role | None = None) -> Store:
@@ -105,7 +120,7 @@ async def open_store(settings: Settings, ids: SystemIds, clock: SystemClock, rol
 
 
 @contextlib.asynccontextmanager
-async def _postgres_bells(settings: Settings, bells: LocalBroker) -> AsyncIterator[None]:
+async def _postgres_bells(settings: Settings, bells: LocalBroker) -> AsyncGenerator[None]:
     """Bells of other processes ring here too."""
     from talon.dispatch.brokers.postgres import PostgresBroker
 
@@ -122,7 +137,7 @@ async def _postgres_bells(settings: Settings, bells: LocalBroker) -> AsyncIterat
 
 
 @contextlib.asynccontextmanager
-async def open_worker(runtime: Runtime) -> AsyncIterator[Worker]:
+async def open_worker(runtime: Runtime) -> AsyncGenerator[Worker]:
     """A registered worker that claims; drained on the way out. Its end by a defect ends the process."""
     settings = runtime.settings
     registry, providers = await _load(settings, runtime.clock)
@@ -197,8 +212,8 @@ def _lease(runtime: Runtime) -> Lease:
         return FileLease()
     from talon.store import postgres
 
-    url = database.url
-    return HeartbeatLease(lambda: postgres.open_heartbeats(url), runtime.settings.worker.lease_ttl_s, runtime.clock)
+    url, ids = database.url, runtime.ids
+    return HeartbeatLease(lambda: postgres.open_store(url, ids, notify=False), runtime.settings.worker.lease_ttl_s, runtime.clock)
 
 
 #: On SQLite the lock on the data directory is the lease; the row must not end before the process does.

@@ -7,8 +7,9 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
+from talon.cli.apply import apply_at_start
 from talon.cli.errors import Failed
 from talon.cli.runtime import Role, Runtime, open_gateway, open_runtime, open_worker
 from talon.cli.settings import Settings
@@ -55,6 +56,8 @@ async def _main(role: Role, settings: Settings) -> int:
                 worker = await stack.enter_async_context(open_worker(runtime))
                 log.info("worker %s runs up to %d turns", worker.id, settings.worker.concurrency)
             url = await stack.enter_async_context(_http(role, runtime))
+            if role == "up" and settings.apply:
+                await apply_at_start(url, settings.apply)
             print(f"talon ready {url}", flush=True)
             died = await _until(stop, runtime)
             log.info("stopping: no new requests, turns are drained")
@@ -85,7 +88,7 @@ async def _until(stop: asyncio.Event, runtime: Runtime) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _http(role: Role, runtime: Runtime) -> AsyncIterator[str]:
+async def _http(role: Role, runtime: Runtime) -> AsyncGenerator[str]:
     """The HTTP side: the gateway, or a worker's health questions. -> its base URL. Requests end before it does."""
     from talon.gateway.server import bind, serve
 
