@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from talon import __version__
 from talon.domain.errors import FieldError, Invalid
 from talon.observe import tracing
 
@@ -48,7 +48,7 @@ def configure(exporter: str, otlp_endpoint: str = "") -> Callable[[], None]:
         hint = f"the exporter {exporter} needs the extra otel: pip install 'talon-runtime[otel]' ({error.name} is missing)"
         raise _invalid("exporter", hint, exporter) from None
     provider = TracerProvider(
-        resource=Resource.create({"service.name": "talon", "service.version": __version__}), shutdown_on_exit=False
+        resource=Resource.create({"service.name": "talon", "service.version": version("talon-runtime")}), shutdown_on_exit=False
     )
     provider.add_span_processor(
         BatchSpanProcessor(target, QUEUE_MAX, schedule_delay_millis=_DELAY_MS, max_export_batch_size=_BATCH_MAX)
