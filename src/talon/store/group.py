@@ -73,10 +73,10 @@ class Group(Generic[Op, Answer]):
                     await self._wake.wait()
         except BaseException as error:
             self._dead = error
+            for waiting in (*self._flying, *self._pending):
+                _settle(waiting.future, _died(error))
+            self._pending.clear()
             raise
-        finally:
-            if self._dead is not None or self._pending:
-                self._fail(_died(self._dead or RuntimeError("closed")))
 
     def close(self) -> None:
         """Take nothing more; `run` ends when what is waiting is done."""
@@ -126,11 +126,6 @@ class Group(Generic[Op, Answer]):
         middle = len(batch) // 2
         await self._write(batch[:middle])
         await self._write(batch[middle:])
-
-    def _fail(self, error: Exception) -> None:
-        for waiting in (*self._flying, *self._pending):
-            _settle(waiting.future, error)
-        self._pending.clear()
 
 
 def _settle(future: asyncio.Future[Answer], answer: Answer | Exception) -> None:

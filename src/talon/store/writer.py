@@ -113,8 +113,7 @@ class JournalWriter:
 
     async def _spilled(self, namespace: str, new: NewEntry) -> Spilled:
         digest = await self._patiently(lambda: self._journal.put_blob(namespace, new.payload))
-        fields = {name: getattr(new, name) for name in new.__struct_fields__}
-        return Spilled(**(fields | {"payload": b"", "blob": digest, "whole": new.payload}))
+        return Spilled(new.type, b"", new.turn_id, new.traceparent, new.v, new.min_reader, digest, whole=new.payload)
 
     async def _commit(self, batch: Sequence[Append]) -> Sequence[Appended | Exception]:
         return await self._patiently(lambda: self._journal.commit(batch))
