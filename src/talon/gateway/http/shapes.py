@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from talon.domain.entries import ApprovalRequested, Entry, MessageCompleted, MessageReceived
@@ -75,7 +77,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
     role: str
     content: str
     at: str
-    metadata: dict[str, object]
+    metadata: dict[str, Any]
     imported: bool
 
 
