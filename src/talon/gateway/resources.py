@@ -13,6 +13,7 @@ from talon.manifest import catalogue
 from talon.manifest.effective import Effective, decode
 from talon.manifest.plan import plan_apply, plan_follow
 from talon.manifest.read import DEFAULT_NAMESPACE, Identity, Reading
+from talon.manifest.resolve import load, template_of
 from talon.manifest.state import ApplyPlan, PlannedSession, Put, State, Stored, Touched, bare_namespace, touched
 from talon.store.model import Changes, NewSession, PutResource, ResourceRow, RevisionRow
 from talon.store.paging import BLOB_MIN_BYTES
@@ -89,6 +90,11 @@ class Resources:
                 self._revisions.clear()
             self._revisions[key] = known
         return known
+
+    async def agents_from(self, namespace: str, template: str) -> list[str]:
+        """The names of the agents that are made from a template."""
+        agents = [(row.name, load(row.body)) for row in await self._agents_of(namespace)]
+        return [name for name, model in agents if model.kind == "Agent" and template_of(model) == template]
 
     async def served(self) -> catalogue.Catalogue | None:
         """What the live workers serve; None if there is none."""
