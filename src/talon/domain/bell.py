@@ -1,7 +1,7 @@
 """What a broker carries: a doorbell, never a truth (K7).
 
 A bell says that something is runnable, or that sessions have something new. Whoever hears it looks into the store. Bells may be
-lost, repeated, reordered and merged; nothing is decided from one.
+lost, repeated and reordered; nothing is decided from one.
 
 On the wire a bell is ASCII text: `*` for "look at everything", else `r` if something is runnable, followed by `SID:SEQ` pairs,
 parted by spaces (`r 12:45 13:7`). The PostgreSQL store writes this form inside its statements.
@@ -30,17 +30,6 @@ class Bell(msgspec.Struct, frozen=True):
 
 
 EVERYTHING = Bell(runnable=True, everything=True)
-
-
-def merge(*bells: Bell) -> Bell:
-    """One bell that says what all of them say: of each session the highest seq."""
-    if any(bell.everything for bell in bells):
-        return EVERYTHING
-    tails: dict[int, int] = {}
-    for bell in bells:
-        for sid, seq in bell.tails:
-            tails[sid] = max(seq, tails.get(sid, seq))
-    return Bell(any(bell.runnable for bell in bells), tuple(tails.items()))
 
 
 def encode(bell: Bell) -> str:

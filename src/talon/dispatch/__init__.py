@@ -1,0 +1,1 @@
+"""Dispatch: how waiting work is noticed."""
