@@ -152,7 +152,9 @@ HELD_BY_NOBODY = _HELD + "s.owner NOT IN (SELECT id FROM workers)"
 HELD = _HELD + "1"
 GIVE_BACK = "UPDATE sessions SET owner = NULL, wake_at_ms = ?, updated_at_ms = ? WHERE sid = ?"
 
-RUNNING = "SELECT namespace, agent, count(*) FROM sessions WHERE owner IS NOT NULL GROUP BY namespace, agent"
+# Without the hint SQLite reads all sessions in the order of the groups instead of the few that run.
+RUNNING = """
+SELECT namespace, agent, count(*) FROM sessions INDEXED BY sessions_owned WHERE owner IS NOT NULL GROUP BY namespace, agent"""
 # The namespaces with a wake-up, one index seek each.
 NAMESPACES_AWAKE = """
 WITH RECURSIVE awake (name) AS (
