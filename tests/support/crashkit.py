@@ -24,8 +24,9 @@ from talon.providers.registry import ProviderConfig, build_providers
 from talon.store.model import Changes, NewSession, PutResource
 from talon.store.protocols import Store
 from talon.store.writer import JournalWriter
+from talon.tools.loader import PythonToolset
 from talon.tools.protocol import Effect, Outcome, ToolContext, ToolSpec
-from talon.tools.registry import PythonToolset, Registry
+from talon.tools.registry import Registry
 from talon.turn.context import ContextCache, ContextLimits
 from talon.turn.definition import Definitions
 from talon.turn.model_step import ModelStep
@@ -224,9 +225,7 @@ async def boot(store: Store, world: World, plan: Plan, effect: Effect, tmp_scrip
 
 async def prepare(store: Store) -> None:
     """An agent with the toolset `world`."""
-    effective = Effective(
-        NAMESPACE, AGENT, "You act on the world.", (Profile("main", "fake", "fake-1"),), tool_refs=("world",)
-    )
+    effective = Effective(NAMESPACE, AGENT, "You act on the world.", (Profile("main", "fake", "fake-1"),), tool_refs=("world",))
     put = PutResource(
         namespace=NAMESPACE,
         kind="Agent",
