@@ -13,7 +13,6 @@ from talon.domain.inbox import Operation, Receipt
 from talon.gateway.deps import GatewayDeps, GatewaySettings
 from talon.gateway.http.app import create_app
 from talon.gateway.hub import StreamHub
-from talon.gateway.resources import Resources
 from talon.gateway.server import bind, serve
 from talon.store.protocols import Store
 
@@ -46,13 +45,13 @@ async def gateway_on(store: Store) -> AsyncGenerator[Gateway]:
     """A gateway on a migrated store."""
     clock, ids, settings = SystemClock(), SystemIds(), GatewaySettings()
     hub = StreamHub(store, clock, settings)
-    await Resources(store, ids).ensure_default()
     app = create_app(GatewayDeps(store, OneByOne(store), hub, clock, ids, "test", settings))
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     sock = bind("127.0.0.1", 0)
     task = asyncio.create_task(serve(app, sock, hub, stop, on_ready=lambda host, port: ready.set_result(f"http://{host}:{port}")))
     try:
         async with Gateway(await asyncio.wait_for(ready, 10), store) as gateway:
+            await gateway.call("POST", "/v1/namespaces", {"name": "default"}, expect=201)
             yield gateway
     finally:
         stop.set()

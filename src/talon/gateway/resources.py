@@ -12,9 +12,9 @@ from talon.domain.ids import Ids
 from talon.manifest import catalogue
 from talon.manifest.effective import Effective, decode
 from talon.manifest.plan import plan_apply, plan_follow
-from talon.manifest.read import DEFAULT_NAMESPACE, Identity, Reading
+from talon.manifest.read import Identity, Reading
 from talon.manifest.resolve import load, template_of
-from talon.manifest.state import ApplyPlan, PlannedSession, Put, State, Stored, Touched, bare_namespace, touched
+from talon.manifest.state import ApplyPlan, PlannedSession, Put, State, Stored, Touched, touched
 from talon.store.model import Changes, NewSession, PutResource, ResourceRow, RevisionRow
 from talon.store.paging import BLOB_MIN_BYTES
 from talon.store.protocols import Store
@@ -66,17 +66,6 @@ class Resources:
                 await self._store.change(Changes(puts=tuple(self._put(one) for one in puts)))
             except Conflict:
                 continue
-
-    async def ensure_default(self) -> None:
-        """The namespace `default` exists afterwards, whoever made it."""
-        if await self._store.get_resource("", "Namespace", DEFAULT_NAMESPACE) is not None:
-            return
-        body = msgspec.json.encode(bare_namespace(DEFAULT_NAMESPACE))
-        put = PutResource("", "Namespace", DEFAULT_NAMESPACE, self._ids.uuid7(), 0, body)
-        try:
-            await self._store.change(Changes(puts=(put,)))
-        except Conflict:
-            return  # another gateway was faster
 
     async def revision(self, row: ResourceRow) -> RevisionRow | None:
         """The newest revision of an agent; None if the row has none."""

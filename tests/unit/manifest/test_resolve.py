@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 
 from talon.manifest import effective as effective_module
+from talon.manifest.document import walk
 from talon.manifest.effective import Effective, Feature, Limits, Profile
 from talon.manifest.features import check_session_features, feature_values, session_feature_errors
-from talon.manifest.kinds import AgentDoc, Definition
+from talon.manifest.kinds import AgentDoc, Definition, FeatureDecl, LimitsDecl, Model, ProfileDecl
 from talon.manifest.prompt import render_prompt
 from talon.manifest.resolve import Resolved, chosen_profiles, resolve
 
@@ -154,3 +156,48 @@ def test_the_same_agent_has_the_same_digest_and_another_one_another() -> None:
 
 def test_a_feature_keeps_its_declaration() -> None:
     assert resolved().declared[1] == Feature("tier", "enum", False, "silver", ("gold", "silver"))
+
+
+FULL: dict[str, Any] = {
+    "customSpec": {
+        "features": [{"name": "f", "type": "enum", "required": False, "values": ["a", "b"], "default": "a", "description": "d"}],
+        "modelPolicy": {"profiles": [{"name": "p", "model": {"provider": "x", "name": "m", "temperature": 0.5, "maxTokens": 9}}]},
+        "systemPrompt": "s",
+        "mcpServerRefs": ["r"],
+        "capabilities": {"allowed_tools": ["t"]},
+        "limits": {"model_calls_max": 3, "tool_calls_max": 3, "wall_time_max_s": 3.0, "tokens_max": 3},
+    }
+}
+OTHER: dict[str, Any] = {"enum": "string", "a": "b"}
+
+
+def test_every_field_of_a_definition_has_a_reader() -> None:
+    """Changing any value makes another effective agent: nothing is accepted and ignored."""
+
+    def digest(definition: dict[str, Any]) -> str:
+        data = {"apiVersion": "talon.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "a"}, "definition": definition}
+        one = resolve(AgentDoc.model_validate(data), "n", None)
+        assert isinstance(one, Resolved)
+        return one.digest
+
+    fields = [path for path, value in walk(FULL) if not isinstance(value, dict | list)]
+    assert len(fields) == 19
+    written = {str(path[-1]) for path in fields if isinstance(path[-1], str)}
+    models = (FeatureDecl, Model, ProfileDecl, LimitsDecl)
+    known = {field.alias or name for model in models for name, field in model.model_fields.items()}
+    assert known - written == {"model", "values", "max_iterations", "max_tool_calls_per_run"}  # a mapping, a list, other spellings
+    for path in fields:
+        changed = copy.deepcopy(FULL)
+        inside: Any = changed
+        for part in path[:-1]:
+            inside = inside[part]
+        value = inside[path[-1]]
+        inside[path[-1]] = (
+            (not value) if isinstance(value, bool) else OTHER.get(value, f"{value}z") if isinstance(value, str) else value + 1
+        )
+        assert digest(changed) != digest(FULL), path
+    for other, canonical in (("max_iterations", "model_calls_max"), ("max_tool_calls_per_run", "tool_calls_max")):
+        renamed = copy.deepcopy(FULL)
+        limits = renamed["customSpec"]["limits"]
+        limits[other] = limits.pop(canonical)
+        assert digest(renamed) == digest(FULL)
