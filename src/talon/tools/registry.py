@@ -5,7 +5,6 @@ Two toolsets may have tools of the same name. `toolset/tool` always means one of
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -127,10 +126,10 @@ class Registry:
             return [f"{BUILTIN}/{reference}"]
         return [f"{toolset}/{reference}" for toolset in within if reference in self._tools[toolset]]
 
-    def bind(self, pinned: bytes) -> Granted:
-        """A turn's pinned tools (from `encode_specs`) with the code that is here now; a tool whose code is gone has a contract and
-        no code, and its calls fail as `missing`. Raises `msgspec.DecodeError` on bytes that are none."""
-        granted = decode_specs(pinned)
+    def bind(self, pinned: Iterable[Pinned]) -> Granted:
+        """A turn's pinned tools with the code that is here now; a tool whose code is gone has a contract and no code, and its calls
+        fail as `missing`."""
+        granted = {pin.spec.name: pin for pin in pinned}
         found = {name: self._tools.get(pin.toolset, {}).get(name) for name, pin in granted.items()}
         return Granted(granted, {name: tool for name, tool in found.items() if tool is not None})
 
@@ -150,22 +149,6 @@ class Registry:
             close = cast("Callable[[], Awaitable[None]] | None", getattr(toolset, "close", None))
             if close is not None:
                 await close()
-
-
-def encode_specs(granted: Granted) -> bytes:
-    """The granted contracts as bytes to keep for the turn; equal grants give equal bytes. Digests of code are left out: they are
-    recorded with each call, not pinned."""
-    return msgspec.json.encode(list(granted.pinned.values()))
-
-
-def decode_specs(data: bytes) -> dict[str, Pinned]:
-    """Back from `encode_specs`: name -> pinned tool."""
-    return {pin.spec.name: pin for pin in msgspec.json.decode(data, type=list[Pinned])}
-
-
-def specs_digest(data: bytes) -> str:
-    """SHA-256 of `encode_specs`, in hex: the name under which the store keeps it."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def load_toolsets(modules: Sequence[str], search_path: Sequence[Path | str] = (), others: Iterable[Toolset] = ()) -> Registry:

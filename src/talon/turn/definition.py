@@ -92,7 +92,7 @@ class Definitions:
             return known
         if len(self._pins) >= self._max:
             self._pins.clear()
-        bound = self._registry.bind(msgspec.json.encode(definition.tools))
+        bound = self._registry.bind(definition.tools)
         self._pins[digest] = Pin(digest, definition, bound.specs, bound.tools)
         return self._pins[digest]
 

@@ -17,7 +17,7 @@ from talon.domain.errors import Invalid
 from talon.tools import gate
 from talon.tools.loader import PythonToolset
 from talon.tools.protocol import Tool, ToolSpec
-from talon.tools.registry import Registry, decode_specs, encode_specs, load_toolsets, specs_digest
+from talon.tools.registry import Registry, load_toolsets
 
 CONTEXT = ToolContext(key="tk_1", namespace="acme", agent="support", session="s1", turn_id="t1", call=1)
 
@@ -243,7 +243,7 @@ def test_the_catalogue_is_json(registry: Registry) -> None:
 
 
 async def test_a_turn_keeps_the_contracts_that_it_began_with(registry: Registry) -> None:
-    kept = encode_specs(registry.resolve(["stripe-readonly"]))
+    kept = registry.resolve(["stripe-readonly"]).pinned.values()
     newer: dict[str, Tool] = made("list_renewals", "brand_new", effect="unsafe")
     bound = Registry([PythonToolset("stripe-readonly", newer)]).bind(kept)
     assert list(bound.specs) == ["list_renewals", "search"]
@@ -254,19 +254,15 @@ async def test_a_turn_keeps_the_contracts_that_it_began_with(registry: Registry)
 
 
 def test_a_pinned_tool_is_not_replaced_by_one_of_another_toolset(registry: Registry) -> None:
-    kept = encode_specs(registry.resolve(["stripe-readonly"], ["search"]))
+    kept = registry.resolve(["stripe-readonly"], ["search"]).pinned.values()
     assert Registry([PythonToolset("other", made("search"))]).bind(kept).tools == {}
 
 
-def test_equal_grants_have_one_digest_whatever_the_code_behind_them(registry: Registry) -> None:
+def test_what_is_pinned_is_the_same_whatever_the_code_behind_it(registry: Registry) -> None:
     granted = registry.resolve(["stripe-readonly"])
-    assert decode_specs(encode_specs(granted)) == granted.pinned
     assert all(spec.code == "" for spec in granted.specs.values())
     assert granted.tools["search"].spec.code != ""
-    again = registry.resolve(["stripe-readonly"], ["search", "list_renewals"])
-    assert specs_digest(encode_specs(again)) == specs_digest(encode_specs(granted))
-    fewer = registry.resolve(["stripe-readonly"], ["search"])
-    assert specs_digest(encode_specs(fewer)) != specs_digest(encode_specs(granted))
+    assert registry.bind(granted.pinned.values()).pinned == granted.pinned
 
 
 async def test_closing_the_registry_closes_what_toolsets_hold_open() -> None:
