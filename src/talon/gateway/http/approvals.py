@@ -79,7 +79,7 @@ def router(deps: GatewayDeps) -> APIRouter:
             outcome=said.outcome,
             result=said.result or "",
             note=said.note,
-            traceparent=traceparent(headers),
+            traceparent=traceparent(headers, deps.ids),
             key=idempotency_key(headers.get(b"idempotency-key"), ("approval", ns, approval, said.outcome, said.result, said.note)),
         )
         await deps.writer.deliver(operation)

@@ -11,7 +11,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from talon.domain.errors import FieldError, Invalid, Malformed, NotFound, TooLarge
-from talon.domain.ids import is_name, is_namespace
+from talon.domain.ids import Ids, is_name, is_namespace
 from talon.domain.inbox import Key, Message, Receipt
 from talon.domain.session import STRATEGIES, Strategy
 from talon.gateway.deps import GatewayDeps
@@ -49,8 +49,9 @@ class Messages:
         """Answers 202 with a receipt once the message is durable (K1); with the turn's stream to who accepts that."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         create = _create_asked(scope["query_string"])
+        data = await _read(receive)
         media_type(headers.get(b"content-type", b"").decode("latin-1"), JSON_TYPES)
-        body = decode_message(await _read(receive))
+        body = decode_message(data)
         self._check(body)
         where = (path["ns"], path["agent"], path["session_id"])
         message = Message(
@@ -61,7 +62,7 @@ class Messages:
             metadata=body.metadata,
             key=idempotency_key(headers.get(b"idempotency-key"), (*where, body)),
             queue_max=self._deps.settings.queue_max,
-            traceparent=traceparent(headers),
+            traceparent=traceparent(headers, self._deps.ids),
         )
         receipt = await self._accept(message, create)
         if b"text/event-stream" in headers.get(b"accept", b""):
@@ -173,10 +174,13 @@ def idempotency_key(raw: bytes | None, body: Any) -> Key | None:
     return Key("http", key, hashlib.sha256(_sorted.encode(body)).hexdigest())
 
 
-def traceparent(headers: dict[bytes, bytes]) -> str:
-    """The caller's trace, if it sends one that can be read."""
+def traceparent(headers: dict[bytes, bytes], ids: Ids) -> str:
+    """The caller's trace, if it sends one that can be read; else a new one, so that every entry belongs to a trace."""
     given = headers.get(b"traceparent", b"")
-    return given.decode("latin-1") if TRACEPARENT.fullmatch(given) else ""
+    if TRACEPARENT.fullmatch(given):
+        return given.decode("latin-1")
+    fresh = ids.uuid7().replace("-", "")
+    return f"00-{fresh}-{fresh[16:]}-01"
 
 
 def _create_asked(query: bytes) -> bool:

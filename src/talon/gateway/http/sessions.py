@@ -104,7 +104,7 @@ def router(deps: GatewayDeps) -> APIRouter:
         where = (ns, agent, session_id)
         await require_session(store, where)
         try:
-            receipt = await deps.writer.deliver(DeleteSession(where, traceparent=traceparent(dict(request.headers.raw))))
+            receipt = await deps.writer.deliver(DeleteSession(where, traceparent=traceparent(dict(request.headers.raw), deps.ids)))
         except NotFound:
             raise await missing_session(store, where) from None
         deps.hub.deleted(receipt.sid)

@@ -66,7 +66,7 @@ def router(deps: GatewayDeps) -> APIRouter:
         if key is None and before.state not in OPEN_TURN_STATES:
             raise Conflict("turn_ended", f"turn {turn_id} of session {session.id!r} is {before.state} already")
         try:
-            await deps.writer.deliver(CancelTurn(where, turn_id, traceparent=traceparent(headers), key=key))
+            await deps.writer.deliver(CancelTurn(where, turn_id, traceparent=traceparent(headers, deps.ids), key=key))
         except NotFound:
             raise await missing_session(store, where) from None
         return reply(shapes.turn(await require_turn(store, session, turn_id), session.id), 202)
