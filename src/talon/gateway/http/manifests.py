@@ -128,7 +128,7 @@ class AgentViews:
         return self._templates[key]
 
 
-def manifest_doc(*models: type, many: bool = False, key: bool = False) -> dict[str, Any]:
+def manifest_doc(*models: type, many: bool = False) -> dict[str, Any]:
     """The `openapi_extra` of a route that takes manifests of `models`, as JSON or YAML, one or (`many`) a list of them."""
     refs = [ref(model) for model in models]
     one: dict[str, Any] = refs[0] if len(refs) == 1 else {"oneOf": refs}
