@@ -83,7 +83,7 @@ class TurnStarted(Payload, frozen=True, kw_only=True):
 
 
 class TurnWaiting(Payload, frozen=True, kw_only=True):
-    """The turn is a row now, not a task (K6). `kind`: approval | timer | backoff. `until_ms` is Unix time, for timers."""
+    """The turn is a row now, not a task (K6). `kind`: approval | backoff. `until_ms` is Unix time, for a back-off."""
 
     type = "turn.waiting"
     kind: str
@@ -93,9 +93,9 @@ class TurnWaiting(Payload, frozen=True, kw_only=True):
 
 
 class TurnResumed(Payload, frozen=True, kw_only=True):
-    """A worker went on.
+    """A worker went on. `attempt` counts claims without progress in the journal.
 
-    `why`: takeover (the last worker died or lost its lease) | restart | drain | woken (what it waited for came).
+    `why`: takeover (the last worker died, lost its lease, or gave the turn back when it drained) | woken (what it waited for came).
     """
 
     type = "turn.resumed"
@@ -154,7 +154,7 @@ class ModelFinished(Payload, frozen=True, kw_only=True):
 
 class ModelFailed(Payload, frozen=True, kw_only=True):
     """A model call failed. `error` is a class: timeout | connection | rate_limit | overloaded | server | authentication |
-    bad_request | context_overflow | content_filter | malformed | empty | unresolved."""
+    bad_request | context_overflow | content_filter | malformed | empty | unresolved | cancelled."""
 
     type = "model.failed"
     error: str
@@ -374,6 +374,28 @@ class TurnDenied(Payload, frozen=True, kw_only=True):
 
 PAYLOADS: dict[str, type[Payload]] = {cls.type: cls for cls in Payload.__subclasses__()}
 TURN_ENDS = frozenset({"turn.completed", "turn.failed", "turn.cancelled", "turn.denied"})
+#: Every `reason` of a turn's end, by the type of the end, with its title; `docs/errors/REASON.md` explains it.
+END_REASONS: dict[str, dict[str, str]] = {
+    "turn.completed": {"answered": "The turn was answered"},
+    "turn.failed": {
+        "attempts_exhausted": "The turn was tried too often",
+        "model_calls_exceeded": "The turn's limit of model calls",
+        "model_failed": "No model gave an answer",
+        "tokens_exceeded": "The turn's limit of tokens",
+        "tool_calls_exceeded": "The turn's limit of tool calls",
+        "wall_time_exceeded": "The turn's limit of time",
+    },
+    "turn.cancelled": {
+        "cancelled": "The turn was cancelled",
+        "deleted": "The turn's session was deleted",
+        "interrupted": "Another message took the turn's place",
+        "rolled_back": "Another message took the turn's place, and its messages left the context",
+    },
+    "turn.denied": {
+        "agent_not_found": "No such agent",
+        "unresolved_reference": "The agent names something that nobody serves",
+    },
+}
 #: The entries that a context is built from; stores keep a partial index over them (`Entry.context`).
 CONTEXT_TYPES = frozenset(
     {
