@@ -22,7 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "renewals"
-RUN = ROOT / ".demo"
+RUN = Path(os.environ.get("TALON_DEMO_DIR") or ROOT / ".demo")
 TALON = str(Path(sys.executable).with_name("talon"))
 AGENT, SESSION, NAMESPACE = "customer-support", "enterprise-renewals", "acme"
 MESSAGE = "Review renewals due in 14 days."
@@ -45,7 +45,7 @@ def get(url: str) -> Any:
 def main() -> int:
     """Run it; -> 0 if every promise was kept."""
     shutil.rmtree(RUN, ignore_errors=True)
-    RUN.mkdir()
+    RUN.mkdir(parents=True)
     with ExitStack() as stack:
         counter = stack.enter_context(service("counter", [sys.executable, str(EXAMPLE / "counter.py"), "--port", "0"]))
         model = stack.enter_context(

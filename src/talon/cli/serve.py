@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import AsyncGenerator
 
-from talon.cli.apply import apply_at_start
 from talon.cli.errors import Failed
 from talon.cli.runtime import Role, Runtime, open_gateway, open_runtime, open_worker
 from talon.cli.settings import Settings
@@ -57,6 +56,8 @@ async def _main(role: Role, settings: Settings) -> int:
                 log.info("worker %s runs up to %d turns", worker.id, settings.worker.concurrency)
             url = await stack.enter_async_context(_http(role, runtime))
             if role == "up" and settings.apply:
+                from talon.cli.apply import apply_at_start  # an HTTP client: only who applies pays for its import
+
                 await apply_at_start(url, settings.apply)
             print(f"talon ready {url}", flush=True)
             died = await _until(stop, runtime)
