@@ -82,7 +82,8 @@ def review(talon: Talon) -> bool:
     began = time.monotonic()
     talon.start()
     code = client.wait(timeout=WAIT_S)
-    say(f"\n   The turn's end was streamed {time.monotonic() - began:.1f} s after the restart began; the client's exit code is {code}.")
+    took_s = time.monotonic() - began
+    say(f"\n   The turn's end was streamed {took_s:.1f} s after the restart began; the client's exit code is {code}.")
     return code == 0
 
 
