@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -11,9 +12,10 @@ import click
 from talon.cli.client import Client, path_of
 from talon.cli.connection import At, connection_options, run
 from talon.cli.documents import Source, collect, said
+from talon.cli.errors import WrongUse
 from talon.cli.output import as_json, emit, note, output_option
 from talon.cli.text import one_line, styled
-from talon.domain.errors import FieldError, Refused
+from talon.domain.errors import FieldError, Refused, TalonError
 
 _DOCUMENT = re.compile(r"document (\d+)")
 SIGNS = {"created": "green", "changed": "yellow", "unchanged": "dim"}
@@ -58,13 +60,30 @@ async def apply(client: Client, sources: Sequence[Source], namespace: str, *, dr
         return await client.call("POST", path_of("apply"), body=body, params=params)
     except Refused as error:
         fields = tuple(FieldError("", _placed(sources, {"field": f.field, "message": f.message})) for f in error.errors)
-        raise type(error)(error.code, error.detail, fields) from None
+        detail = "nothing was applied; what is wrong:" if fields else error.detail
+        raise type(error)(error.code, detail, fields) from None
 
 
-async def apply_paths(server: str, paths: Sequence[str], namespace: str = "default") -> dict[str, Any]:
-    """Apply files and directories to the server at `server` -> its answer. Raises `WrongUse`, `Refused`, `Failed`."""
-    async with Client(server) as client:
-        return await apply(client, collect(paths), namespace)
+async def apply_at_start(server: str, paths: Sequence[Path]) -> None:
+    """What `talon up` does with the setting `apply`: apply the files and directories to the server that it has just started.
+
+    What is wrong with them is said on stderr and changes nothing; the server goes on with what it has.
+    """
+    try:
+        async with Client(server) as client:
+            sources = collect([str(path) for path in paths])
+            answer = await apply(client, sources, "default")
+    except WrongUse as error:
+        note("\n".join(("error: the manifests of the setting `apply` were not applied:", *error.lines)))
+    except TalonError as error:
+        fields = "".join(f"\n  {f.message}" for f in error.errors)
+        note(f"error: the manifests of the setting `apply` were not applied: {error.detail} [{error.code}]{fields}")
+    else:
+        for warning in answer.get("warnings", []):
+            note(f"warning: {_placed(sources, warning)}")
+        for item in answer["items"]:
+            if item["action"] != "unchanged":
+                note(f"{_name(item)} {item['action']}")
 
 
 def _placed_in(namespace: str, document: Any) -> Any:
@@ -92,13 +111,16 @@ def _placed(sources: Sequence[Source], problem: dict[str, Any]) -> str:
 def _lines(answer: dict[str, Any], dry_run: bool) -> list[str]:
     lines: list[str] = []
     for item in answer["items"]:
-        name = f"{item['namespace']}/{item['name']}" if item.get("namespace") else item["name"]
         action = styled(item["action"], SIGNS.get(item["action"], "bold"))
         cause = f" ({item['cause']})" if item.get("cause") else ""
-        lines.append(f"{item['kind']} {name} {action}{cause}{' (dry run)' if dry_run else ''}")
+        lines.append(f"{_name(item)} {action}{cause}{' (dry run)' if dry_run else ''}")
         if dry_run:
             lines += [_change(change) for change in item.get("changes", [])]
     return lines
+
+
+def _name(item: dict[str, Any]) -> str:
+    return f"{item['kind']} {item['namespace']}/{item['name']}" if item.get("namespace") else f"{item['kind']} {item['name']}"
 
 
 def _change(change: dict[str, Any]) -> str:

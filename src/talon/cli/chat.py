@@ -10,15 +10,18 @@ import asyncio
 import signal
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from talon.cli.connection import At, connection_options
 from talon.cli.errors import Failed
 from talon.cli.output import note
-from talon.cli.render import Answer
-from talon.cli.text import styled
+from talon.cli.render import Answer, summary
+from talon.cli.sse import Event
+
+#: How long leaving waits for a cancel request to be answered.
+CANCEL_S = 2.0
 
 
 @click.command("chat")
@@ -74,8 +77,12 @@ class _Chat:
             import_module("readline")  # gives input() line editing and a history
         failed = 0
         while (line := self._read()) is not None:
-            if line.strip():
-                failed += not self._runner.run(self._turn(line))
+            if not line.strip():
+                continue
+            outcome = self._runner.run(self._turn(line))
+            if outcome == "left":
+                raise KeyboardInterrupt
+            failed += outcome == "failed"
         return failed
 
     def _read(self) -> str | None:
@@ -94,10 +101,9 @@ class _Chat:
             except EOFError:
                 return None
 
-    async def _turn(self, text: str) -> bool:
-        """Send one message and show its turn; -> whether it completed or was cancelled by the user."""
+    async def _turn(self, text: str) -> Literal["done", "failed", "left"]:
+        """Send one message and show its turn. `done`: it completed, or the user cancelled it. `left`: the user did not wait."""
         from talon.cli.follow import follow
-        from talon.cli.render import summary
 
         path = self._at.session_path(self._agent, self._session, "message")
         receipt = await self._client.call("POST", path, body={"content": text})
@@ -109,7 +115,7 @@ class _Chat:
             if cancels:
                 watching.cancel()
                 return
-            note("\ncancelling the turn … (Ctrl-C again leaves; the turn is cancelled all the same)")
+            note("\ncancelling the turn … (Ctrl-C again leaves)")
             turn = self._at.session_path(self._agent, self._session, "turns", str(receipt["turn_id"]), "cancel")
             cancels.append(asyncio.ensure_future(self._client.call("POST", turn)))
 
@@ -117,19 +123,29 @@ class _Chat:
         if self._terminal:
             loop.add_signal_handler(signal.SIGINT, interrupted)
         try:
-            end = await watching
-        except asyncio.CancelledError:
-            if cancels:
-                await asyncio.wait(cancels, timeout=5)
-                raise KeyboardInterrupt from None
-            raise
+            await asyncio.wait([watching])
         finally:
             if self._terminal:
                 loop.remove_signal_handler(signal.SIGINT)
-            for result in await asyncio.gather(*cancels, return_exceptions=True):
-                if isinstance(result, Exception):
-                    note(f"cancelling: {result}")
-        if end.type == "turn.completed" or (cancels and end.type == "turn.cancelled"):
-            return True
-        note(styled(f"{end.type}: {summary(end.type, end.payload)}", "red", sys.stderr))
-        return False
+            watching.cancel()
+            await _settle(cancels)
+        return "left" if watching.cancelled() else self._outcome(watching.result(), bool(cancels))
+
+    def _outcome(self, end: Event, cancelled: bool) -> Literal["done", "failed"]:
+        if end.type == "turn.completed" or (cancelled and end.type == "turn.cancelled"):
+            return "done"
+        note(f"{end.type}: {summary(end.type, end.payload)}")
+        return "failed"
+
+
+async def _settle(cancels: list[asyncio.Future[Any]]) -> None:
+    """Give a cancel request that is on its way a moment; say what became of one that failed."""
+    if not cancels:
+        return
+    done, late = await asyncio.wait(cancels, timeout=CANCEL_S)
+    for request in late:
+        request.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    for request in done:
+        if error := request.exception():
+            note(f"cancelling: {error}")

@@ -21,23 +21,12 @@ import aiohttp
 from yarl import URL
 
 from talon.cli.errors import Failed, WrongUse
+from talon.cli.problems import problem
 from talon.cli.sse import Event, Parser
 from talon.cli.system import SystemClock, SystemIds
 from talon.domain import errors as err
 from talon.domain.ids import Clock
 
-BY_STATUS: dict[int, type[err.TalonError]] = {
-    400: err.Malformed,
-    403: err.Forbidden,
-    404: err.NotFound,
-    409: err.Conflict,
-    410: err.Gone,
-    413: err.TooLarge,
-    416: err.AheadOfJournal,
-    422: err.Invalid,
-    429: err.Throttled,
-    503: err.Unavailable,
-}
 #: What a lost connection looks like, before or in the middle of an answer.
 LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError, ConnectionError)
 #: Somebody had taken the connection: that a server died is not that none is there.
@@ -184,7 +173,13 @@ class Client:
         if params:
             url = url.with_query(dict(params))
         return self._session.request(
-            method, url, headers=headers, data=data, allow_redirects=False, timeout=timeout or self._session.timeout
+            method,
+            url,
+            headers=headers,
+            data=data,
+            skip_auto_headers=("Content-Type",),  # an empty body has none
+            allow_redirects=False,
+            timeout=timeout or self._session.timeout,
         )
 
     async def _decode(self, response: aiohttp.ClientResponse) -> Any:
@@ -258,15 +253,3 @@ def _unreachable(server: str, error: Exception) -> str:
         f"no Talon answers at {server} ({_reason(error)})\n"
         "start one with `talon up`, or name another with --server URL (or TALON_SERVER)"
     )
-
-
-def problem(status: int, body: Mapping[str, Any], retry_after: str | None = None) -> err.TalonError:
-    """The error that a problem document tells of."""
-    fields = tuple(
-        err.FieldError(str(item.get("field", "")), str(item.get("message", "")), item.get("value"))
-        for item in cast(list[dict[str, Any]], body.get("errors") or [])
-    )
-    cls = BY_STATUS.get(status) or (err.Defect if status >= 500 else err.Refused)
-    code, detail = str(body["code"]), str(body.get("detail") or body.get("title") or f"HTTP {status}")
-    seconds = float(retry_after) if retry_after and retry_after.replace(".", "", 1).isdigit() else None
-    return cls(code, detail, fields, seconds)

@@ -21,6 +21,8 @@ DEFAULT_SERVER = "http://127.0.0.1:19789"
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
+agent_option = click.option("--agent", metavar="AGENT", help="the agent, instead of the first word")
+
 
 @dataclass(frozen=True, slots=True)
 class At:

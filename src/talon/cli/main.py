@@ -109,7 +109,7 @@ def run(args: list[str] | None = None) -> int:
     except TalonError as error:
         if debug:
             raise
-        fields = [f"  {f.field}: {f.message}" for f in error.errors]
+        fields = [f"  {f.field + ': ' if f.field else ''}{f.message}" for f in error.errors]
         return _say(error.exit_code, f"{error.detail} [{error.code}]", *fields)
     except Exception as error:
         if debug:

@@ -14,6 +14,13 @@ from talon.cli import leaves
 from talon.cli.load import Loaded, load
 
 
+NAMES = (
+    "Each of these settings can stand in talon.yaml and in the environment too: --worker-drain-timeout-s is worker.drain_timeout_s "
+    "in the file and TALON_WORKER_DRAIN_TIMEOUT_S in the environment. Flags win over the environment, the environment wins over the file. Providers have "
+    "names of your own: providers.NAME.base_url, TALON_PROVIDERS_NAME_BASE_URL, --set providers.NAME.base_url=URL."
+)
+
+
 class SettingsCommand(click.Command):
     """A command whose help shows its settings group by group, after its own options."""
 
@@ -30,6 +37,8 @@ class SettingsCommand(click.Command):
         for title in sorted(sections, key=lambda t: t != "Options"):
             with formatter.section(title):
                 formatter.write_dl(sections[title])
+        with formatter.section("Names"):
+            formatter.write_text(NAMES)
 
 
 def _param(path: str) -> str:
@@ -59,7 +68,7 @@ def settings_options(only: Iterable[str] | None = None) -> Callable[[click.Comma
 
     def decorate(command: click.Command) -> click.Command:
         command.params.append(
-            click.Option(["--config", "config"], metavar="FILE", help="settings file [talon.yaml here, if there is one]")
+            click.Option(["--config", "config"], metavar="FILE", help="settings file [TALON_CONFIG, else talon.yaml here]")
         )
         command.params.append(
             click.Option(

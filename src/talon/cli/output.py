@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,10 +24,19 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], empty: str = ""
             note(empty)
         return ""
     cells = [[_cell(value) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        _fit_last(headers, cells, shutil.get_terminal_size().columns)
     widths = [max(columns(header), *(columns(row[i]) for row in cells)) for i, header in enumerate(headers)]
     head = "  ".join(styled(h + " " * (w - columns(h)), "bold") for h, w in zip(headers, widths, strict=True))
     body = ["  ".join(c + " " * (w - columns(c)) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join([head.rstrip(), *body])
+
+
+def _fit_last(headers: Sequence[str], cells: list[list[str]], width: int) -> None:
+    """Cut the last column so that a row stays on one line of the terminal, if at least some of it fits."""
+    before = sum(max(columns(headers[i]), *(columns(row[i]) for row in cells)) + 2 for i in range(len(headers) - 1))
+    for row in cells:
+        row[-1] = one_line(row[-1], max(width - before, 20))
 
 
 def _cell(value: Any) -> str:
