@@ -10,19 +10,10 @@ from typing import Any
 from talon.domain import entries as e
 from talon.domain.session import SessionRow
 from talon.store.model import Fragment
+from talon.store.writer import Committed
 
 NOW_MS = 1_760_000_000_000
 SID = 7
-
-
-@dataclass(frozen=True)
-class Commit:
-    """What a writer publishes."""
-
-    sid: int
-    base: int
-    entries: tuple[e.Entry, ...]
-    fragments: tuple[Fragment, ...] = ()
 
 
 @dataclass
@@ -41,7 +32,7 @@ class FakeJournal:
     def last_seq(self) -> int:
         return self.entries[-1].seq if self.entries else self.first_seq - 1
 
-    def append(self, *payloads: tuple[str, e.Payload], pieces: Sequence[Fragment] = (), drop: int = 0) -> Commit:
+    def append(self, *payloads: tuple[str, e.Payload], pieces: Sequence[Fragment] = (), drop: int = 0) -> Committed:
         """Commit (turn id, payload) entries and fragments; `drop` forgets the fragments of that model call."""
         base = self.last_seq
         made = tuple(
@@ -50,7 +41,7 @@ class FakeJournal:
         )
         self.entries += made
         self.fragments = [piece for piece in (*self.fragments, *pieces) if piece.seq != drop]
-        return Commit(SID, base, made, tuple(pieces))
+        return Committed(SID, base, made, tuple(pieces), False)
 
     def row(self) -> SessionRow:
         return SessionRow(

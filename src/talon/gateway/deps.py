@@ -68,7 +68,6 @@ class GatewayDeps:
 
     `offer(where)` gives a free slot of a worker in this process, or None; then exactly one of `started(receipt)` (the receipt's
     `claimed` is set: run it) and `declined(offer)` (the slot was not taken) is called.
-    `delivered(receipt)` rings the bell for other workers after an operation is durable and nobody here has claimed it.
     """
 
     store: Store
@@ -81,4 +80,3 @@ class GatewayDeps:
     offer: Callable[[Where], Awaitable[Offer | None]] | None = None
     started: Callable[[Receipt], None] | None = None
     declined: Callable[[Offer], None] | None = None
-    delivered: Callable[[Receipt], None] | None = None

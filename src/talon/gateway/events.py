@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Protocol
 
 import msgspec
 
@@ -72,19 +71,6 @@ class Place(msgspec.Struct, frozen=True):
     message: int = 0
     ended: bool = False
     deleted: bool = False
-
-
-class Committed(Protocol):
-    """What one commit added to one session, as the journal writer publishes it: entries `base + 1 …` and fragments."""
-
-    @property
-    def sid(self) -> int: ...
-    @property
-    def base(self) -> int: ...
-    @property
-    def entries(self) -> Sequence[Entry]: ...
-    @property
-    def fragments(self) -> Sequence[Fragment]: ...
 
 
 def fits(place: Place, base: int, fragments: Sequence[Fragment]) -> bool:

@@ -17,7 +17,8 @@ from typing import Literal, Protocol
 from talon.domain.errors import TalonError, Throttled, Unavailable
 from talon.domain.ids import Clock
 from talon.gateway.deps import GatewaySettings
-from talon.gateway.events import Committed, Place, advance, fits
+from talon.gateway.events import Place, advance, fits
+from talon.store.writer import Committed
 
 log = logging.getLogger("talon.gateway")
 #: Why a reader was stopped: its buffer ran over, its client left, the gateway shuts down.
@@ -205,7 +206,8 @@ class StreamHub:
     def poke(self, sid: int, last_seq: int) -> None:
         """Another process has committed to `sid` up to `last_seq` (entries, or fragments of an open answer)."""
         for reader in self._readers.get(sid, ()):
-            if last_seq > reader.place.seq or reader.place.model:
+            # The fragments of this process were pushed; those of others are told by a bell that names no new entry.
+            if last_seq > reader.place.seq or (self.shared and reader.place.model):
                 reader.mark()
 
     def poke_all(self) -> None:

@@ -139,7 +139,9 @@ class Streams:
         while reader.stop is None:
             data = reader.take()
             if data:
+                # More may have been pushed while it was sent: that comes before anything is read.
                 await write.send(reader, data)
+                continue
             if reader.place.ended:
                 return
             if reader.again:

@@ -9,13 +9,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.journalfake import SID, Commit, FakeJournal
+from support.journalfake import SID, FakeJournal
 from support.sse import Parser, Reading
 from talon.domain import entries as e
 from talon.gateway.deps import GatewayDeps, GatewaySettings
 from talon.gateway.hub import StreamHub
 from talon.gateway.stream import Streams
 from talon.store.model import Fragment
+from talon.store.writer import Committed
 
 PATH = {"ns": "acme", "agent": "support", "session_id": "s1"}
 
@@ -38,7 +39,7 @@ class Author:
     text: str = ""
     reasoning: str = ""
 
-    def act(self, what: str, size: int) -> Commit | None:
+    def act(self, what: str, size: int) -> Committed:
         turn = f"t{self.turn}"
         if what == "inbox":
             content = "x" * size
@@ -101,6 +102,17 @@ class Client:
         scope: dict[str, Any] = {"type": "http", "query_string": b"", "headers": headers, "talon.send": self._send}
         self.task = asyncio.create_task(self.streams.serve(scope, self._receive, self._send, PATH))
 
+    @property
+    def transport(self) -> Client:
+        """Where a stream finds what to cut when this client takes nothing."""
+        return self
+
+    def abort(self) -> None:
+        """The connection is cut: what was under way is lost."""
+        self.live = False
+        self.gone.set()
+        self.blocked.set()
+
     async def disconnect(self) -> None:
         self.live = False  # what is sent from now on is lost on the wire
         self.gone.set()
@@ -132,7 +144,7 @@ BLOCK = st.tuples(st.just("block"), PAUSE, st.integers(0, 2))
 NEW = st.tuples(st.just("new"), PAUSE, st.booleans())
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     script=st.lists(st.one_of(COMMIT, COMMIT, COMMIT, COMMIT, BREAK, BLOCK, NEW), min_size=1, max_size=60),
     hops=st.lists(st.integers(0, 4), min_size=1, max_size=20),
@@ -155,7 +167,9 @@ async def _play(script: list[Any], hops: list[int], first_seq: int, shared: bool
     limits = GatewaySettings(heartbeat_s=3600, poll_s=3600, stream_buffer_max=400)
     hub = StreamHub(journal, StillClock(), limits, shared=shared)
     deps = GatewayDeps(store=journal, writer=None, hub=hub, clock=StillClock(), ids=None, version="0", settings=limits)  # type: ignore[arg-type]
-    streams, author, clients, late = Streams(deps), Author(journal), list[Client](), list[Commit]()
+    streams, author = Streams(deps), Author(journal)
+    clients: list[Client] = []
+    late: list[Committed] = []
 
     async def settle() -> None:
         """Let everything run until no client makes progress any more."""
@@ -165,10 +179,11 @@ async def _play(script: list[Any], hops: list[int], first_seq: int, shared: bool
             await asyncio.sleep(0)
             quiet = quiet + 1 if before == [(client.reading.last_id, client.task) for client in clients] else 0
 
-    for kind, pause, *what in [("new", 40, False), *script]:
+    opening: list[Any] = [("new", 40, False)]
+    for kind, pause, *rest in [*opening, *script]:
+        what: list[Any] = rest
         if kind == "commit":
             commit = author.act(what[0], what[1])
-            assert commit is not None
             how = what[2]
             if how == "late":
                 late.append(commit)
@@ -183,10 +198,11 @@ async def _play(script: list[Any], hops: list[int], first_seq: int, shared: bool
             clients.append(Client(streams, Reading(start=start or first_seq - 1, last_id=str(start))))
             clients[-1].connect()
         elif kind == "break" and what[0] < len(clients):
-            await clients[what[0]].disconnect()
-            clients[what[0]].connect()
+            broken = clients[int(what[0])]
+            await broken.disconnect()
+            broken.connect()
         elif kind == "block" and what[0] < len(clients):
-            clients[what[0]].blocked.clear()
+            clients[int(what[0])].blocked.clear()
         for _ in range(pause):
             await asyncio.sleep(0)
     for client in clients:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from talon.domain.errors import FieldError, Invalid, TalonError
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http import agents, apply, approvals, health, namespaces, openapi, page, problems, sessions, templates, turns
-from talon.gateway.http.front import BareRoute, Front, internal
+from talon.gateway.http.front import BareRoute, Front, internal, path_pattern
 from talon.gateway.http.message import Messages
 from talon.gateway.stream import Streams
 
@@ -50,7 +50,20 @@ async def on_error(request: Request, exc: Exception) -> Response:
     """Any exception of a route as a problem. What nobody foresaw is raised on to the front, which logs it."""
     request_id = request.scope["talon.request_id"]
     error = problems.as_error(exc, request)
+    if isinstance(error, problems.NoMethod):
+        error = problems.NoMethod(request.method, request.url.path, _methods(request.app, request.url.path))
     return problems.response(error if error is not None else internal(request_id), request_id)
+
+
+def _methods(api: FastAPI, path: str) -> str:
+    """The methods that `path` knows. Starlette names only those of the first route of that path."""
+    found = {
+        method.upper()
+        for template, operations in api.openapi()["paths"].items()
+        if path_pattern(template).fullmatch(path)
+        for method in operations
+    }
+    return ", ".join(sorted(found)) or "GET"  # what is not in the document is the page: read only
 
 
 def create_app(deps: GatewayDeps, *, health_only: bool = False) -> ASGIApp:

@@ -33,8 +33,9 @@ def media_type(content_type: str, allowed: tuple[str, ...]) -> str:
 
 async def read_bytes(request: Request, allowed: tuple[str, ...] = JSON_TYPES) -> tuple[bytes, str]:
     """-> (body, media type). The size is bounded by the front, which raises `TooLarge` while reading."""
-    media = media_type(request.headers.get("content-type", ""), allowed)
-    return await request.body(), media
+    data = await request.body()
+    # Clients name a type also where they send nothing.
+    return data, media_type(request.headers.get("content-type", "") if data else "", allowed)
 
 
 async def read_json(request: Request, kind: type[BodyT]) -> BodyT:

@@ -41,9 +41,10 @@ class BareRoute:
     endpoint: BareEndpoint
     checks_origin: bool = False
 
-    def pattern(self) -> re.Pattern[str]:
-        """The path as a regular expression; a place is one segment."""
-        return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(self.path)))
+
+def path_pattern(template: str) -> re.Pattern[str]:
+    """A path with {name} places as a regular expression; a place is one segment."""
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template)))
 
 
 class Front:
@@ -51,7 +52,7 @@ class Front:
 
     def __init__(self, app: ASGIApp, bare: Sequence[BareRoute], settings: GatewaySettings, ids: Ids) -> None:
         self._app = app
-        self._bare = [(route.pattern(), route) for route in bare]
+        self._bare = [(path_pattern(route.path), route) for route in bare]
         self._settings = settings
         self._ids = ids
         self._hosts = {host.lower() for host in (*settings.allowed_hosts, settings.host)}
