@@ -66,6 +66,11 @@ class Leaf:
         return self.type is Path or (self.is_list and get_args(self.type)[0] is Path)
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """The only values that it can have; empty where there is no such list."""
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
+
+    @property
     def is_number(self) -> bool:
         return self.type in (int, float)
 
@@ -77,8 +82,8 @@ class Leaf:
         """What fits, in words."""
         if "expects" in self.extra:
             return str(self.extra["expects"])
-        if get_origin(self.type) is Literal:
-            return "one of " + " | ".join(get_args(self.type))
+        if self.choices:
+            return "one of " + " | ".join(self.choices)
         if self.type is bool:
             return "true or false"
         if self.is_number:

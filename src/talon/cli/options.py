@@ -13,11 +13,11 @@ import click
 from talon.cli import leaves
 from talon.cli.load import Loaded, load
 
-
 NAMES = (
     "Each of these settings can stand in talon.yaml and in the environment too: --worker-drain-timeout-s is worker.drain_timeout_s "
-    "in the file and TALON_WORKER_DRAIN_TIMEOUT_S in the environment. Flags win over the environment, the environment wins over the file. Providers have "
-    "names of your own: providers.NAME.base_url, TALON_PROVIDERS_NAME_BASE_URL, --set providers.NAME.base_url=URL."
+    "in the file and TALON_WORKER_DRAIN_TIMEOUT_S in the environment. Flags win over the environment, the environment wins over "
+    "the file. Providers have names of your own: providers.NAME.base_url, TALON_PROVIDERS_NAME_BASE_URL, "
+    "--set providers.NAME.base_url=URL."
 )
 
 
@@ -54,7 +54,7 @@ def _option(leaf: leaves.Leaf) -> click.Option:
     names = [short] if short and short != leaf.flag else []
     default = f" [{leaf.default()}]" if leaf.default() else ""
     later = " (not active in this version)" if leaf.extra.get("inactive") else ""
-    metavar = "LIST" if leaf.is_list else "N" if leaf.is_number else "TEXT"
+    metavar = "|".join(leaf.choices) or ("LIST" if leaf.is_list else "N" if leaf.is_number else "TEXT")
     return click.Option([*names, leaf.flag, _param(leaf.path)], metavar=metavar, help=f"{leaf.info.description}{default}{later}")
 
 
