@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint fmt lock clean
+.PHONY: demo test lint fmt docs lock clean
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
@@ -17,6 +17,9 @@ lint: $(READY)
 
 fmt: $(READY)
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: $(READY)
+	$(BIN)/python docs/generate.py
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)

@@ -12,7 +12,7 @@ from talon.domain.session import OPEN_TURN_STATES, LoopState
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http import shapes
 from talon.gateway.http.bodies import Body, read_json
-from talon.gateway.http.docs import doc
+from talon.gateway.http.docs import KEY_PARAMETER, doc
 from talon.gateway.http.lookup import missing_session, require_session, require_turn
 from talon.gateway.http.message import idempotency_key, traceparent
 from talon.gateway.http.sessions import SESSION
@@ -54,7 +54,8 @@ def router(deps: GatewayDeps) -> APIRouter:
         operation_id="cancelTurn",
         status_code=202,
         summary="End a turn: at once if nobody runs it, else by its worker",
-        responses=doc(shapes.Turn, 202, refused=("turn_not_found", "turn_ended")),
+        responses=doc(shapes.Turn, 202, refused=("turn_not_found", "turn_ended", "idempotency_conflict")),
+        openapi_extra={"parameters": [KEY_PARAMETER]},
     )
     async def cancel(ns: str, agent: str, session_id: str, turn_id: str, request: Request) -> Response:
         await read_json(request, Nothing)

@@ -1,0 +1,397 @@
+"""Writes docs/reference and the table in docs/errors/README.md from the program itself: `make docs`, or `python docs/generate.py`.
+
+Nothing in these pages is written by hand, so that none of it can be untrue; a test makes them again and compares.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast, get_args, get_origin
+
+import click
+import msgspec
+
+from talon.cli import leaves, load
+from talon.cli.main import app
+from talon.cli.runtime import open_gateway, open_runtime
+from talon.domain import entries, errors
+from talon.gateway.http.docs import STATUS
+
+DOCS = Path(__file__).resolve().parent
+MADE = "<!-- Made by docs/generate.py. Do not edit: change the program, then run `make docs`. -->"
+#: Entry types for what a later version does; a test looks for who writes them.
+NOT_WRITTEN = (
+    "step.finished",
+    "tool.output",
+    "plan.pending",
+    "plan.resolved",
+    "subagent.started",
+    "subagent.finished",
+    "memory.compressed",
+)
+#: Codes that no single route answers with: of any path, of any request, of no request but the start of a process.
+OTHER_STATUS = {"route_not_found": "404", "defect": "500", "database_newer": "at start"}
+METHODS = ("get", "post", "put", "patch", "delete")
+Json = dict[str, Any]
+
+
+def page(title: str, *parts: str) -> str:
+    """A whole page."""
+    return "\n\n".join([MADE, f"# {title}", *(part.strip("\n") for part in parts if part)]) + "\n"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; a `|` within a cell is escaped."""
+    lines = [list(heads), ["---"] * len(heads), *([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def code(text: object) -> str:
+    """Text in code style; nothing stays nothing."""
+    return f"`{text}`" if str(text) else ""
+
+
+# --- HTTP ---------------------------------------------------------------------------------------------------------------------
+
+
+def openapi() -> Json:
+    """`/openapi.json` of a gateway that is open on an empty database."""
+
+    async def ask() -> Json:
+        with tempfile.TemporaryDirectory() as directory:
+            settings = load.load(environ={"TALON_DATA_DIR": directory}, cwd=Path(directory)).settings
+            async with open_runtime("up", settings) as runtime:
+                gateway, _ = open_gateway(runtime)
+                return await _get(gateway, "/openapi.json")
+
+    return asyncio.run(ask())
+
+
+async def _get(gateway: Any, path: str) -> Json:
+    parts: list[bytes] = []
+
+    async def receive() -> Json:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Json) -> None:
+        parts.append(message.get("body", b""))
+
+    headers = [(b"host", b"127.0.0.1")]
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http", "path": path}
+    await gateway({**scope, "raw_path": path.encode(), "query_string": b"", "headers": headers}, receive, send)
+    return json.loads(b"".join(parts))
+
+
+def http_page() -> str:
+    """Every route with its parameters, body and answers; then every schema."""
+    api = openapi()
+    operations = [(path, method, ops[method]) for path, ops in api["paths"].items() for method in METHODS if method in ops]
+    tags = list(dict.fromkeys(operation["tags"][0] for _, _, operation in operations))
+    parts = [
+        "The same as JSON: `GET /openapi.json` of a running gateway. How streams, cursors and errors work is told in "
+        "[concepts](../concepts.md); each error code has [its page](../errors/README.md).",
+        api["info"]["description"],
+        "Any route may also answer with the problems of its status: `400 malformed`, `403 forbidden_host`, `422 invalid`, "
+        "`500 internal`, `503 database_unavailable`. They are not repeated below.",
+        table(
+            ("route", "what it does"),
+            [
+                (f"[`{method.upper()} {path}`](#{operation['operationId'].lower()})", operation["summary"])
+                for path, method, operation in operations
+            ],
+        ),
+    ]
+    for tag in tags:
+        parts.append(f"## {tag.capitalize()}")
+        parts += [_operation(path, method, one) for path, method, one in operations if one["tags"][0] == tag]
+    parts.append("## Schemas")
+    parts += [_schema(name, schema) for name, schema in api["components"]["schemas"].items()]
+    return page("HTTP reference", *parts)
+
+
+def _operation(path: str, method: str, one: Json) -> str:
+    parts = [f"### {one['operationId']}", f"`{method.upper()} {path}`", one["summary"] + "."]
+    given = [p for p in one.get("parameters", []) if p["in"] != "path"]
+    if given:
+        rows = [(code(p["name"]), p["in"], _type(p["schema"]), p.get("description", "")) for p in given]
+        parts.append(table(("parameter", "in", "type", "meaning"), rows))
+    if "requestBody" in one:
+        kinds = [f"`{media}`: {_type(content['schema'])}" for media, content in one["requestBody"]["content"].items()]
+        parts.append(f"Body{'' if one['requestBody'].get('required') else ' (may be left out)'}: " + "; ".join(kinds))
+    parts.append(table(("status", "answer"), [row for row in (_answer(*item) for item in one["responses"].items()) if row]))
+    return "\n\n".join(parts)
+
+
+#: What any route may answer with; said once on the page.
+_COMMON = frozenset({"malformed", "forbidden_host", "invalid", "internal", "database_unavailable"})
+
+
+def _answer(status: str, answer: Json) -> tuple[str, str] | None:
+    content = answer.get("content", {})
+    if "application/problem+json" in content:
+        codes = [one.strip(" `") for one in answer["description"].removeprefix("Problem: ").split(",")]
+        own = [f"[`{one}`](../errors/{one}.md)" for one in codes if one not in _COMMON]
+        return (status, ", ".join(own)) if own else None
+    kinds = [
+        f"`{media}`" if media == "text/event-stream" else _type(kind.get("schema", {}))
+        for media, kind in content.items()
+        if kind.get("schema")
+    ]
+    return status, ": ".join(part for part in (answer["description"], ", ".join(kinds)) if part)
+
+
+def _type(schema: Json) -> str:
+    """A schema in a few words, with links to the named ones."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    for word in ("anyOf", "oneOf"):
+        if word in schema:
+            kinds = [_type(one) for one in schema[word]]
+            single = " or ".join(kinds[:-1])
+            return f"{single}, or a list of them" if kinds[-1] == f"list of {single}" else " or ".join(dict.fromkeys(kinds))
+    if "const" in schema:
+        return code(schema["const"])
+    if "enum" in schema:
+        return " or ".join(code(value) if value else "empty" for value in schema["enum"])
+    kind = schema.get("type", "any JSON")
+    if kind == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    if kind == "object" and "items" in schema.get("properties", {}):
+        return f"`{{items, next_cursor}}`, {_type(schema['properties']['items'])}"
+    if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return f"map of {_type(schema['additionalProperties'])}"
+    return str(kind) if isinstance(kind, str) else " or ".join(kind)
+
+
+def _schema(name: str, schema: Json) -> str:
+    required = set(schema.get("required", []))
+    rows = [
+        (code(field), _type(kind), "yes" if field in required else "", kind.get("description", ""))
+        for field, kind in schema.get("properties", {}).items()
+    ]
+    heads = ("field", "type", "required", "meaning")
+    described = " ".join(schema.get("description", "").split())
+    return "\n\n".join(part for part in (f"### {name}", described, table(heads, rows) if rows else "") if part)
+
+
+# --- command line -------------------------------------------------------------------------------------------------------------
+
+
+def cli_page() -> str:
+    """Every command with its arguments and options, as `--help` shows them."""
+    commands = list(_commands(app, ("talon",)))
+    parts = [
+        "`talon COMMAND --help` says the same. Data goes to standard output, everything else to standard error.",
+        table(
+            ("exit code", "meaning"),
+            [
+                ("0", "done"),
+                ("1", "failed, or no server answered; of `talon session send --wait`: the turn did not complete"),
+                ("2", "wrong use: a command, an option, a file or a setting"),
+                ("3", "refused by the server"),
+                ("130", "interrupted"),
+            ],
+        ),
+        "`talon up`, `talon gateway`, `talon worker` and `talon db` also take a flag for [every setting](settings.md) that "
+        "concerns them; those are not repeated here.",
+    ]
+    for names, command in commands:
+        parts.append(_command(names, command))
+    return page("Command line reference", *parts)
+
+
+def _commands(command: click.Command, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            if found is not None:
+                yield from _commands(found, (*names, name))
+    else:
+        yield names, command
+
+
+def _command(names: tuple[str, ...], command: click.Command) -> str:
+    context = click.Context(command, info_name=" ".join(names))
+    usage = " ".join([*names, *command.collect_usage_pieces(context)])
+    parts = [f"## {' '.join(names)}", f"```text\n{usage}\n```", *_prose(command.help or "")]
+    rows = [
+        (code(record[0]), record[1])
+        for param in command.get_params(context)
+        if isinstance(param, click.Option) and not (param.name or "").startswith("setting__") and "--help" not in param.opts
+        if (record := param.get_help_record(context)) is not None
+    ]
+    if rows:
+        parts.append(table(("option", "meaning"), rows))
+    return "\n\n".join(parts)
+
+
+def _prose(text: str) -> Iterator[str]:
+    """click's help text: paragraphs are wrapped, those after `\\b` stand as they are, examples become code."""
+    for block in inspect.cleandoc(text).split("\n\n"):
+        if not block.startswith("\b"):
+            yield " ".join(block.split())
+            continue
+        lines = block.removeprefix("\b").strip("\n").splitlines()
+        example = lines[0].strip() in ("Example:", "Examples:")
+        yield f"```{'sh' if example else 'text'}\n" + inspect.cleandoc("\n".join(lines[example:])) + "\n```"
+
+
+# --- settings -----------------------------------------------------------------------------------------------------------------
+
+
+def settings_page() -> str:
+    """Every setting in its three spellings."""
+    parts = [
+        "A setting has one name. It is written in `talon.yaml` (groups as indentation), as an environment variable, or as a flag "
+        "of `talon up`, `talon gateway`, `talon worker`. The environment wins over the file, a flag wins over both; any of them "
+        "can be given as `--set NAME=VALUE` too. Lists are separated by commas outside of the file. An unknown name is a mistake "
+        "in the file and on the command line, and a warning in the environment.",
+        "Beside them: `TALON_CONFIG` names the settings file; `TALON_SERVER` and `TALON_NAMESPACE` say where client commands work; "
+        "`TALON_DEBUG=1` shows tracebacks. `OPENAI_API_KEY` and `OPENAI_BASE_URL` make the provider `openai` exist.",
+    ]
+    groups: dict[str, list[leaves.Leaf]] = {}
+    for leaf in leaves.leaves().values():
+        groups.setdefault(leaves.group_of(leaf.path), []).append(leaf)
+    for group, members in groups.items():
+        parts.append(f"## {group or 'general'}")
+        parts.append(leaves.group_title(group).removeprefix(f"{group}: ") + "." if group else "")
+        parts.append(table(("setting", "variable and flag", "value", "meaning"), [_setting(leaf) for leaf in members]))
+    return page("Settings", *parts)
+
+
+def _setting(leaf: leaves.Leaf) -> tuple[str, str, str, str]:
+    variables = [leaf.env, *([leaves.COMMON_ENV[leaf.path]] if leaf.path in leaves.COMMON_ENV else [])]
+    flags = [leaves.SHORT_FLAGS[leaf.path]] if leaf.path in leaves.SHORT_FLAGS else []
+    flags += [leaf.flag] if leaf.flag and leaf.flag not in flags else []
+    spelt = " ".join(code(one) for one in (*variables, *(flags or [f"--set {leaf.path.replace('*', 'NAME')}=…"])))
+    default = f"; default {code(leaf.default())}" if leaf.default() else ""
+    later = ""
+    if leaf.extra.get("inactive"):
+        later = ". Not active in this version: accepted with a warning"
+    elif leaf.extra.get("inactive_values"):
+        later = f". Accepted with a warning, not active in this version: {', '.join(map(code, leaf.extra['inactive_values']))}"
+    return code(leaf.path.replace("*", "NAME")), spelt, leaf.expected() + default, f"{leaf.info.description}{later}"
+
+
+# --- journal entries ----------------------------------------------------------------------------------------------------------
+
+
+def entries_page() -> str:
+    """Every entry type with its payload."""
+    parts = [
+        "What stands in a session's journal and comes over its stream. On the wire an entry is "
+        "`{seq, turn_id, type, at, payload}`. Fields of a payload that have their default are left out. A later version may add "
+        "types and fields: skip what you do not know.",
+        "On the stream there are also `text.delta` and `reasoning.delta`, pieces of an answer that is being written. Their payload "
+        "is `{offset, text}`, offsets in code points. They are no entries: the finished text stands in `message.completed`, or, if "
+        "the answer also asks for tools, in `model.finished`.",
+        f"Types that this version reads and never writes: {', '.join(map(code, NOT_WRITTEN))}.",
+    ]
+    for name, payload in entries.PAYLOADS.items():
+        parts += [f"## {name}", _doc(payload), _fields(payload), _reasons(name)]
+    parts += ["## Usage", _doc(entries.Usage), _fields(entries.Usage), "## Behind", _doc(entries.Behind), _fields(entries.Behind)]
+    return page("Journal entries", *parts)
+
+
+def _doc(kind: type) -> str:
+    return " ".join(inspect.getdoc(kind).split()) if kind.__doc__ else ""  # type: ignore[union-attr]
+
+
+def _fields(kind: type[msgspec.Struct]) -> str:
+    rows = [
+        (
+            code(field.encode_name),
+            _annotation(field.type),
+            "required" if field.required else code(json.dumps(_default(field))),
+        )
+        for field in msgspec.structs.fields(kind)
+    ]
+    return table(("field", "type", "default"), rows)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    made = field.default if field.default is not msgspec.NODEFAULT else cast(Callable[[], Any], field.default_factory)()
+    return msgspec.to_builtins(made)
+
+
+def _annotation(kind: Any) -> str:
+    names: dict[Any, str] = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
+    if kind in names:
+        return names[kind]
+    if get_origin(kind) is tuple:
+        return f"list of {_annotation(get_args(kind)[0])}"
+    if get_origin(kind) is dict:
+        return "object"
+    if get_args(kind):
+        return " or ".join(_annotation(one) for one in get_args(kind))
+    return f"[{kind.__name__}](#{kind.__name__.lower()})"
+
+
+def _reasons(name: str) -> str:
+    reasons = entries.END_REASONS.get(name)
+    return "Reasons: " + ", ".join(f"[`{one}`](../errors/{one}.md)" for one in reasons) + "." if reasons else ""
+
+
+# --- error codes --------------------------------------------------------------------------------------------------------------
+
+
+class Writer(Protocol):
+    """Makes one page."""
+
+    def __call__(self) -> str: ...
+
+
+def errors_page() -> str:
+    """The codes and reasons, each with a link to its page."""
+    rows = [(f"[`{name}`]({name}.md)", str(STATUS.get(name) or OTHER_STATUS[name]), title) for name, title in errors.CODES.items()]
+    ends = [
+        (f"[`{reason}`]({reason}.md)", code(end), title)
+        for end, reasons in entries.END_REASONS.items()
+        for reason, title in reasons.items()
+    ]
+    return page(
+        "Errors",
+        "A refused request is answered with `application/problem+json` (RFC 9457): "
+        "`{type, title, status, detail, code, errors, request_id}`. `code` is stable; programs compare it. `type` is the "
+        "code as an identifier; its last part is the name of a page here. "
+        "`detail` names the offending value and says what to do, `errors` lists every wrong field. `request_id` is also in the "
+        "server's log, where the server made a mistake; it is your own `X-Request-Id` if you sent one. "
+        "Answers with status 429 and 503 carry `Retry-After`. The command line prints `error: DETAIL [CODE]`.",
+        "## Codes of requests",
+        table(("code", "HTTP", "title"), rows),
+        "## Reasons of a turn's end",
+        "Every turn ends with exactly one entry; its `reason` is one of these. `talon get turns AGENT/SESSION` shows it.",
+        table(("reason", "entry", "title"), ends),
+    )
+
+
+PAGES: dict[str, Writer] = {
+    "reference/http.md": http_page,
+    "reference/cli.md": cli_page,
+    "reference/settings.md": settings_page,
+    "reference/entries.md": entries_page,
+    "errors/README.md": errors_page,
+}
+
+
+def main() -> int:
+    """Write what changed; -> 0."""
+    for name, write in PAGES.items():
+        path, text = DOCS / name, write()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            sys.stdout.write(f"wrote docs/{name}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
