@@ -33,7 +33,7 @@ PUT_DEFINITION = "INSERT INTO definitions (digest, body) VALUES ($1, $2) ON CONF
 GET_DEFINITION = "SELECT body FROM definitions WHERE digest = $1"
 
 #: Claims under caps run one after the other: each has to count what the one before took.
-CLAIM_LOCK = "SELECT pg_advisory_xact_lock(7_441_002, 1)"
+CLAIM_LOCK = "SELECT pg_advisory_xact_lock(7441002, 1)"
 
 _BACKOFF = f"(ARRAY{list(BACKOFF_MS)}::bigint[])[least(coalesce(t.attempts, 0), {len(BACKOFF_MS) - 1}) + 1]"
 
