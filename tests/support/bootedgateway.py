@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -235,8 +235,10 @@ async def eventually(check: Callable[[], bool], timeout_s: float = 5.0) -> None:
 
 
 @contextlib.asynccontextmanager
-async def booted(directory: Path, *, shared: bool = False, **limits: Any) -> AsyncGenerator[Booted]:
-    """A gateway with the agents `helper` and `strict` of namespace `acme`."""
+async def booted(
+    directory: Path, *, shared: bool = False, hooks: Mapping[str, Any] | None = None, **limits: Any
+) -> AsyncGenerator[Booted]:
+    """A gateway with the agents `helper` and `strict` of namespace `acme`. `hooks` are those of `GatewayDeps`."""
     clock, ids = SystemClock(), SystemIds()
     store = await open_store(directory / "talon.db", clock, ids)
     await store.migrate()
@@ -251,7 +253,7 @@ async def booted(directory: Path, *, shared: bool = False, **limits: Any) -> Asy
 
     writer = JournalWriter(store, publish)
     await writer.start()
-    app = create_app(GatewayDeps(store, writer, hub, clock, ids, "0.0.0-test", settings))
+    app = create_app(GatewayDeps(store, writer, hub, clock, ids, "0.0.0-test", settings, **(hooks or {})))
     sock, stop = bind("127.0.0.1", 0), asyncio.Event()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
