@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter as Multiset
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -76,8 +76,8 @@ class Plan:
 class World:
     """What survives a crash: the count of effects by idempotency key, and what the reconcilable tool's other side knows."""
 
-    attempts: Multiset[str] = field(default_factory=Multiset)
-    effects: Multiset[str] = field(default_factory=Multiset)
+    attempts: Multiset[str] = field(default_factory=Multiset[str])
+    effects: Multiset[str] = field(default_factory=Multiset[str])
 
     def happen(self, key: str, effect: Effect) -> None:
         """The outside world takes a call: an idempotent one honours its key, the others just happen."""
@@ -125,7 +125,8 @@ class EffectTool:
     """A tool of one effect class that acts on the world, with places to die before and after the effect."""
 
     def __init__(self, effect: Effect, world: World, mortal: Mortal, plan: Plan) -> None:
-        self._effect, self._world, self._mortal, self._plan = effect, world, mortal, plan
+        self._effect: Effect = effect
+        self._world, self._mortal, self._plan = world, mortal, plan
 
     @property
     def spec(self) -> ToolSpec:
@@ -176,17 +177,17 @@ class Boot:
         """The end of this life, by a crash or because the test is over: nothing is said to the database."""
         self.mortal.dead.set()
         running = [*self.tasks, *(task for _, task in self.worker._running.values())]  # pyright: ignore[reportPrivateUsage]
-        everything = {task for task in asyncio.all_tasks() if task in running or task.get_name().startswith(("turn ", "journal"))}
-        everything |= set(running)
+        named = {task for task in asyncio.all_tasks() if task.get_name().startswith(("turn ", "journal"))}
+        everything: set[asyncio.Task[Any]] = {*running, *named}
         for _ in range(20):
             for task in everything:
                 task.cancel()
-            done, everything = await asyncio.wait(everything, timeout=0.5) if everything else (set(), set())
+            if not everything:
+                return
+            done, everything = await asyncio.wait(everything, timeout=0.5)
             for task in done:
                 if not task.cancelled():
                     task.exception()
-            if not everything:
-                return
         raise AssertionError(f"tasks of the dead worker go on: {everything}")
 
 
@@ -258,7 +259,7 @@ async def deliver(store: Store, session: str, content: str = "go", **more: Any) 
 @contextlib.asynccontextmanager
 async def lives(
     store: Store, world: World, plan: Plan, effect: Effect, tmp_script: Any
-) -> AsyncIterator[Callable[[], Awaitable[Boot]]]:
+) -> AsyncGenerator[Callable[[], Awaitable[Boot]]]:
     """Boots that are ended with the block, whatever happens in it."""
     boots: list[Boot] = []
 
