@@ -7,7 +7,7 @@ intent that somebody else's entry has overtaken is dropped. What the law asks of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 
 import msgspec
@@ -40,12 +40,55 @@ class Crash(Exception):
     """The worker is gone."""
 
 
+class Session:
+    """A journal with several turns, one after the other, and a queue of those that have not run."""
+
+    def __init__(self, turns_max: int = 0) -> None:
+        self.journal = Story(step_ms=10)
+        self.turns_max = turns_max
+        self.queue: list[str] = []
+        self.borrowed: dict[str, int] = {}  # turn -> seq of the steering message that it was
+        self.turns: list[str] = []
+        self._count = 0
+
+    def enqueue(self) -> None:
+        """A message arrives for a turn of its own."""
+        self._count += 1
+        turn_id = f"t{self._count}"
+        message = e.MessageReceived(content=f"question of {turn_id}")
+        self.journal.add(message, e.TurnQueued(message_seq=self.journal.seq + 1), turn_id=turn_id)
+        self.queue.append(turn_id)
+
+    def requeue(self, turn_id: str, seq: int, of: str) -> None:
+        """A steering message of turn `of` becomes a turn of its own."""
+        self.journal.add(e.TurnQueued(strategy="steer", message_seq=seq, requeued_from=of), turn_id=turn_id)
+        self.borrowed[turn_id] = seq
+        self.queue.append(turn_id)
+
+    def next_turn(self) -> str:
+        """The turn that runs now."""
+        if not self.queue:
+            self.enqueue()
+        self.turns.append(self.queue.pop(0))
+        self.journal.turn_id = self.turns[-1]
+        return self.turns[-1]
+
+    def fold(self, turn_id: str) -> m.State:
+        entries = self.journal.entries
+        seq = self.borrowed.get(turn_id)
+        if seq is not None:
+            entries = [msgspec.structs.replace(entries[seq - 1], turn_id=turn_id), *entries]
+        return m.fold(entries, turn_id)
+
+
 class Simulation:
     """One turn. `random` decides everything that the world decides; after `CHAOS_MAX` mishaps the world is kind."""
 
-    def __init__(self, random: Random, bounds: Bounds = BOUNDS) -> None:
+    def __init__(self, random: Random, bounds: Bounds = BOUNDS, session: Session | None = None) -> None:
         self.random, self.bounds = random, bounds
-        self.journal = Story(step_ms=10)
+        self.session = session or Session()
+        self.journal = self.session.journal
+        self.turn_id = self.session.next_turn()
         self.facts: list[e.Payload] = []
         self.row_attempts = 0  # the turn's row: claims since the last progress
         self.attempts = 0  # as the claim found it
@@ -54,7 +97,6 @@ class Simulation:
         self.now_ms = self.journal.at_ms
         self.started: Counter[int] = Counter()
         self.commands: list[m.Command] = []
-        self.journal.add(e.MessageReceived(content="go"), e.TurnQueued(message_seq=1))
         self.claimed()
 
     # --- what happens ------------------------------------------------------------------------------------------------------
@@ -92,7 +134,7 @@ class Simulation:
         self.parked = False
         self.row_attempts += 1
         self.attempts = self.row_attempts
-        if m.fold(self.journal.entries, self.journal.turn_id).began:
+        if self.session.fold(self.turn_id).began:
             self.facts.append(resumed())
 
     def now_bounds(self) -> Bounds:
@@ -100,13 +142,13 @@ class Simulation:
 
     def state(self) -> m.State:
         """With the facts that are not durable yet."""
-        state = m.fold(self.journal.entries, self.journal.turn_id)
+        state = self.session.fold(self.turn_id)
         for number, fact in enumerate(self.facts, self.journal.seq + 1):
             state = m.apply(state, fact, number, self.now_ms)
         return state
 
-    def commit(self, intents: Sequence[e.Payload] = ()) -> bool:
-        """Facts and intents together, unless somebody has written in between."""
+    def commit(self, intents: Sequence[e.Payload] = (), requeue: Mapping[int, str] | None = None) -> bool:
+        """Facts and intents together, unless somebody has written in between; with them, messages that become turns."""
         if self.maybe(0.1):
             raise Crash
         if intents and self.somebody_writes():
@@ -118,6 +160,8 @@ class Simulation:
                 self.row_attempts = 0
             self.parked = payload.type == "turn.waiting"
         self.facts.clear()
+        for seq, turn_id in (requeue or {}).items():
+            self.session.requeue(turn_id, seq, self.turn_id)
         if self.maybe(0.1):
             raise Crash
         return True
@@ -128,7 +172,9 @@ class Simulation:
         if self.state().ended is not None:
             return False
         if self.maybe(0.05):
-            self.journal.add(e.MessageReceived(content="more"), e.InputSteered(message_seq=before + 1))
+            self.journal.add(e.MessageReceived(content=f"steered {before + 1}"), e.InputSteered(message_seq=before + 1))
+        if self.session.turns_max and self.maybe(0.05):
+            self.session.enqueue()
         if self.maybe(0.01):
             rollback = self.random.random() < 0.5
             self.journal.add(e.TurnCancelRequested(reason="rolled_back" if rollback else "cancelled", rollback=rollback))
@@ -175,7 +221,7 @@ class Simulation:
             for number, name in enumerate(tools, first)
         ]
         if not tools:
-            self.facts.append(e.MessageCompleted(content="done"))
+            self.facts.append(e.MessageCompleted(content=f"answer of {self.turn_id}"))
 
     def run_tools(self, command: m.RunTools) -> None:
         state = self.state()
@@ -266,15 +312,16 @@ class Simulation:
             drafts.append(e.StreamReset(model_seq=state.model.seq))
         drafts += [e.ToolUncertain(call=number, key=f"k{number}", approval=f"e{number}") for number in command.uncertain]
         drafts += [e.ToolFailed(call=number, error="cancelled", message="") for number in command.abandon]
-        drafts += [e.InputSteered(message_seq=seq, state="requeued", turn="t2") for seq in command.requeue]
-        self.commit([*drafts, command.end])
+        fresh = {seq: f"{self.turn_id}+{seq}" for seq in command.requeue}
+        drafts += [e.InputSteered(message_seq=seq, state="requeued", turn=turn_id) for seq, turn_id in fresh.items()]
+        self.commit([*drafts, command.end], fresh)
 
     # --- the law ---------------------------------------------------------------------------------------------------------------
 
     def finished(self) -> m.State:
         """The whole history, asked again from its entries."""
         state = self.state()
-        own = [(entry.seq, entry.decode()) for entry in self.journal.entries]
+        own = [(entry.seq, entry.decode()) for entry in self.journal.entries if entry.turn_id == self.turn_id]
         kinds = Counter(payload.type for _, payload in own)
         assert sum(kinds[end] for end in e.TURN_ENDS) == 1, f"K10: {kinds}"
         assert not self.facts, "something happened that is in no entry"
