@@ -9,6 +9,7 @@ import pytest
 
 from talon.domain import entries as e
 from talon.domain.inbox import InboxWrite
+from talon.domain.session import TurnState
 from talon.store.conformance import support as s
 from talon.store.conformance.inbox import Probe
 from talon.store.model import Appended, Caps, Changes, Claimed, PutResource, TurnChange
@@ -258,6 +259,23 @@ class HoldSuite:
         await s.commit(store, s.append(claimed, STEP, turn=TurnChange(turn_id, input_tokens=0, waiting_for="")))
         after = await s.turn_of(store, claimed.session, turn_id)
         assert after == msgspec.structs.replace(before, input_tokens=0, waiting_for="")
+
+    async def test_a_turn_starts_once_and_ends_when_it_is_said_to(self, store: Store) -> None:
+        claimed = await s.running(store)
+        started = claimed.turn.started_at_ms
+        assert started is not None
+
+        async def later(state: TurnState | None = None) -> int:
+            return (await s.commit(store, s.append(claimed, STEP, turn=TurnChange(claimed.turn.turn_id, state=state)))).at_ms
+
+        async def the_clock_moved() -> bool:
+            return await later() > started
+
+        await s.until(the_clock_moved)
+        await later("running")
+        assert (await s.turn_of(store, claimed.session, claimed.turn.turn_id)).started_at_ms == started
+        ended = await later("failed")
+        assert (await s.turn_of(store, claimed.session, claimed.turn.turn_id)).ended_at_ms == ended
 
     async def test_a_definition_is_kept_under_its_digest(self, store: Store, second: Store) -> None:
         assert await store.get_definition("none") is None
