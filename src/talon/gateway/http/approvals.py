@@ -65,7 +65,9 @@ def router(deps: GatewayDeps) -> APIRouter:
         APPROVALS + "/{approval}",
         operation_id="resolveApproval",
         summary="Say what is to become of an uncertain call",
-        responses=doc(shapes.Approval, 200, refused=("approval_not_found", "approval_closed", "invalid", "idempotency_conflict")),
+        responses=doc(
+            shapes.Approval, 200, refused=("approval_not_found", "approval_closed", "invalid", "idempotency_conflict"), body=True
+        ),
         openapi_extra=body_doc(Resolution, key=True),
     )
     async def resolve(ns: str, approval: str, request: Request) -> Response:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from talon.domain.errors import TalonError
 from talon.gateway.deps import GatewayDeps
-from talon.gateway.http.docs import ref
+from talon.gateway.http.docs import problems, ref
 from talon.gateway.http.wire import reply
 
 PROBE_S = 2.0
@@ -50,7 +50,7 @@ def router(deps: GatewayDeps) -> APIRouter:
         "/healthz",
         operation_id="getHealth",
         summary="Whether the process answers",
-        responses={200: _answer("It does", Health)},
+        responses={**problems((), body=False), 200: _answer("It does", Health)},
     )
     async def healthz() -> Response:
         return reply(Health("ok", deps.version))
@@ -59,7 +59,7 @@ def router(deps: GatewayDeps) -> APIRouter:
         "/readyz",
         operation_id="getReadiness",
         summary="Whether requests can be served",
-        responses={200: _answer("Ready", Health), 503: _answer("Not ready, and why", Unready)},
+        responses={**problems((), body=False), 200: _answer("Ready", Health), 503: _answer("Not ready, and why", Unready)},
     )
     async def readyz() -> Response:
         reasons = await _reasons(deps)

@@ -81,7 +81,7 @@ def router(deps: GatewayDeps) -> APIRouter:
         SESSION,
         operation_id="changeSession",
         summary="Change metadata, features or profile",
-        responses=doc(shapes.Session, 200, refused=("session_not_found", "invalid", "too_large")),
+        responses=doc(shapes.Session, 200, refused=("session_not_found", "invalid", "too_large"), body=True),
         openapi_extra=body_doc(SessionChange),
     )
     async def change(ns: str, agent: str, session_id: str, request: Request) -> Response:
@@ -114,7 +114,12 @@ def router(deps: GatewayDeps) -> APIRouter:
         SESSION + "/journal",
         operation_id="listEntries",
         summary="The journal, oldest first; here an entry's seq is a cursor",
-        responses=doc(shapes.JournalEntry, 200, listed=True, refused=("session_not_found", "cursor_invalid", "cursor_ahead")),
+        responses=doc(
+            shapes.JournalEntry,
+            200,
+            listed=True,
+            refused=("session_not_found", "session_replaced", "cursor_invalid", "cursor_ahead"),
+        ),
     )
     async def journal(ns: str, agent: str, session_id: str, limit: Limit = 50, cursor: Cursor = "") -> Response:
         row = await require_session(store, (ns, agent, session_id))
@@ -125,7 +130,12 @@ def router(deps: GatewayDeps) -> APIRouter:
         SESSION + "/messages",
         operation_id="listMessages",
         summary="What was said, oldest first; here an entry's seq is a cursor",
-        responses=doc(shapes.ChatMessage, 200, listed=True, refused=("session_not_found", "cursor_invalid", "cursor_ahead")),
+        responses=doc(
+            shapes.ChatMessage,
+            200,
+            listed=True,
+            refused=("session_not_found", "session_replaced", "cursor_invalid", "cursor_ahead"),
+        ),
     )
     async def messages(ns: str, agent: str, session_id: str, limit: Limit = 50, cursor: Cursor = "") -> Response:
         row = await require_session(store, (ns, agent, session_id))
