@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -18,6 +18,7 @@ from talon.cli.leaves import Leaf
 from talon.cli.settings import Settings
 from talon.cli.sources import Given
 
+WORKER_PORT = 19790
 PROVIDER_KINDS = ("openai", "scripted")
 NOT_ACTIVE = "NotImplemented: not active in this version"
 
@@ -170,7 +171,13 @@ def describe(database: SqliteAt | PostgresAt) -> str:
     if isinstance(database, SqliteAt):
         return f"sqlite {database.path}"
     parts = urlsplit(database.url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def port_of(settings: Settings, role: str) -> int:
+    """The HTTP port: as given; by default a worker stands beside a gateway of the same host."""
+    given = "port" in settings.gateway.model_fields_set
+    return WORKER_PORT if role == "worker" and not given else settings.gateway.port
 
 
 def broker_of(settings: Settings) -> str:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncGenerator
 
 from talon.cli.errors import Failed
+from talon.cli.load import port_of
 from talon.cli.runtime import Role, Runtime, open_gateway, open_runtime, open_worker
 from talon.cli.settings import Settings
 
@@ -93,13 +94,11 @@ async def _http(role: Role, runtime: Runtime) -> AsyncGenerator[str]:
     """The HTTP side: the gateway, or a worker's health questions. -> its base URL. Requests end before it does."""
     from talon.gateway.server import bind, serve
 
-    gateway = runtime.settings.gateway
+    host, wanted = runtime.settings.gateway.host, port_of(runtime.settings, role)
     try:
-        sock = bind(gateway.host, gateway.port)
+        sock = bind(host, wanted)
     except OSError as error:
-        raise Failed(
-            f"cannot listen on {gateway.host}:{gateway.port}: {error.strerror}; choose another --port (0 picks one)"
-        ) from None
+        raise Failed(f"cannot listen on {host}:{wanted}: {error.strerror}; choose another --port (0 picks one)") from None
     stop = asyncio.Event()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 

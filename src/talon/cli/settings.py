@@ -67,7 +67,9 @@ class Gateway(Group):
     """The HTTP server."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on; loopback only, as this version has no authentication")
-    port: int = Field(default=19789, ge=0, le=65535, description="HTTP port; 0 picks a free one and prints it")
+    port: int = Field(
+        default=19789, ge=0, le=65535, description="HTTP port; 0 picks a free one and prints it (of `talon worker`: 19790)"
+    )
     grpc_host: str = Field(default="", description="address of the gRPC server", json_schema_extra=INACTIVE)
     grpc_port: int = Field(default=50051, ge=0, le=65535, description="port of the gRPC server", json_schema_extra=INACTIVE)
     allow_hosts: tuple[HostName, ...] = Field(

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from talon.cli import leaves
 from talon.cli.errors import WrongUse
 from talon.cli.leaves import Leaf
-from talon.cli.load import NOT_ACTIVE, Loaded, PostgresAt, SqliteAt, broker_of, database_of, describe, load
+from talon.cli.load import NOT_ACTIVE, Loaded, PostgresAt, SqliteAt, broker_of, database_of, describe, load, port_of
 from talon.cli.settings import Settings
 
 SEED = """
@@ -241,6 +241,17 @@ def test_secrets_are_in_no_representation(tmp_path: Path) -> None:
     loaded = read(tmp_path, "", env)
     assert "sekret" not in repr(loaded)
     assert describe(database_of(loaded.settings)) == "postgresql://h/x"
+
+
+def test_a_worker_has_a_port_of_its_own_unless_one_is_given(tmp_path: Path) -> None:
+    assert port_of(read(tmp_path, "").settings, "worker") == 19790
+    assert port_of(read(tmp_path, "").settings, "gateway") == 19789
+    assert port_of(read(tmp_path, "", {"TALON_GATEWAY_PORT": "19789"}).settings, "worker") == 19789
+
+
+def test_a_database_on_a_unix_socket_is_described_as_a_url(tmp_path: Path) -> None:
+    loaded = read(tmp_path, "", {"DATABASE_URL": "postgresql://u@/talon?host=/run/postgresql"})
+    assert describe(database_of(loaded.settings)) == "postgresql:///talon"
 
 
 def test_unknown_variables_with_our_prefix_are_a_warning(tmp_path: Path) -> None:
