@@ -18,6 +18,12 @@ READY_S = 30.0
 ENDS = ("turn.completed", "turn.failed", "turn.cancelled", "turn.denied")
 
 
+def clean_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without any setting of Talon, and `more`."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("TALON_", "OPENAI_", "DATABASE_URL"))}
+    return {**env, **more}
+
+
 @dataclass
 class Product:
     """One `talon up|gateway|worker`. `log` is its stderr, kept in a file beside its data."""
@@ -32,7 +38,6 @@ class Product:
     async def start(self) -> Self:
         """Start it and wait for its ready line."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        env = {key: value for key, value in os.environ.items() if not key.startswith(("TALON_", "OPENAI_", "DATABASE_URL"))}
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -43,7 +48,7 @@ class Product:
                 "0",
                 *self.args,
                 cwd=self.directory,
-                env={**env, **self.env},
+                env=clean_environment(self.env),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )
