@@ -26,7 +26,7 @@ CONNECT_TIMEOUT_S = 5
 PROBE_EVERY_S = 10.0
 PROBE_TIMEOUT_S = 5.0
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class _Ear(Protocol):

@@ -3,6 +3,10 @@
 What it decides it decides from columns of the locked session rows: a subquery would see the snapshot from before the lock, and
 lose a message that was queued in between. PostgreSQL re-reads a row that changed while its lock was awaited, in `locked` as well
 as in `moved`, so both see the newest version.
+
+The plan is made once, perhaps on empty tables, so it must not depend on their sizes. Two forms leave the planner no choice but to
+look each row up by an index: `CROSS JOIN LATERAL (… LIMIT 1)` where rows are read, and `column = ANY (ARRAY[value])` where they are
+changed, which can be neither hashed nor merged. The small joins of the batch with itself are free to be hashed.
 """
 
 from __future__ import annotations
@@ -18,22 +22,25 @@ batch AS MATERIALIZED (
         $10::bigint[], $11::boolean[])
     AS b(ord, append_id, sid, fence, if_last_seq, entries, min_reader, queue, hold, wake_in_ms, touches)
 ),
--- The sessions whose fence matches and that somebody owns, locked in id order: batches that overlap cannot deadlock.
+-- The sessions whose fence matches, locked in id order: batches that overlap cannot deadlock.
 locked AS MATERIALIZED (
-    SELECT b.ord, s.sid, s.last_seq, s.turn_id, s.namespace, s.key_id
-    FROM batch b JOIN sessions s ON s.sid = b.sid
-    WHERE s.fence = b.fence AND s.owner IS NOT NULL
+    SELECT b.ord, s.sid, s.last_seq, s.owner, s.turn_id, s.namespace, s.key_id
+    FROM batch b JOIN sessions s ON s.sid = ANY (ARRAY[b.sid])
+    WHERE s.fence = b.fence
     ORDER BY s.sid
     FOR NO KEY UPDATE OF s
 ),
 -- Appends whose first answer was lost.
 repeated AS MATERIALIZED (
-    SELECT b.ord, e.seq - 1 AS base, e.at_ms FROM batch b JOIN entries e ON e.append_id = b.append_id AND e.sid = b.sid
+    SELECT b.ord, f.base, f.at_ms
+    FROM batch b CROSS JOIN LATERAL (
+        SELECT e.sid, e.seq - 1 AS base, e.at_ms FROM entries e WHERE e.append_id = b.append_id LIMIT 1) f
+    WHERE f.sid = b.sid
 ),
 ok AS MATERIALIZED (
     SELECT b.*, l.last_seq AS base, l.turn_id, l.namespace, l.key_id
     FROM locked l JOIN batch b ON b.ord = l.ord
-    WHERE (b.if_last_seq IS NULL OR b.if_last_seq = l.last_seq)
+    WHERE l.owner IS NOT NULL AND (b.if_last_seq IS NULL OR b.if_last_seq = l.last_seq)
       AND NOT EXISTS (SELECT FROM repeated r WHERE r.ord = b.ord)
 ),
 moved AS (
@@ -53,7 +60,7 @@ moved AS (
             WHEN 'give_back' THEN {now} + coalesce(o.wake_in_ms, 0)
             ELSE s.wake_at_ms END,
         updated_at_ms = {now}
-    FROM ok o WHERE s.sid = o.sid AND o.touches
+    FROM ok o WHERE s.sid = ANY (ARRAY[o.sid]) AND o.touches
     RETURNING s.sid, s.wake_at_ms
 ),
 turned AS (
@@ -73,7 +80,8 @@ turned AS (
         $21::boolean[], $22::boolean[])
     AS c(ord, turn_id, state, revision, reason, waiting_for, loop, input_tokens, output_tokens, progress, drained)
     JOIN ok o ON o.ord = c.ord
-    WHERE t.turn_id = coalesce(c.turn_id, o.turn_id) AND t.sid = o.sid
+    -- Found by its id; that it is the session's own is only checked (`+ 0`: by no index, a session may have many turns).
+    WHERE t.turn_id = ANY (ARRAY[coalesce(c.turn_id, o.turn_id)]) AND t.sid + 0 = o.sid
 ),
 written AS (
     INSERT INTO entries (sid, seq, append_id, turn_id, type, payload, blob, key_id, traceparent, v, min_reader, at_ms)
@@ -96,7 +104,7 @@ queued AS (
 ),
 dropped AS (
     DELETE FROM fragments f USING unnest($37::int[], $38::bigint[]) AS d(ord, seq) JOIN ok o ON o.ord = d.ord
-    WHERE f.sid = o.sid AND f.seq = d.seq
+    WHERE f.sid = ANY (ARRAY[o.sid]) AND f.seq = ANY (ARRAY[d.seq])
 ),
 streamed AS (
     INSERT INTO fragments (sid, seq, kind, "offset", text)
@@ -108,7 +116,7 @@ streamed AS (
 cancelled AS (
     UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = {now}
     FROM unnest($44::int[], $45::text[]) AS c(ord, turn_id) JOIN ok o ON o.ord = c.ord
-    WHERE a.sid = o.sid AND a.turn_id = coalesce(c.turn_id, o.turn_id) AND a.state = 'open'
+    WHERE a.sid = ANY (ARRAY[o.sid]) AND a.turn_id = ANY (ARRAY[coalesce(c.turn_id, o.turn_id)]) AND a.state || '' = 'open'
 ),
 opened AS (
     INSERT INTO approvals (id, sid, namespace, turn_id, call, kind, state, payload, outcome, resolved_by, created_at_ms)
@@ -132,7 +140,7 @@ bell AS (
 rung AS MATERIALIZED (SELECT pg_notify('{channel}', bell.wire) FROM bell)"""
 
 _ANSWER = """
-SELECT b.ord, l.sid IS NOT NULL AS held, o.base AS base, {now} AS at_ms, r.base AS repeated_base, r.at_ms AS repeated_at_ms{rung}
+SELECT b.ord, l.owner IS NOT NULL AS held, o.base AS base, {now} AS at_ms, r.base AS repeated_base, r.at_ms AS repeated_at_ms{rung}
 FROM batch b
 LEFT JOIN locked l ON l.ord = b.ord
 LEFT JOIN ok o ON o.ord = b.ord

@@ -28,6 +28,10 @@ async def _use(connection: Connection, work: Callable[[Connection], Awaitable[T]
     """`await work(connection)`; afterwards the connection is either closed or in no transaction."""
     try:
         return await work(connection)
+    except asyncpg.InternalClientError as error:
+        # The driver's state is broken: the server said goodbye between two statements.
+        connection.terminate()
+        raise ConnectionResetError(str(error)) from error
     except asyncpg.InterfaceError as error:
         if connection.is_closed():
             raise ConnectionResetError("the connection was closed") from error
@@ -47,26 +51,27 @@ async def _use(connection: Connection, work: Callable[[Connection], Awaitable[T]
 async def _roll_back(connection: Connection) -> None:
     try:
         await connection.execute("ROLLBACK")
-    except (*UNAVAILABLE, asyncpg.InterfaceError):
+    except (*UNAVAILABLE, asyncpg.InterfaceError, asyncpg.InternalClientError):
         connection.terminate()
 
 
 class Link:
-    """One connection, used by one at a time."""
+    """One connection, used by one at a time. `patience_s`: how long a loss is answered by trying again."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience_s: float) -> None:
         self._url = url
+        self._patience_s = patience_s
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
 
-    async def run(self, work: Callable[[int, Connection], Awaitable[T]], patience_s: float = PATIENCE_S) -> T:
+    async def run(self, work: Callable[[int, Connection], Awaitable[T]]) -> T:
         """`await work(attempt, connection)`, and again on a new connection (attempt 1, 2, …) whenever it is lost.
 
         So `work` must be right when it is run again after a loss at any of its instructions. Raises `Unavailable` when the
-        database cannot be reached for `patience_s`, or will not have us.
+        database cannot be reached for that long, or will not have us.
         """
         loop = asyncio.get_running_loop()
-        attempt, deadline = 0, loop.time() + patience_s
+        attempt, deadline = 0, loop.time() + self._patience_s
         async with self._lock:
             while True:
                 try:
@@ -138,9 +143,9 @@ class Pool:
 class Database:
     """All connections of one store."""
 
-    def __init__(self, url: str) -> None:
-        self.journal = Link(url)
-        self.inbox = Link(url)
+    def __init__(self, url: str, patience_s: float) -> None:
+        self.journal = Link(url, patience_s)
+        self.inbox = Link(url, patience_s)
         self.pool = Pool(url)
 
     async def fetch(self, query: str, *args: object, again: bool = True) -> list[Row]:

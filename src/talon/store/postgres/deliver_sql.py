@@ -1,4 +1,4 @@
-"""The statements of a delivery: lock and look, then write everything at once."""
+"""The statements of a delivery: lock and look, then write everything at once. `commit_sql` explains the forms of their joins."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ WITH wanted AS MATERIALIZED (
 ),
 locked AS MATERIALIZED (
     SELECT {SESSION} FROM sessions s
-    WHERE s.deleted_at_ms IS NULL AND s.sid IN (
-        SELECT f.sid FROM wanted w JOIN sessions f ON f.namespace = w.namespace AND f.agent = w.agent AND f.id = w.id
-        WHERE f.deleted_at_ms IS NULL)
+    WHERE s.sid = ANY (ARRAY(
+        SELECT f.sid FROM wanted w CROSS JOIN LATERAL (
+            SELECT f.sid FROM sessions f
+            WHERE f.namespace || '/' || f.agent || '/' || f.id = w.namespace || '/' || w.agent || '/' || w.id
+              AND f.deleted_at_ms + 0 IS NULL LIMIT 1) f))
     ORDER BY s.sid
     FOR NO KEY UPDATE OF s
 )
 SELECT {NOW_MS}, k.body_sha256, k.sid, k.session_uid, k.seq, k.turn_id, k.strategy, {SESSION}
 FROM wanted w
-LEFT JOIN keys k ON k.namespace = w.namespace AND k.source = w.source AND k.key = w.key
-LEFT JOIN locked s ON s.namespace = w.namespace AND s.agent = w.agent AND s.id = w.id
+LEFT JOIN LATERAL (
+    SELECT * FROM keys k WHERE k.namespace = w.namespace AND k.source = w.source AND k.key = w.key LIMIT 1) k ON true
+LEFT JOIN locked s ON s.namespace = w.namespace AND s.agent = w.agent AND s.id = w.id AND s.deleted_at_ms IS NULL
 ORDER BY w.ord"""
 #: Where the session's columns begin in a row of `LOCK`.
 LOCK_SESSION = 7
 
 #: The open turns of locked sessions; read after the lock, so that nothing can have been added since.
 OPEN_TURNS = f"""
-SELECT {TURN} FROM turns t
-WHERE t.sid = ANY($1::bigint[]) AND t.state IN ('queued', 'running', 'waiting')
+SELECT {TURN} FROM unnest($1::bigint[]) AS n(sid) CROSS JOIN LATERAL (
+    SELECT * FROM turns t WHERE t.sid = n.sid AND t.state IN ('queued', 'running', 'waiting')
+    ORDER BY t.priority DESC, t.seq LIMIT 1000000) t
 ORDER BY t.sid, t.priority DESC, t.seq"""
 
 NAMED_APPROVALS = f"SELECT {APPROVAL} FROM approvals a WHERE a.id = ANY($1::text[])"
@@ -50,7 +54,7 @@ WITH moved AS (
     UPDATE sessions s SET {_SET}, min_reader = greatest(s.min_reader, n.min_reader)
     FROM unnest($3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::bigint[], $9::text[], $10::int[],
         $11::bigint[], $12::bigint[], $13::int[]) AS n({", ".join(SESSION_ARRAYS)}, min_reader)
-    WHERE s.sid = n.sid
+    WHERE s.sid = ANY (ARRAY[n.sid])
 ),
 written AS (
     INSERT INTO entries (at_ms, sid, seq, append_id, turn_id, type, payload, blob, key_id, traceparent, v, min_reader)
@@ -66,17 +70,17 @@ queued AS (
 ended AS (
     UPDATE turns t SET state = 'cancelled', reason = n.reason, ended_at_ms = $1
     FROM unnest($42::text[], $43::text[]) AS n(turn_id, reason)
-    WHERE t.turn_id = n.turn_id
+    WHERE t.turn_id = ANY (ARRAY[n.turn_id])
 ),
 cancelled AS (
     UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = $1
     FROM unnest($44::bigint[], $45::text[]) AS n(sid, turn_id)
-    WHERE a.sid = n.sid AND a.turn_id = n.turn_id AND a.state = 'open' AND a.id <> ALL($46::text[])
+    WHERE a.sid = ANY (ARRAY[n.sid]) AND a.turn_id = ANY (ARRAY[n.turn_id]) AND a.state || '' = 'open' AND a.id <> ALL($46::text[])
 ),
 resolved AS (
     UPDATE approvals a SET state = 'resolved', outcome = n.outcome, resolved_by = n.resolved_by, resolved_at_ms = $1
     FROM unnest($46::text[], $47::text[], $48::text[]) AS n(id, outcome, resolved_by)
-    WHERE a.id = n.id
+    WHERE a.id = ANY (ARRAY[n.id])
 ),
 remembered AS (
     INSERT INTO keys (at_ms, namespace, source, key, body_sha256, sid, session_uid, seq, turn_id, strategy)

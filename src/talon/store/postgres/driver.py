@@ -101,5 +101,5 @@ async def disconnect(connection: Connection) -> None:
     """Close in order if the server answers, at once if not."""
     try:
         await connection.close(timeout=CONNECT_TIMEOUT_S)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         connection.terminate()

@@ -1,4 +1,4 @@
-"""The statements of dispatch: workers, claims, giving back."""
+"""The statements of dispatch: workers, claims, giving back. `commit_sql` explains the forms of their joins."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ WITH lost AS MATERIALIZED (
 ),
 freed AS (
     UPDATE sessions s SET owner = NULL, wake_at_ms = {NOW_MS} + {wait_ms}, updated_at_ms = {NOW_MS}
-    FROM lost l LEFT JOIN turns t ON t.turn_id = l.turn_id
-    WHERE s.sid = l.sid
+    FROM lost l LEFT JOIN LATERAL (SELECT t.attempts FROM turns t WHERE t.turn_id = l.turn_id LIMIT 1) t ON true
+    WHERE s.sid = ANY (ARRAY[l.sid])
     RETURNING s.sid
 ),
 counted AS MATERIALIZED (SELECT count(*) AS freed FROM freed),
@@ -100,9 +100,9 @@ ranked AS (
     FROM runnable a WHERE $5::int = 0 OR a.of_agent <= $5::int
 ),
 chosen AS MATERIALIZED (
-    SELECT s.sid, s.turn_id FROM ranked c JOIN sessions s ON s.sid = c.sid
+    SELECT s.sid, s.turn_id FROM ranked c JOIN sessions s ON s.sid = ANY (ARRAY[c.sid])
     WHERE ($4::int = 0 OR c.of_namespace <= $4::int)
-      AND s.owner IS NULL AND s.wake_at_ms IS NOT NULL AND s.fence = c.fence AND s.last_seq = c.last_seq
+      AND s.owner IS NULL AND s.fence = c.fence AND s.last_seq = c.last_seq AND coalesce(s.wake_at_ms, -1) = c.wake_at_ms
     ORDER BY c.of_namespace, c.wake_at_ms, c.sid
     LIMIT $2::int
     FOR NO KEY UPDATE OF s SKIP LOCKED
@@ -117,19 +117,19 @@ found AS MATERIALIZED (
 begun AS (
     UPDATE turns t SET state = 'running', attempts = t.attempts + 1, waiting_for = '',
         started_at_ms = coalesce(t.started_at_ms, {NOW_MS})
-    FROM found f WHERE t.turn_id = f.turn_id
+    FROM found f WHERE t.turn_id = ANY (ARRAY[f.turn_id])
     RETURNING {TURN}, f.was
 ),
 taken AS (
     UPDATE sessions s SET state = 'running', owner = $1, fence = s.fence + 1, wake_at_ms = NULL, turn_id = f.turn_id,
         queued = s.queued - CASE WHEN f.queued THEN 1 ELSE 0 END, updated_at_ms = {NOW_MS}
-    FROM found f WHERE s.sid = f.sid
+    FROM found f WHERE s.sid = ANY (ARRAY[f.sid])
     RETURNING {SESSION}
 ),
 -- Woken, and nothing to do.
 asleep AS (
     UPDATE sessions s SET wake_at_ms = NULL FROM chosen c
-    WHERE s.sid = c.sid AND NOT EXISTS (SELECT FROM found f WHERE f.sid = c.sid)
+    WHERE s.sid = ANY (ARRAY[c.sid]) AND NOT EXISTS (SELECT FROM found f WHERE f.sid = c.sid)
 )
 SELECT {SESSION}, {TURN}, t.was,
     coalesce((SELECT r.revision FROM resources r WHERE r.kind = 'Agent' AND r.namespace = s.namespace AND r.name = s.agent), 0)

@@ -10,7 +10,8 @@ from talon.store.postgres.rows import NOW_MS
 
 #: Many processes may start at once: one migrates, the others wait and find it done.
 _LOCK = "SELECT pg_advisory_xact_lock(7441002, 2)"
-_EXISTS = "SELECT to_regclass('schema_info') IS NOT NULL"
+#: Asked of the catalogue itself: `to_regclass` may answer from before the lock was waited for.
+_EXISTS = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'schema_info')"
 _VERSION = "SELECT coalesce(max(version), 0), coalesce(max(min_program), 0) FROM schema_info"
 _RECORD = f"INSERT INTO schema_info (version, min_program, at_ms) VALUES ($1, $2, {NOW_MS})"
 _READ_ONLY = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'"

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from talon.domain.errors import Invalid
 from talon.domain.ids import Ids
 from talon.store.postgres.commit import PostgresCommits
-from talon.store.postgres.connections import Database
+from talon.store.postgres.connections import PATIENCE_S, Database
 from talon.store.postgres.deliver import PostgresDeliveries
 from talon.store.postgres.queue import PostgresQueue
 from talon.store.postgres.reads import PostgresReads
@@ -21,18 +21,18 @@ class PostgresStore(
 ):
     """A `talon.store.protocols.Store`. Belongs to the event loop in which it is first used."""
 
-    def __init__(self, url: str, ids: Ids, *, notify: bool) -> None:
-        self._db = Database(url)
+    def __init__(self, url: str, ids: Ids, *, notify: bool, patience_s: float) -> None:
+        self._db = Database(url, patience_s)
         self._ids = ids
         self._notify = notify
 
 
-async def open_store(url: str, ids: Ids, notify: bool = True) -> PostgresStore:
+async def open_store(url: str, ids: Ids, notify: bool = True, patience_s: float = PATIENCE_S) -> PostgresStore:
     """A store on the database at `url` (`postgresql://…`); migrates nothing.
 
     With `notify` every change rings the bell of `talon.domain.bell` inside its own transaction. `ids` mark deliveries, so that one
-    whose answer was lost can be found. Raises `Invalid` for a URL that cannot be read, `Unavailable` when the database cannot be
-    reached.
+    whose answer was lost can be found. A commit or a delivery tries for `patience_s` to reach a database that went away.
+    Raises `Invalid` for a URL that cannot be read, `Unavailable` when the database cannot be reached.
     """
     try:
         readable = urlsplit(url).scheme in ("postgresql", "postgres") and urlsplit(url).port != 0
@@ -41,7 +41,7 @@ async def open_store(url: str, ids: Ids, notify: bool = True) -> PostgresStore:
     if not readable:
         # The URL is not shown: it may hold a password.
         raise Invalid("invalid", "the database URL cannot be read; write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
-    store = PostgresStore(url, ids, notify=notify)
+    store = PostgresStore(url, ids, notify=notify, patience_s=patience_s)
     try:
         await store.schema_version()
     except ValueError as error:

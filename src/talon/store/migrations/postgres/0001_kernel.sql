@@ -40,10 +40,12 @@ CREATE TABLE sessions (
     CHECK (queued >= 0)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 CREATE UNIQUE INDEX sessions_uid ON sessions (uid);
-CREATE UNIQUE INDEX sessions_name_living ON sessions (namespace, agent, id) WHERE deleted_at_ms IS NULL;
-CREATE INDEX sessions_incarnations ON sessions (namespace, agent, id, sid);
-CREATE INDEX sessions_of_agent ON sessions (namespace, agent, sid) WHERE deleted_at_ms IS NULL;
-CREATE INDEX sessions_of_namespace ON sessions (namespace, sid) WHERE deleted_at_ms IS NULL;
+-- Names and the order of lists are expressions here, so that a query has one index to choose from, whatever the planner thinks of
+-- the table's size when it makes its plan. (No part of a name holds a slash.)
+CREATE UNIQUE INDEX sessions_name_living ON sessions ((namespace || '/' || agent || '/' || id)) WHERE deleted_at_ms IS NULL;
+CREATE INDEX sessions_incarnations ON sessions ((namespace || '/' || agent || '/' || id), sid);
+CREATE INDEX sessions_of_agent ON sessions ((namespace || '/' || agent), (-sid)) WHERE deleted_at_ms IS NULL;
+CREATE INDEX sessions_of_namespace ON sessions ((namespace || '/'), (-sid)) WHERE deleted_at_ms IS NULL;
 CREATE INDEX sessions_wake ON sessions (wake_at_ms) WHERE wake_at_ms IS NOT NULL;
 CREATE INDEX sessions_wake_agent ON sessions (namespace, agent, wake_at_ms) WHERE wake_at_ms IS NOT NULL;
 CREATE INDEX sessions_owned ON sessions (owner, namespace, agent) WHERE owner IS NOT NULL;
@@ -117,7 +119,7 @@ CREATE TABLE approvals (
     created_at_ms  bigint  NOT NULL,
     resolved_at_ms bigint
 );
-CREATE INDEX approvals_open ON approvals (sid, turn_id) WHERE state = 'open';
+CREATE INDEX approvals_of_turn ON approvals (sid, turn_id);
 CREATE INDEX approvals_of_namespace ON approvals (namespace, created_at_ms, id);
 CREATE INDEX approvals_of_state ON approvals (namespace, state, created_at_ms, id);
 
