@@ -20,8 +20,17 @@ import msgspec
 from talon.cli import leaves, load
 from talon.cli.main import app
 from talon.cli.runtime import open_gateway, open_runtime
-from talon.domain import entries, errors
+from talon.domain import entries, errors, ids
+from talon.gateway.http import wire
 from talon.gateway.http.docs import STATUS
+from talon.manifest import parse
+from talon.manifest.document import DEPTH_MAX
+from talon.providers.limits import CallLimits
+from talon.store import paging
+from talon.tools import check
+from talon.tools.builtin.http_request import HttpRequestSettings
+from talon.tools.protocol import ToolSpec
+from talon.turn.machine.decide import MODEL_ROUNDS_MAX
 
 DOCS = Path(__file__).resolve().parent
 MADE = "<!-- Made by docs/generate.py. Do not edit: change the program, then run `make docs`. -->"
@@ -264,7 +273,28 @@ def settings_page() -> str:
         parts.append(f"## {group or 'general'}")
         parts.append(leaves.group_title(group).removeprefix(f"{group}: ") + "." if group else "")
         parts.append(table(("setting", "variable and flag", "value", "meaning"), [_setting(leaf) for leaf in members]))
+    parts += ["## Fixed limits", "These are not settings.", table(("limit", "value"), fixed_limits())]
     return page("Settings", *parts)
+
+
+def fixed_limits() -> list[tuple[str, str]]:
+    """Bounds that stand in the code, by the code's own numbers."""
+    call = CallLimits()
+    http = HttpRequestSettings()
+    return [
+        ("characters of a name; of a namespace with all its parts", f"{ids.NAME_MAX}; 255"),
+        ("manifests in one apply: bytes; documents; levels", f"{parse.BYTES_MAX:,}; {parse.DOCUMENTS_MAX:,}; {DEPTH_MAX}"),
+        ("items of one page of a list", f"{wire.LIMIT_MAX:,}"),
+        ("characters of an `Idempotency-Key`", "255"),
+        ("days that an `Idempotency-Key` is remembered, at least", f"{paging.KEY_KEEP_MS // 86_400_000}"),
+        ("characters of a tool call's arguments", f"{check.ARGUMENTS_MAX:,}"),
+        ("failures of one call with the same arguments, after which it is not made again", f"{check.REPEATS_MAX}"),
+        ("characters of a tool's result, unless `output_max` says otherwise", f"{ToolSpec('', '', {}).output_max:,}"),
+        ("bytes of an answer that `http_request` reads; redirects", f"{http.response_max:,}; {http.redirects_max}"),
+        ("characters of a model's answer; tool calls in it", f"{call.answer_max:,}; {call.tool_calls_max}"),
+        ("bytes of one event of a model's stream", f"{call.line_max:,}"),
+        ("rounds over all model profiles, before a turn fails", f"{MODEL_ROUNDS_MAX}"),
+    ]
 
 
 def _setting(leaf: leaves.Leaf) -> tuple[str, str, str, str]:
