@@ -16,8 +16,8 @@ Kind = Literal["text", "reasoning"]
 class FragmentStream:
     """Gathers the text of one model call and hands it over as fragments.
 
-    A text that is complete before the event loop turns (a model that does not stream) makes no fragment at all: its message
-    holds it. A failed append ends the stream; `close` raises what it was.
+    A text that is complete before the event loop turns (a model that does not stream, an answer in one packet) makes no fragment
+    at all: its message holds it. A failed append ends the stream; `close` raises what it was.
     """
 
     def __init__(self, seq: int, append: Callable[[tuple[Fragment, ...]], Awaitable[None]], pace_s: float = PACE_S) -> None:
@@ -53,10 +53,14 @@ class FragmentStream:
         """Whether a client may have seen some of it."""
         return any(self._sent.values())
 
-    async def close(self) -> None:
-        """Stop: nothing is appended afterwards. What was not handed over yet is in the message that follows."""
+    def end(self) -> None:
+        """The text is complete: no append begins any more. What was not handed over yet is in the message that follows."""
         self._done.set()
         self._more.set()
+
+    async def close(self) -> None:
+        """End, and wait for the append under way."""
+        self.end()
         if self._task is not None:
             await self._task
 

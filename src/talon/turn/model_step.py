@@ -104,6 +104,7 @@ class ModelStep:
         async with aclosing(self.providers.get(provider).chat(request)) as events:
             async for event in events:
                 if isinstance(event, Finished):
+                    stream.end()
                     return event
                 stream.add(event.text, "text" if isinstance(event, TextDelta) else "reasoning")
         raise ProviderError("connection", "the answer ended without an end")
