@@ -97,6 +97,17 @@ async def test_a_text_that_is_complete_at_once_makes_no_fragment() -> None:
     assert (stream.text(), stream.length) == ("all of it", 9)
 
 
+async def test_an_answer_in_one_packet_makes_no_fragment_however_late_it_is_closed() -> None:
+    sink = Sink()
+    stream = FragmentStream(7, sink)
+    stream.add("all of it")
+    stream.end()
+    await turns()
+    assert sink.appends == []
+    await stream.close()
+    assert stream.text() == "all of it"
+
+
 async def test_without_text_there_is_nothing_to_close() -> None:
     stream = FragmentStream(7, Sink())
     await stream.close()
