@@ -13,7 +13,7 @@ from talon.domain import entries as e
 from talon.domain.errors import Invalid
 from talon.domain.inbox import CancelTurn, DeleteSession, ResolveApproval
 from talon.store.conformance import support as s
-from talon.store.model import NewSession, SessionPatch
+from talon.store.model import Caps, NewSession, SessionPatch
 from talon.store.protocols import Store
 
 T = TypeVar("T")
@@ -82,6 +82,12 @@ class SessionSuite:
         assert (row.state, row.last_seq, row.queued) == ("idle", 2, 0)
         assert [entry.payload for entry in await s.journal(store, row)] == [entry.payload for entry in history]
         assert (await s.send(store, row)).seq == 3
+
+    async def test_history_of_a_newer_program_is_left_to_it(self, store: Store) -> None:
+        history = (e.NewEntry("message.danced", b"{}", min_reader=e.READER + 1),)
+        row, _ = await store.create_session(NewSession(s.fresh_id(), "acme", "support", "s1", history=history))
+        await s.send(store, row)
+        assert await store.claim(await s.register(store), 1, Caps()) == []
 
     async def test_a_patch_changes_what_it_names(self, store: Store) -> None:
         session = await s.create(store)

@@ -155,10 +155,8 @@ def _choose(connection: sqlite3.Connection, slots: int, caps: Caps, now: int) ->
     heapify(heads)
     while heads and len(chosen) < slots:
         head = heappop(heads)
-        # The head was drawn before its agent's last place was taken.
-        if not running.agent_is_full(head.namespace, head.agent):
-            chosen.append(head.sid)
-            running.add(head.namespace, head.agent)
+        chosen.append(head.sid)
+        running.add(head.namespace, head.agent)
         following = None if running.namespace_is_full(head.namespace) else next(queues[head.namespace], None)
         if following is not None:
             heappush(heads, _Candidate(running.of(head.namespace), *following, head.namespace))
