@@ -338,7 +338,7 @@ class TurnCompleted(Payload, frozen=True, kw_only=True):
     """The end: answered."""
 
     type = "turn.completed"
-    reason: str = "answered"
+    reason: str = msgspec.field(default_factory=lambda: "answered")  # a factory's value is written out: an end tells why (K10)
     iterations: int = 0
     tool_calls: int = 0
     usage: Usage = Usage()
@@ -357,7 +357,7 @@ class TurnCancelled(Payload, frozen=True, kw_only=True):
     """The end: cancelled. With `rollback` the turn's messages leave the context."""
 
     type = "turn.cancelled"
-    reason: str = "cancelled"
+    reason: str = msgspec.field(default_factory=lambda: "cancelled")
     by: str = ""
     rollback: bool = False
     usage: Usage = Usage()
