@@ -64,13 +64,13 @@ class PostgresDeliveries:
         await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED;{locks}")
         places = [(*operation.where, *((named(operation) or ("", None, None))[1:])) for operation in batch]
         rows = await connection.fetch(LOCK, *(list(column) for column in zip(*places, strict=True)))
-        draft = Draft(rows[0][0], self._ids.uuid7())
-        for operation, row in zip(batch, rows, strict=True):
-            _, body, *first = tuple(row)[:LOCK_SESSION]
-            name = named(operation)
-            if name is not None and body is not None:
-                draft.found_receipt(name, body, Receipt(*first))
-            if row[LOCK_SESSION] is not None:
+        # Without a row there is neither a session nor a receipt, and nothing to write at any time.
+        draft = Draft(rows[0][0] if rows else 0, self._ids.uuid7())
+        for row in rows:
+            _, namespace, source, key, body, *first = tuple(row)[:LOCK_SESSION]
+            if key is not None:
+                draft.found_receipt((namespace, source, key), body, Receipt(*first))
+            else:
                 draft.found_session(session_row(row, LOCK_SESSION))
         busy = draft.busy()
         if busy and any(operation.needs_turns for operation in batch):

@@ -6,11 +6,15 @@ from talon.domain.bell import CHANNEL
 from talon.domain.session import SessionRow, TurnRow
 from talon.store.postgres.rows import APPROVAL, NOW_MS, SESSION, TURN
 
-#: One row per operation, in order: the time, what its key gave before, and its session, locked in id order.
+_NO_SESSION = ", ".join(f"(NULL::sessions).{field}" for field in SessionRow.__struct_fields__)
+_KEY_FIELDS = ("namespace", "source", "key", "body_sha256", "sid", "session_uid", "seq", "turn_id", "strategy")
+_KEY = ", ".join(f"k.{field}" for field in _KEY_FIELDS)
+_NO_KEY = ", ".join(f"(NULL::keys).{field}" for field in _KEY_FIELDS)
+
+#: The receipts that keys gave before, one row each, then the sessions, locked in id order, one row each. All begin with the time.
 LOCK = f"""
 WITH wanted AS MATERIALIZED (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY
-    AS w(namespace, agent, id, source, key, ord)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS w(namespace, agent, id, source, key)
 ),
 locked AS MATERIALIZED (
     SELECT {SESSION} FROM sessions s
@@ -22,14 +26,13 @@ locked AS MATERIALIZED (
     ORDER BY s.sid
     FOR NO KEY UPDATE OF s
 )
-SELECT {NOW_MS}, k.body_sha256, k.sid, k.session_uid, k.seq, k.turn_id, k.strategy, {SESSION}
-FROM wanted w
-LEFT JOIN LATERAL (
-    SELECT * FROM keys k WHERE k.namespace = w.namespace AND k.source = w.source AND k.key = w.key LIMIT 1) k ON true
-LEFT JOIN locked s ON s.namespace = w.namespace AND s.agent = w.agent AND s.id = w.id AND s.deleted_at_ms IS NULL
-ORDER BY w.ord"""
+SELECT {NOW_MS}, {_KEY}, {_NO_SESSION}
+FROM wanted w CROSS JOIN LATERAL (
+    SELECT * FROM keys k WHERE k.namespace = w.namespace AND k.source = w.source AND k.key = w.key LIMIT 1) k
+UNION ALL
+SELECT {NOW_MS}, {_NO_KEY}, {SESSION} FROM locked s WHERE s.deleted_at_ms IS NULL"""
 #: Where the session's columns begin in a row of `LOCK`.
-LOCK_SESSION = 7
+LOCK_SESSION = 10
 
 #: The open turns of locked sessions; read after the lock, so that nothing can have been added since.
 OPEN_TURNS = f"""
