@@ -11,7 +11,7 @@ from talon.domain.session import ApprovalRow, SessionRow, TurnRow
 from talon.store.inbox_apply import apply_write, min_reader, queued_turns, receipt
 from talon.store.sqlite import sql
 from talon.store.sqlite.connection import Database
-from talon.store.sqlite.journal import entry_rows, turn_values, write_session
+from talon.store.sqlite.journal import entry_rows, values_of, write_session
 
 
 class InboxPart:
@@ -80,7 +80,7 @@ def _write(connection: sqlite3.Connection, session: SessionRow, write: InboxWrit
     connection.executemany(sql.ENTRY_INSERT, entry_rows(session, write.entries, None, now))
     turns = queued_turns(session, write, now)
     for turn in turns:
-        connection.execute(sql.TURN_INSERT, turn_values(turn))
+        connection.execute(sql.TURN_INSERT, values_of(turn))
     for ended in write.end:
         connection.execute(sql.TURN_CANCELLED, (ended.reason, now, ended.turn_id, sid))
     for turn_id in write.cancel_approvals:

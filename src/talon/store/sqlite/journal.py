@@ -132,9 +132,10 @@ def _commit(connection: sqlite3.Connection, batch: Sequence[Append], now: int) -
             continue
         session = session_by_sid(connection, append.sid)
         refused = refusal(session, append)
-        if refused is not None or session is None:
-            answers.append(refused or AssertionError("an unknown session is refused"))
+        if refused is not None:
+            answers.append(refused)
             continue
+        assert session is not None, "an unknown session is refused"
         rows += entry_rows(session, append.entries, append.id, now)
         write_session(connection, session, apply_append(session, append, now), min_reader(append.entries))
         _write_projections(connection, session, append, now)
@@ -150,7 +151,7 @@ def _write_projections(connection: sqlite3.Connection, session: SessionRow, appe
     if append.drained:
         connection.execute(sql.TURN_DRAINED, (session.turn_id, sid))
     for turn in append.queue:
-        connection.execute(sql.TURN_INSERT, turn_values(requeued_turn(session, turn, now)))
+        connection.execute(sql.TURN_INSERT, values_of(requeued_turn(session, turn, now)))
     if append.fragments:
         connection.executemany(
             sql.FRAGMENT_INSERT, [(sid, piece.seq, piece.kind, piece.offset, piece.text.encode()) for piece in append.fragments]
@@ -175,7 +176,7 @@ def _write_turn(connection: sqlite3.Connection, sid: int, change: TurnChange, no
         connection.execute(sql.TURN_MOVES, (change.state, started, ended, change.turn_id, sid))
 
 
-def turn_values(row: Any) -> tuple[Any, ...]:
+def values_of(row: Any) -> tuple[Any, ...]:
     """The values of a row struct in the order of its fields."""
     return tuple(getattr(row, name) for name in row.__struct_fields__)
 

@@ -12,7 +12,7 @@ from talon.store.model import Changes, PutResource, ResourceRow, RevisionRow
 from talon.store.paging import cursor_after, position_of
 from talon.store.sqlite import sql
 from talon.store.sqlite.connection import Database
-from talon.store.sqlite.journal import turn_values
+from talon.store.sqlite.journal import values_of
 from talon.store.sqlite.sessions import insert_session, session_living
 
 _LAST = 2**63 - 1
@@ -83,7 +83,7 @@ def _put(connection: sqlite3.Connection, put: PutResource, now: int) -> Resource
     revision = _revision(connection, put, 0 if old is None else old.revision, now)
     if old is None:
         row = ResourceRow(put.namespace, put.kind, put.name, put.uid, 1, revision, put.body or b"", put.status, now, now)
-        connection.execute(sql.RESOURCE_INSERT, turn_values(row))
+        connection.execute(sql.RESOURCE_INSERT, values_of(row))
         return row
     body = old.body if put.body is None else put.body
     generation = old.generation + (1 if body != old.body else 0)

@@ -14,7 +14,7 @@ from talon.store.paging import cursor_after, position_of
 from talon.store.protocols import Where
 from talon.store.sqlite import sql
 from talon.store.sqlite.connection import Database
-from talon.store.sqlite.journal import entry_rows, session_by_sid, turn_values
+from talon.store.sqlite.journal import entry_rows, session_by_sid, values_of
 
 _LAST = 2**63 - 1
 _APPROVAL_FIELDS = len(ApprovalRow.__struct_fields__)
@@ -98,7 +98,7 @@ def insert_session(connection: sqlite3.Connection, new: NewSession, now: int) ->
     newest = connection.execute(sql.SESSION_NEWEST, (new.namespace, new.agent, new.id)).fetchone()
     first_seq = first_seq_after(None if newest is None else SessionRow(*newest))
     row = new_session_row(0, new, first_seq, now)
-    sid = connection.execute(sql.SESSION_INSERT, (*turn_values(row), min_reader(new.history))).lastrowid
+    sid = connection.execute(sql.SESSION_INSERT, (*values_of(row), min_reader(new.history))).lastrowid
     row = msgspec.structs.replace(row, sid=sid)
     empty = msgspec.structs.replace(row, last_seq=first_seq - 1)
     connection.executemany(sql.ENTRY_INSERT, entry_rows(empty, new.history, None, now))
