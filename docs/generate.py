@@ -197,7 +197,7 @@ def cli_page() -> str:
     """Every command with its arguments and options, as `--help` shows them."""
     commands = list(_commands(app, ("talon",)))
     parts = [
-        "`talon COMMAND --help` says the same. Data goes to standard output, everything else to standard error.",
+        "`--help` of each command says the same. Data goes to standard output, everything else to standard error.",
         table(
             ("exit code", "meaning"),
             [

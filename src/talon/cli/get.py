@@ -120,7 +120,7 @@ def command(at: At, kind: str, name: str | None, effective: bool, all_namespaces
     Examples:
       talon get agents -A
       talon get agent customer-support -o yaml --effective
-      talon get sessions                              of all agents
+      talon get sessions                              # of all agents
       talon get session customer-support/renewals -o json
       talon get revisions customer-support
       talon get revision customer-support/3 -o yaml
