@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from support.crashkit import NAMESPACE, Boot, Plan, Point, World, deliver, lives, new_session, prepare
 from support.invariants import check
-
 from talon.domain.entries import ToolUncertain
 from talon.domain.inbox import ResolveApproval
 from talon.domain.session import SessionRow, TurnRow

@@ -17,12 +17,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from talon.domain.bell import Bell
+from talon.domain.entries import Entry, NewEntry
 from talon.domain.errors import FencedOut, TalonError, Unavailable
 from talon.domain.ids import Clock, Ids
+from talon.domain.inbox import Message
+from talon.domain.session import SessionRow, TurnRow
 from talon.store.inbox_apply import backoff_ms
 from talon.store.model import Append, Caps, Claimed
 from talon.store.protocols import Store
 from talon.turn.runner import TurnDeps, TurnRunner
+from talon.turn.start import first_entries
 from talon.worker.lease import Lease
 
 #: How often the lease is looked at; well below the margin that it keeps.
@@ -58,6 +62,8 @@ class Worker:
         self._ended = asyncio.Event()  # set while `run` is not under way
         self._ended.set()
         self._guarding: asyncio.Task[None] | None = None
+        self._promised = 0  # slots offered to messages that are just being accepted
+        self._unknown: set[tuple[int, int]] = set()  # held and not run at the last look
         self._left: dict[int, int] = {}  # sid -> attempts, of sessions whose turn stopped here without being given back
         self._in_vain = False
         self._blobs_at_s = 0.0
@@ -75,6 +81,34 @@ class Worker:
         for sid, seq in bell.tails:
             if found := self._running.get(sid):
                 found[0].poke(seq)
+
+    # --- turns that start in the commit that accepts them (kernel §4, commit ①) -----------------------------------------------
+
+    def promise(self) -> bool:
+        """Set a free slot aside for a message that is being accepted; every True is followed by one `take` or `decline`.
+
+        Not under caps, which only a claim keeps; and a free slot means that nothing else is waiting for it.
+        """
+        settings = self._settings
+        busy = self._stopping or not self._lease.alive() or settings.caps != Caps()
+        if busy or len(self._running) + self._promised >= settings.concurrency:
+            return False
+        self._promised += 1
+        return True
+
+    def first_entries(self, message: Message, session: SessionRow, revision: int) -> tuple[NewEntry, ...] | None:
+        """What this worker writes with the message; None if it does not know the agent's revision yet."""
+        pin = self._deps.definitions.known(session, revision)
+        return None if pin is None else first_entries(message, session, pin, self.id)
+
+    def take(self, session: SessionRow, turn: TurnRow, entries: tuple[Entry, ...]) -> None:
+        """Run the turn that was accepted and claimed for this worker."""
+        self._promised -= 1
+        self._start(Claimed(session, turn, "queued", turn.revision, entries))
+
+    def decline(self) -> None:
+        """The slot was not taken."""
+        self._promised -= 1
 
     # --- life --------------------------------------------------------------------------------------------------------------
 
@@ -149,6 +183,7 @@ class Worker:
         await self._cancel({task for _, task in self._running.values()})
         await self._lease.stop()
         await self.register()
+        log.info("worker %s begins", self.id)
 
     async def _cancel(self, tasks: set[asyncio.Task[None]]) -> None:
         for task in tasks:
@@ -160,7 +195,7 @@ class Worker:
 
     async def _claim(self) -> bool:
         """Fill the free slots; True if there may be more to claim at once."""
-        free = self._settings.concurrency - len(self._running)
+        free = self._settings.concurrency - len(self._running) - self._promised
         if free <= 0:
             return False
         claimed = await self._store.claim(self.id, free, self._settings.caps)
@@ -206,9 +241,12 @@ class Worker:
         await store.sweep()
         owned = await store.owned(self.id)
         left, self._left = self._left, {}
-        for sid, fence in owned:
-            if sid not in self._running:
-                await self._give_back(sid, fence, backoff_ms(left.get(sid, 0)))
+        idle = {(sid, fence) for sid, fence in owned if sid not in self._running}
+        # Held for no reason that is known here: an answer was lost, or is on its way (then it is run at the next look).
+        lost = {(sid, fence) for sid, fence in idle if sid in left or (sid, fence) in self._unknown}
+        self._unknown = idle - lost
+        for sid, fence in lost:
+            await self._give_back(sid, fence, backoff_ms(left.get(sid, 0)))
         if self._running:
             for sid, seq in (await store.tails(list(self._running))).items():
                 if found := self._running.get(sid):

@@ -1,0 +1,79 @@
+"""Talon with one promise taken out, to see that the soak notices: `python -m soak.negative MODE ROLE …`. Never for anything else.
+
+no_fence   appends are taken from whoever comes: no fence, no owner is asked for; on SQLite also no lock on the data directory
+ack_first  a message to an idle session is answered with 202 before it is committed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import msgspec
+
+MODES = ("no_fence", "ack_first")
+
+
+def no_fence() -> None:
+    """Take the fence out of both stores."""
+    from talon.store.postgres import commit_sql
+    from talon.store.sqlite import journal, lock
+
+    fenced = "WHERE s.fence = b.fence AND s.owner IS NOT NULL"
+    for form, statement in commit_sql.COMMIT.items():
+        if fenced not in statement:
+            raise SystemExit("the fence is not where this negative control looks for it")
+        commit_sql.COMMIT[form] = statement.replace(fenced, "")
+    refusal = journal.refusal
+
+    def lenient(session: Any, append: Any) -> Any:
+        if session is not None:
+            append = msgspec.structs.replace(append, fence=session.fence)
+            session = msgspec.structs.replace(session, owner=session.owner or "nobody")
+        return refusal(session, append)
+
+    journal.refusal = lenient
+    lock.fcntl.flock = lambda *_: None  # type: ignore[assignment]
+
+
+def ack_first() -> None:
+    """Answer before the commit."""
+    from talon.domain.inbox import Message, Operation, Receipt
+    from talon.store.writer import JournalWriter
+
+    deliver = JournalWriter.deliver
+    answered: dict[tuple[str, str], Receipt] = {}
+    later: set[asyncio.Task[Any]] = set()
+
+    async def hasty(self: JournalWriter, op: Operation) -> Receipt:
+        if not isinstance(op, Message) or op.key is None:
+            return await deliver(self, op)
+        key = (op.where[0], op.key.key)
+        if key in answered:
+            return answered[key]
+        journal: Any = self._journal  # pyright: ignore[reportPrivateUsage]
+        session = await journal.get_session(op.where)
+        if session is None or session.state != "idle":
+            return await deliver(self, op)
+        answered[key] = Receipt(session.sid, session.uid, session.last_seq + 1, op.turn_id, op.strategy)
+        task = asyncio.create_task(deliver(self, op))
+        later.add(task)
+        task.add_done_callback(lambda done: (later.discard(done), done.cancelled() or done.exception()))
+        return answered[key]
+
+    JournalWriter.deliver = hasty
+
+
+def main() -> None:
+    """Patch, then be Talon."""
+    mode, *arguments = sys.argv[1:]
+    {"no_fence": no_fence, "ack_first": ack_first}[mode]()
+    from talon.cli.main import main as talon
+
+    sys.argv = ["talon", *arguments]
+    sys.exit(talon())
+
+
+if __name__ == "__main__":
+    main()
