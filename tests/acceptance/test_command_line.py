@@ -362,3 +362,13 @@ async def test_the_databases_state_is_an_exit_code(tmp_path: Path) -> None:
     assert state["version"] == state["program"] >= 1
     _, _, errors = await shell.run("db", "migrate", "--data-dir", "d")
     assert "nothing to do" in errors
+
+
+async def test_a_server_whose_own_files_are_wrong_does_not_start_and_says_where(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
+    shell = Shell("http://127.0.0.1:9", tmp_path)
+    code, out, errors = await shell.run("up", "--port", "0", "--tools-modules", "broken")
+    assert (code, out) == (2, "")
+    assert "nowhere_to_be_found" in errors
+    assert f"{tmp_path / 'broken.py'}, line 1" in errors
+    assert "Traceback" not in errors

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
+
+from talon.domain.errors import Refused
+
 
 class WrongUse(Exception):
     """The command, its flags, a file or a setting is wrong: exit code 2. `lines` are shown to the user, one per mistake."""
@@ -17,3 +22,12 @@ class Failed(Exception):
     """The command did its work and the answer is a failure (a turn that did not complete): exit code 1."""
 
     exit_code = 1
+
+
+@contextlib.contextmanager
+def found_here() -> Generator[None]:
+    """What a room below refuses while this process starts is a mistake of its own files or settings: nobody else refused it."""
+    try:
+        yield
+    except Refused as error:
+        raise WrongUse(error.detail) from None

@@ -18,20 +18,21 @@ from typing import Any, Literal
 
 import msgspec
 
-from talon.cli.errors import WrongUse
+from talon.cli.errors import WrongUse, found_here
 from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of
 from talon.cli.settings import Settings
 from talon.cli.system import SystemClock, SystemIds
 from talon.dispatch.brokers.local import LocalBroker
 from talon.domain.bell import Bell
 from talon.domain.errors import Conflict
+from talon.domain.inbox import Receipt
 from talon.manifest import catalogue
 from talon.manifest.read import DEFAULT_NAMESPACE
 from talon.manifest.state import bare_namespace
 from talon.providers.limits import CallLimits
 from talon.providers.registry import ProviderConfig, Providers, build_providers
 from talon.store.model import Caps, Changes, PutResource
-from talon.store.protocols import Store
+from talon.store.protocols import Store, Where
 from talon.store.writer import Committed, JournalWriter
 from talon.tools.registry import Registry
 from talon.turn.context import ContextCache, ContextLimits
@@ -116,7 +117,8 @@ async def open_store(settings: Settings, ids: SystemIds, clock: SystemClock, rol
         return await sqlite.open_store(database.path, clock, ids)
     from talon.store import postgres
 
-    return await postgres.open_store(database.url, ids, notify=broker_of(settings) == "postgres")
+    with found_here():
+        return await postgres.open_store(database.url, ids, notify=broker_of(settings) == "postgres")
 
 
 @contextlib.asynccontextmanager
@@ -140,7 +142,8 @@ async def _postgres_bells(settings: Settings, bells: LocalBroker) -> AsyncGenera
 async def open_worker(runtime: Runtime) -> AsyncGenerator[Worker]:
     """A registered worker that claims; drained on the way out. Its end by a defect ends the process."""
     settings = runtime.settings
-    registry, providers = await _load(settings, runtime.clock)
+    with found_here():
+        registry, providers = await _load(settings, runtime.clock)
     cache = ContextCache()
     limits = ContextLimits(settings.context.entries_max, settings.context.chars_max, settings.context.tool_result_chars_max)
     lease = _lease(runtime)
@@ -235,8 +238,11 @@ def _worker_settings(settings: Settings, registry: Registry, providers: frozense
     )
 
 
-def open_gateway(runtime: Runtime, *, health_only: bool = False) -> tuple[Any, Any]:
-    """The ASGI application with the hub of its streams; `health_only` is a worker's own port."""
+def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool = False) -> tuple[Any, Any]:
+    """The ASGI application with the hub of its streams; `health_only` is a worker's own port.
+
+    A `worker` of this process with a free slot takes turns in the commit that accepts them.
+    """
     from talon.gateway.deps import GatewayDeps
     from talon.gateway.http.app import create_app
     from talon.gateway.hub import StreamHub
@@ -254,8 +260,23 @@ def open_gateway(runtime: Runtime, *, health_only: bool = False) -> tuple[Any, A
         ids=runtime.ids,
         version=version("talon-runtime"),
         settings=settings,
+        **({} if worker is None or health_only else _hooks(worker)),
     )
     return create_app(deps, health_only=health_only), hub
+
+
+def _hooks(worker: Worker) -> dict[str, Any]:
+    from talon.gateway.deps import Offer
+
+    async def offer(_: Where) -> Offer | None:
+        return Offer(worker.id, worker.first_entries) if worker.promise() else None
+
+    def started(receipt: Receipt) -> None:
+        if receipt.claimed is None:
+            raise AssertionError("only a claimed turn is started")
+        worker.take(*receipt.claimed, receipt.entries)
+
+    return {"offer": offer, "started": started, "declined": lambda _: worker.decline()}
 
 
 def _poke(hub: Any, bell: Bell) -> None:
