@@ -1,16 +1,21 @@
 # Two commands: `make demo` and `make test`. Both create .venv in the checkout and need only python3, make and git.
 PYTHON ?= python3
+PEERS ?= steps langgraph dbos
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint fmt docs lock clean
+.PHONY: demo test bench lint fmt docs lock clean
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)
 	@$(BIN)/python tests/run.py
+
+# make bench [PEERS="steps langgraph dbos"] [OUT=file.json] [SMALL=1]
+bench: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m bench --peers "$(PEERS)" $(if $(OUT),--out "$(OUT)") $(if $(SMALL),--small)
 
 lint: $(READY)
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports

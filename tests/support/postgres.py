@@ -24,7 +24,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,11 +86,11 @@ def find_programs() -> Path:
 class PostgresServer:
     """One PostgreSQL cluster in a temporary directory. Made and started by `running_server`."""
 
-    def __init__(self, programs: Path, directory: Path, *, fsync: bool) -> None:
+    def __init__(self, programs: Path, directory: Path, settings: Mapping[str, str]) -> None:
         self.directory = directory
         self._programs = programs
         self._data = directory / "data"
-        self._settings = BASE_SETTINGS if fsync else BASE_SETTINGS | FAST_SETTINGS
+        self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
         self._template = ""
@@ -170,6 +170,12 @@ class PostgresServer:
                 process.kill()
                 process.wait()
 
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id."""
+        assert self._process is not None
+        return self._process.pid
+
     # --- databases ----------------------------------------------------------------------------------------------------------
 
     def url(self, database: str) -> str:
@@ -193,7 +199,7 @@ class PostgresServer:
         self._databases += 1
         name = f"test_{self._databases}"
         # Copying files costs a checkpoint, which is cheap without fsync, and half the time.
-        copy = "" if self._settings is BASE_SETTINGS else " STRATEGY file_copy"
+        copy = " STRATEGY file_copy" if self._settings.get("fsync") == "off" else ""
         self.sql(f"CREATE DATABASE {name} TEMPLATE {self._template if migrated else 'template0'}{copy}")
         return self.url(name)
 
@@ -221,14 +227,14 @@ class PostgresServer:
 
 
 @contextmanager
-def running_server(*, fsync: bool = False) -> Generator[PostgresServer]:
+def running_server(*, fsync: bool = False, settings: Mapping[str, str] = BASE_SETTINGS) -> Generator[PostgresServer]:
     """A started server; gone, with everything that it wrote, after the block. Raises `MissingPostgres`."""
     programs = find_programs()
     directory = Path(tempfile.mkdtemp(prefix="talon-pg-", dir="/tmp"))  # a socket's path may have 107 characters, no more
     guardian = subprocess.Popen(
         ["/bin/sh", "-c", GUARDIAN, "guardian", str(directory)], stdin=subprocess.PIPE, start_new_session=True
     )
-    server = PostgresServer(programs, directory, fsync=fsync)
+    server = PostgresServer(programs, directory, settings if fsync else {**settings, **FAST_SETTINGS})
     try:
         directory.chmod(0o755)
         if os.geteuid() == 0:
