@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import aiohttp
 
+from support.sse import Parser
+
 READY_S = 30.0
 ENDS = ("turn.completed", "turn.failed", "turn.cancelled", "turn.denied")
 
@@ -163,16 +165,10 @@ class Api:
         timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
         async with self._http.get(path, timeout=timeout) as answer:
             assert answer.status == 200, await answer.text()
-            event: dict[str, Any] = {}
-            async for raw in answer.content:
-                line = raw.decode().rstrip("\n")
-                if line.startswith("id: "):
-                    event["id"] = line[4:]
-                elif line.startswith("data: "):
-                    event.update(json.loads(line[6:]))
-                elif not line and event:
-                    yield event
-                    event = {}
+            parser = Parser()
+            async for chunk in answer.content.iter_any():
+                for event in parser.feed(chunk):
+                    yield {"id": event.id, **event.data}
 
     async def end_of(self, where: str, turn_id: str, timeout_s: float = 30) -> dict[str, Any]:
         """Wait for the turn's end entry."""

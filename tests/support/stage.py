@@ -296,9 +296,10 @@ class Watch:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        assert self._task is not None
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
 
     async def _follow(self) -> None:
         async for event in self._api.events(self._where, after=self._after, turn=self._turn):
