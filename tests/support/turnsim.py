@@ -124,10 +124,8 @@ class Simulation:
                 self.facts.clear()
                 self.now_ms += self.random.choice((10, 1_000, 100_000_000))
                 left = self.state()
-                if self.parked:
-                    self.wake(left)
-                elif left.ended is None:
-                    self.claimed()
+                if left.ended is None:  # nobody claims what has ended
+                    self.wake(left) if self.parked else self.claimed()
         raise AssertionError(f"no end after {STEPS_MAX} steps: {self.commands[-10:]}")
 
     def claimed(self) -> None:
@@ -189,7 +187,9 @@ class Simulation:
             case m.ResetStream(model_seq=seq):
                 self.facts.append(e.StreamReset(model_seq=seq, usage=e.Usage(5, 5, estimated=True)))
             case m.CallModel():
-                self.call_model(command)
+                self.announce(command)
+            case m.Listen(model_seq=seq):
+                self.listen(seq)
             case m.RunTools():
                 self.run_tools(command)
             case m.Wait():
@@ -197,7 +197,7 @@ class Simulation:
             case m.Finish():
                 self.finish(command)
 
-    def call_model(self, command: m.CallModel) -> None:
+    def announce(self, command: m.CallModel) -> None:
         state = self.state()
         assert state.model is None, "a model call is under way already"
         assert not [c for c in state.calls if c.status != "closed"], "a requested call has no receipt"
@@ -205,8 +205,13 @@ class Simulation:
         profile = self.bounds.profiles[command.profile]
         joined = [e.InputSteered(message_seq=seq, state="joined") for seq in command.joined]
         intents = [*joined, e.ModelStarted(iteration=command.iteration, provider="p", model="m", profile=profile)]
-        if not self.commit(intents):
-            return
+        self.commit(intents)
+
+    def listen(self, model_seq: int) -> None:
+        announced = self.state().model
+        assert announced is not None
+        assert announced.seq == model_seq
+        assert not announced.orphaned, "the call of a dead worker is made again without a reset"
         self.now_ms += 100
         if self.maybe(0.3):
             retryable = self.random.random() < 0.8

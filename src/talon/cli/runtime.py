@@ -276,7 +276,10 @@ def _hooks(worker: Worker) -> dict[str, Any]:
             raise AssertionError("only a claimed turn is started")
         worker.take(*receipt.claimed, receipt.entries)
 
-    return {"offer": offer, "started": started, "declined": lambda _: worker.decline()}
+    def declined(_: Offer) -> None:
+        worker.decline()
+
+    return {"offer": offer, "started": started, "declined": declined}
 
 
 def _poke(hub: Any, bell: Bell) -> None:

@@ -13,6 +13,7 @@ from talon.cli.errors import Failed
 from talon.cli.load import port_of
 from talon.cli.runtime import Role, Runtime, open_gateway, open_runtime, open_worker
 from talon.cli.settings import Settings
+from talon.worker.worker import Worker
 
 log = logging.getLogger("talon")
 WATCH_S = 0.5
@@ -52,10 +53,11 @@ async def _main(role: Role, settings: Settings) -> int:
         loop.add_signal_handler(number, _on_signal, stop, number)
     async with open_runtime(role, settings) as runtime:
         async with contextlib.AsyncExitStack() as stack:
+            worker: Worker | None = None
             if role in ("up", "worker"):
                 worker = await stack.enter_async_context(open_worker(runtime))
                 log.info("worker %s runs up to %d turns", worker.id, settings.worker.concurrency)
-            url = await stack.enter_async_context(_http(role, runtime))
+            url = await stack.enter_async_context(_http(role, runtime, worker))
             if role == "up" and settings.apply:
                 from talon.cli.apply import apply_at_start  # an HTTP client: only who applies pays for its import
 
@@ -90,7 +92,7 @@ async def _until(stop: asyncio.Event, runtime: Runtime) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _http(role: Role, runtime: Runtime) -> AsyncGenerator[str]:
+async def _http(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGenerator[str]:
     """The HTTP side: the gateway, or a worker's health questions. -> its base URL. Requests end before it does."""
     from talon.gateway.server import bind, serve
 
@@ -105,7 +107,7 @@ async def _http(role: Role, runtime: Runtime) -> AsyncGenerator[str]:
     def on_ready(host: str, port: int) -> None:
         ready.set_result(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
-    app, hub = open_gateway(runtime, health_only=role == "worker")
+    app, hub = open_gateway(runtime, worker, health_only=role == "worker")
     task = asyncio.create_task(serve(app, sock, hub, stop, on_ready=on_ready), name="http")
     try:
         await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)

@@ -29,11 +29,12 @@ class Key(msgspec.Struct, frozen=True):
 
 class View(msgspec.Struct, frozen=True):
     """What `admit` may look at: the locked session row and, if the operation `needs_turns`, its open turns by queue order
-    (the running or waiting one first), and the approval it names."""
+    (the running or waiting one first), the approval it names, and, if it `needs_revision`, the agent's newest revision now."""
 
     session: SessionRow
     turns: tuple[TurnRow, ...] = ()
     approval: ApprovalRow | None = None
+    revision: int = 0
 
 
 class NewTurn(msgspec.Struct, frozen=True):
@@ -59,6 +60,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     owner: str
     turn_id: str
+    revision: int = 0
 
 
 class InboxWrite(msgspec.Struct, frozen=True):
@@ -125,6 +127,11 @@ class Operation(Protocol):
         ...
 
     @property
+    def needs_revision(self) -> bool:
+        """Whether `admit` wants `View.revision`."""
+        ...
+
+    @property
     def approval(self) -> str:
         """The id of the approval that `admit` wants in its view; empty for none."""
         ...
@@ -137,8 +144,9 @@ class Operation(Protocol):
 class Message(msgspec.Struct, frozen=True):
     """`POST …/message`. `turn_id` is a fresh id, used if the message becomes a turn of its own.
 
-    `offer` is the id of a worker in this process that has a free slot: the turn starts in the same commit if the session is idle;
-    `start` makes the first entries of the turn (turn.started, model.started) from the fence that the claim takes.
+    `offer` is the id of a worker in this process that has a free slot: the turn starts in the same commit if the session is idle
+    and `start` makes its first entries (turn.started, model.started) from this message, the session as it is and the agent's
+    newest revision; None: it cannot, the turn is queued.
     """
 
     where: tuple[str, str, str]
@@ -151,12 +159,16 @@ class Message(msgspec.Struct, frozen=True):
     queue_max: int = 100
     traceparent: str = ""
     offer: str = ""
-    start: Callable[[SessionRow], tuple[e.NewEntry, ...]] | None = None
+    start: Callable[[Message, SessionRow, int], tuple[e.NewEntry, ...] | None] | None = None
     approval: str = ""
 
     @property
     def needs_turns(self) -> bool:
         return self.strategy != "reject"
+
+    @property
+    def needs_revision(self) -> bool:
+        return self.start is not None
 
     def admit(self, view: View) -> InboxWrite:
         session = view.session
@@ -193,16 +205,11 @@ class Message(msgspec.Struct, frozen=True):
         turn = NewTurn(self.turn_id, len(before), self.strategy, self.source, priority)
         entries = (*before, self._received(self.turn_id), e.new_entry(queued, self.turn_id, self.traceparent))
         claim = None
-        if (
-            self.offer
-            and self.start is not None
-            and not before
-            and session.turn_id is None
-            and session.queued == 0
-            and session.owner is None
-        ):
-            claim = Claim(self.offer, self.turn_id)
-            entries = (*entries, *self.start(session))
+        if self.start is not None and session.state == "idle":
+            first = self.start(self, session, view.revision)
+            if first is not None:
+                claim = Claim(self.offer, self.turn_id, view.revision)
+                entries = (*entries, *first)
         return InboxWrite(
             entries=entries, queue=(turn,), claim=claim, turn_id=self.turn_id, strategy=self.strategy, message=len(before)
         )
@@ -259,6 +266,7 @@ class CancelTurn(msgspec.Struct, frozen=True):
     traceparent: str = ""
     key: Key | None = None
     needs_turns: bool = True
+    needs_revision: bool = False
     approval: str = ""
 
     def admit(self, view: View) -> InboxWrite:
@@ -283,6 +291,7 @@ class ResolveApproval(msgspec.Struct, frozen=True):
     traceparent: str = ""
     key: Key | None = None
     needs_turns: bool = False
+    needs_revision: bool = False
 
     def admit(self, view: View) -> InboxWrite:
         row = view.approval
@@ -313,6 +322,7 @@ class DeleteSession(msgspec.Struct, frozen=True):
     traceparent: str = ""
     key: Key | None = None
     needs_turns: bool = True
+    needs_revision: bool = False
     approval: str = ""
 
     def admit(self, view: View) -> InboxWrite:

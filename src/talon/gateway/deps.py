@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from talon.domain.entries import NewEntry
 from talon.domain.ids import Clock, Ids
-from talon.domain.inbox import Operation, Receipt
+from talon.domain.inbox import Message, Operation, Receipt
 from talon.domain.session import SessionRow
 from talon.store.protocols import Store, Where
 
@@ -59,7 +59,7 @@ class Offer(NamedTuple):
     """A free worker slot of this process: the worker's id (`name/boot`) and what makes the first entries of a turn."""
 
     worker: str
-    start: Callable[[SessionRow], tuple[NewEntry, ...]]
+    start: Callable[[Message, SessionRow, int], tuple[NewEntry, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)

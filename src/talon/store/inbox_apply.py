@@ -107,6 +107,7 @@ def queued_turns(session: SessionRow, write: InboxWrite, now: int) -> list[TurnR
             state="running" if turn.turn_id == claimed else "queued",
             attempts=1 if turn.turn_id == claimed else 0,
             started_at_ms=now if turn.turn_id == claimed else None,
+            revision=write.claim.revision if write.claim is not None and turn.turn_id == claimed else 0,
         )
         for turn in write.queue
     ]

@@ -109,13 +109,15 @@ class Claimed(msgspec.Struct, frozen=True):
     """A session that this worker now owns. `session` and `turn` are as after the claim (new fence, attempt counted).
 
     `was` is the turn's state before: queued (a fresh start), running (its last worker is gone or gave it back), waiting (woken).
-    `revision` is the agent's newest revision now, for a fresh start.
+    `revision` is the agent's newest revision now, for a fresh start. `entries` are all of the turn's entries where they are known
+    already (it started in the commit that accepted it); empty: read them.
     """
 
     session: SessionRow
     turn: TurnRow
     was: TurnState
     revision: int
+    entries: tuple[Entry, ...] = ()
 
 
 class Caps(msgspec.Struct, frozen=True):

@@ -56,12 +56,16 @@ class Definitions:
     def __init__(self, store: DefinitionStore, registry: Registry, providers: frozenset[str], entries_max: int = 1024) -> None:
         self._store, self._registry, self._providers = store, registry, providers
         self._pins: dict[str, Pin] = {}
+        self._recent: dict[tuple[str, str, int, bytes, str], Pin] = {}
         self._effective: dict[tuple[str, str, int], Effective] = {}
         self._max = entries_max
         self._decoder = msgspec.json.Decoder(Definition)
 
     async def pin(self, session: SessionRow, revision: int) -> Pin | Unresolved:
         """The definition of a turn that starts now on the agent's newest `revision`, durable under its digest."""
+        known = self.known(session, revision)
+        if known is not None:
+            return known
         effective = await self._agent(session, revision)
         if effective is None:
             return Unresolved(
@@ -74,7 +78,14 @@ class Definitions:
         digest = hashlib.sha256(body).hexdigest()
         if digest not in self._pins:
             await self._store.put_definition(digest, body)
-        return self._remember(digest, found)
+        if len(self._recent) >= self._max:
+            self._recent.clear()
+        pin = self._recent[_place(session, revision)] = self._remember(digest, found)
+        return pin
+
+    def known(self, session: SessionRow, revision: int) -> Pin | None:
+        """What `pin` would give, if it is known here without asking the store."""
+        return self._recent.get(_place(session, revision))
 
     async def pinned(self, digest: str) -> Pin:
         """What a turn was pinned to. Raises `Defect` if the store has lost it."""
@@ -130,3 +141,8 @@ class Definitions:
             tools=tuple(granted.pinned.values()),
             features=feature_values(effective, features),
         )
+
+
+def _place(session: SessionRow, revision: int) -> tuple[str, str, int, bytes, str]:
+    """All that a definition is made from."""
+    return session.namespace, session.agent, revision, session.features, session.profile

@@ -95,7 +95,8 @@ class Ledger:
     async def open(self) -> None:
         """Read the turn and the tail before it: what is in the cache is not read again (K11)."""
         turn = self.claimed.turn
-        own = await self._journal.read_turn(self.session.sid, turn.turn_id, turn.seq)
+        own: Sequence[e.Entry] = self.claimed.entries
+        own = own or await self._journal.read_turn(self.session.sid, turn.turn_id, turn.seq)
         own = [entry for entry in own if entry.seq <= self.last_seq]
         self._durable = self.state = fold([*await self._borrowed(own), *own], self.turn_id)
         self.traceparent = next((entry.traceparent for entry in own if entry.traceparent), "")
@@ -116,6 +117,8 @@ class Ledger:
     async def _tail(self, before: int, own: set[int]) -> tuple[e.Entry, ...]:
         """The last context entries with seq < `before`, without the turn's `own`."""
         sid, limit = self.session.sid, self._limits.entries_max
+        if sum(seq < before for seq in own) == before - self.session.first_seq:
+            return ()  # the session's first turn
         tail: list[e.Entry] | None = None
         cached = self._cache.get(sid)
         if cached is not None and cached[0] < before:

@@ -24,31 +24,26 @@ from talon.turn.machine import CallModel, State
 
 @dataclass(frozen=True, slots=True)
 class ModelStep:
-    """Performs `CallModel` and accounts for calls whose worker is gone."""
+    """Performs `CallModel` and `Listen`, and accounts for calls whose worker is gone."""
 
     providers: Providers
     journal: Journal
     clock: Clock
     limits: ContextLimits
 
-    async def perform(self, command: CallModel, ledger: Ledger, pin: Pin, attention: Attention) -> None:
-        """Announce the call (with all facts so far, one commit), make it, leave its outcome as facts.
-
-        Nothing is announced when somebody has written meanwhile: the turn decides again.
-        """
-        profile = pin.definition.profiles[command.profile]
-        started = e.ModelStarted(
-            iteration=command.iteration,
-            provider=profile.provider,
-            model=profile.model,
-            profile=profile.name,
-            attempt=command.attempt,
-        )
+    async def announce(self, command: CallModel, ledger: Ledger, pin: Pin) -> None:
+        """Make the intent durable, with all facts so far in one commit; not if somebody has written meanwhile."""
         joined = tuple(e.InputSteered(message_seq=seq, state="joined") for seq in command.joined)
-        if not await ledger.commit(Intent((*joined, started))):
-            return
+        await ledger.commit(Intent((*joined, model_started(command, pin))))
+
+    async def listen(self, ledger: Ledger, pin: Pin, attention: Attention) -> None:
+        """Make the announced call and leave its outcome as facts."""
+        announced = ledger.state.model
+        if announced is None:
+            raise AssertionError("a call is announced before it is made")
+        seq = announced.seq
+        profile = next(profile for profile in pin.definition.profiles if profile.name == announced.profile)
         request = self._request(ledger, pin, profile)
-        seq = ledger.state.last_seq
         stream = FragmentStream(seq, ledger.fragments)
         began_s = self.clock.monotonic_s()
         task = asyncio.create_task(self._consume(profile.provider, request, stream))
@@ -130,6 +125,18 @@ class ModelStep:
         request = self._request(ledger, pin, pin.definition.profiles[0])
         usage = estimate_usage(request, sum(len(fragment.text) for fragment in fragments))
         return e.StreamReset(model_seq=model_seq, reason="worker_lost", usage=usage)
+
+
+def model_started(command: CallModel, pin: Pin) -> e.ModelStarted:
+    """The announcement of a call."""
+    profile = pin.definition.profiles[command.profile]
+    return e.ModelStarted(
+        iteration=command.iteration,
+        provider=profile.provider,
+        model=profile.model,
+        profile=profile.name,
+        attempt=command.attempt,
+    )
 
 
 def answer_facts(finished: Finished, stream: FragmentStream, state: State, seq: int, duration_ms: int) -> list[Draft]:

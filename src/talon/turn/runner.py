@@ -27,6 +27,7 @@ from talon.turn.definition import Definitions, Pin, Unresolved
 from talon.turn.ledger import Draft, Intent, Ledger, Writer
 from talon.turn.machine.decide import Bounds
 from talon.turn.model_step import ModelStep
+from talon.turn.start import bounds_of, turn_started
 from talon.turn.tool_step import ToolStep, uncertain_drafts
 
 log = logging.getLogger(__name__)
@@ -113,10 +114,10 @@ class TurnRunner:
                 )
             )
         while not self.released:
-            if self._draining:
+            command = m.decide(ledger.state, self._bounds(), ledger.now_ms())
+            if self._draining and not isinstance(command, m.Listen):  # what is announced is done, it would cost twice
                 self.released = await ledger.commit(Intent(hold="give_back", wake_in_ms=0, drained=True))
                 continue
-            command = m.decide(ledger.state, self._bounds(), ledger.now_ms())
             if command is None:  # ended, and held all the same
                 self.released = await ledger.commit(Intent(hold="release"))
                 continue
@@ -126,21 +127,7 @@ class TurnRunner:
         ledger.remember()
 
     def _bounds(self) -> Bounds:
-        attempts, attempts_max = self.claimed.turn.attempts, self._deps.attempts_max
-        if self._pin is None:
-            return Bounds((), 1, 0, 0.0, 0, {}, attempts, attempts_max)
-        definition = self._pin.definition
-        limits = definition.limits
-        return Bounds(
-            profiles=tuple(profile.name for profile in definition.profiles),
-            model_calls_max=limits.model_calls_max,
-            tool_calls_max=limits.tool_calls_max,
-            wall_time_max_s=limits.wall_time_max_s,
-            tokens_max=limits.tokens_max,
-            key_ttl_s={spec.name: spec.key_ttl_s for spec in self._pin.specs.values()},
-            attempts=attempts,
-            attempts_max=attempts_max,
-        )
+        return bounds_of(self._pin, self.claimed.turn.attempts, self._deps.attempts_max)
 
     def _pin_to(self, pin: Pin) -> None:
         self._pin = pin
@@ -155,8 +142,10 @@ class TurnRunner:
                 with tracing.span("stream.reset"):
                     self.ledger.fact(await self._reset(seq), drop_fragments=seq)
             case m.CallModel():
-                with tracing.span("model", {"talon.iteration": command.iteration}):
-                    await self._deps.models.perform(command, self.ledger, self._pinned, self._attention)
+                await self._deps.models.announce(command, self.ledger, self._pinned)
+            case m.Listen():
+                with tracing.span("model", {"talon.iteration": self.ledger.state.iteration + 1}):
+                    await self._deps.models.listen(self.ledger, self._pinned, self._attention)
             case m.RunTools():
                 with tracing.span("tools"):
                     await self._deps.tools.perform(command, self.ledger, self._pinned, self._attention)
@@ -181,10 +170,7 @@ class TurnRunner:
             await self._finish(m.Finish(e.TurnDenied(reason=found.reason, detail=found.detail)))
             return
         self._pin_to(found)
-        revision = found.definition.revision
-        self.ledger.fact(
-            e.TurnStarted(agent=session.agent, revision=revision, definition=found.digest, worker=deps.worker, fence=session.fence)
-        )
+        self.ledger.fact(turn_started(found, deps.worker, session.fence))
 
     async def _reset(self, model_seq: int) -> e.StreamReset:
         """A model call whose worker is gone, with what it cost; without a pin nobody can tell that."""

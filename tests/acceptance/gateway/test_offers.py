@@ -7,7 +7,7 @@ from pathlib import Path
 
 from support.bootedgateway import booted
 from talon.domain import entries as e
-from talon.domain.inbox import Receipt
+from talon.domain.inbox import Message, Receipt
 from talon.domain.session import SessionRow
 from talon.gateway.deps import Offer
 
@@ -23,8 +23,8 @@ class Slots:
     async def offer(self, where: tuple[str, str, str]) -> Offer | None:
         return Offer(self.worker, self._first) if self.worker else None
 
-    def _first(self, session: SessionRow) -> tuple[e.NewEntry, ...]:
-        return (e.new_entry(e.TurnStarted(agent=session.agent, revision=1, worker=self.worker)),)
+    def _first(self, message: Message, session: SessionRow, revision: int) -> tuple[e.NewEntry, ...]:
+        return (e.new_entry(e.TurnStarted(agent=session.agent, revision=revision, worker=self.worker), message.turn_id),)
 
 
 async def test_a_free_slot_takes_the_turn_in_the_commit_that_accepts_it(tmp_path: Path) -> None:

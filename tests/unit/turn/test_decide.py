@@ -9,7 +9,7 @@ import pytest
 
 from support.turns import BOUNDS, Story, answer, extended, failed, final, intent, model, queued, resumed, started, story
 from talon.domain import entries as e
-from talon.turn.machine import Begin, CallModel, Command, Finish, ResetStream, RunTools, State, Wait, decide
+from talon.turn.machine import Begin, CallModel, Command, Finish, Listen, ResetStream, RunTools, State, Wait, decide
 from talon.turn.machine.decide import BACKOFF_FIRST_MS, BACKOFF_MAX_MS, MODEL_ROUNDS_MAX, Bounds
 
 CANCEL = e.TurnCancelRequested(reason="interrupted", by="message")
@@ -38,6 +38,7 @@ STATES: dict[str, tuple[Story, Command | None]] = {
     "nothing is known": (story(), Begin()),
     "queued": (story(queued()), Begin()),
     "started": (story(started()), CallModel(1, 1, 0)),
+    "a model call is announced": (story(started(), model()), Listen(4)),
     "the model's worker is gone": (story(started(), model(), resumed()), ResetStream(4)),
     "the stream was reset": (story(started(), model(), resumed(), e.StreamReset(model_seq=4)), CallModel(1, 1, 0)),
     "a tool is asked for": (story(started(), model(), answer("look")), RunTools(run=(1,))),

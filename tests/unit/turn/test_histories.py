@@ -66,7 +66,7 @@ def test_the_simulation_reaches_every_end_and_every_command() -> None:
         "turn.failed: wall_time_exceeded",
         "turn.failed: model_failed",
     }
-    assert commands == {"Begin", "CallModel", "ResetStream", "RunTools", "Wait", "Finish"}
+    assert commands == {"Begin", "CallModel", "Listen", "ResetStream", "RunTools", "Wait", "Finish"}
     assert types >= {"stream.reset", "tool.uncertain", "approval.resolved", "input.steered", "tool.denied"}
 
 

@@ -12,7 +12,8 @@ from talon.domain.errors import Conflict, FencedOut, NotFound
 from talon.domain.inbox import CancelTurn, Claim, DeleteSession, InboxWrite, Key, Message, NewTurn, Receipt, ResolveApproval, View
 from talon.domain.session import SessionRow
 from talon.store.conformance import support as s
-from talon.store.model import Caps, NewApproval
+from talon.store.conformance.resources import put
+from talon.store.model import Caps, Changes, NewApproval
 from talon.store.protocols import Store
 
 STEP = e.StepFinished(step="look", decision="go on")
@@ -26,6 +27,7 @@ class Probe(msgspec.Struct, frozen=True):
     write: InboxWrite = InboxWrite()
     key: Key | None = None
     needs_turns: bool = True
+    needs_revision: bool = False
     approval: str = ""
     raises: type[Exception] | None = None
 
@@ -149,12 +151,11 @@ class OfferSuite:
     """A message that starts in the commit that accepts it."""
 
     def offered(self, session: SessionRow, worker: str) -> Message:
-        def start(before: SessionRow) -> tuple[e.NewEntry, ...]:
-            begun = e.TurnStarted(agent="support", revision=1, worker=worker, fence=before.fence + 1)
-            return (e.new_entry(begun, turn_id),)
+        def start(message: Message, before: SessionRow, revision: int) -> tuple[e.NewEntry, ...] | None:
+            begun = e.TurnStarted(agent="support", revision=revision, worker=worker, fence=before.fence + 1)
+            return (e.new_entry(begun, message.turn_id),) if message.content != "unready" else None
 
-        turn_id = s.fresh_id()
-        return s.message(session, turn_id=turn_id, offer=worker, start=start)
+        return s.message(session, turn_id=s.fresh_id(), offer=worker, start=start)
 
     async def test_an_idle_session_is_claimed_at_once(self, store: Store) -> None:
         session, worker = await s.create(store), await s.register(store)
@@ -171,6 +172,25 @@ class OfferSuite:
         assert await store.owned(worker) == [(session.sid, 1)]
         assert await store.claim(worker, 5, Caps()) == []
         await s.commit(store, s.append(row, STEP))
+
+    async def test_the_turn_starts_on_the_newest_revision_of_its_agent(self, store: Store) -> None:
+        session, worker = await s.create(store), await s.register(store)
+        for generation, digest in enumerate(("one", "two")):
+            await store.change(Changes(puts=(put(session.agent, generation, b"%d" % generation, effective=b"{}", digest=digest),)))
+        receipt = await s.deliver(store, self.offered(session, worker))
+        assert receipt.claimed is not None
+        assert receipt.claimed[1].revision == 2
+        (begun,) = [p for entry in receipt.entries if isinstance(p := entry.decode(), e.TurnStarted)]
+        assert begun.revision == 2
+        assert (await s.turn_of(store, session, receipt.turn_id)).revision == 2
+
+    async def test_a_worker_that_cannot_start_it_leaves_it_queued(self, store: Store) -> None:
+        session, worker = await s.create(store), await s.register(store)
+        unready = msgspec.structs.replace(self.offered(session, worker), content="unready")
+        receipt = await s.deliver(store, unready)
+        assert receipt.claimed is None
+        row = await s.again(store, session)
+        assert (row.state, row.owner, row.queued) == ("queued", None, 1)
 
     async def test_a_busy_session_is_queued(self, store: Store) -> None:
         claimed = await s.running(store)

@@ -71,7 +71,7 @@ class PostgresDeliveries:
             if key is not None:
                 draft.found_receipt((namespace, source, key), body, Receipt(*first))
             else:
-                draft.found_session(session_row(row, LOCK_SESSION))
+                draft.found_session(session_row(row, LOCK_SESSION), row[-1] or 0)
         busy = draft.busy()
         if busy and any(operation.needs_turns for operation in batch):
             draft.found_turns(turn_row(row) for row in await connection.fetch(OPEN_TURNS, busy))

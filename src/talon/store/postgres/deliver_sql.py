@@ -11,7 +11,8 @@ _KEY_FIELDS = ("namespace", "source", "key", "body_sha256", "sid", "session_uid"
 _KEY = ", ".join(f"k.{field}" for field in _KEY_FIELDS)
 _NO_KEY = ", ".join(f"(NULL::keys).{field}" for field in _KEY_FIELDS)
 
-#: The receipts that keys gave before, one row each, then the sessions, locked in id order, one row each. All begin with the time.
+#: The receipts that keys gave before, one row each, then the sessions, locked in id order, one row each. All begin with the time
+#: and end with the newest revision of the session's agent.
 LOCK = f"""
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS w(namespace, agent, id, source, key)
@@ -26,11 +27,13 @@ locked AS MATERIALIZED (
     ORDER BY s.sid
     FOR NO KEY UPDATE OF s
 )
-SELECT {NOW_MS}, {_KEY}, {_NO_SESSION}
+SELECT {NOW_MS}, {_KEY}, {_NO_SESSION}, NULL::int
 FROM wanted w CROSS JOIN LATERAL (
     SELECT * FROM keys k WHERE k.namespace = w.namespace AND k.source = w.source AND k.key = w.key LIMIT 1) k
 UNION ALL
-SELECT {NOW_MS}, {_NO_KEY}, {SESSION} FROM locked s WHERE s.deleted_at_ms IS NULL"""
+SELECT {NOW_MS}, {_NO_KEY}, {SESSION},
+    (SELECT r.revision FROM resources r WHERE r.namespace = s.namespace AND r.kind = 'Agent' AND r.name = s.agent)
+FROM locked s WHERE s.deleted_at_ms IS NULL"""
 #: Where the session's columns begin in a row of `LOCK`.
 LOCK_SESSION = 10
 

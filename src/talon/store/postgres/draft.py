@@ -35,6 +35,7 @@ class Draft:
         self._mark = mark
         self._places: dict[tuple[str, str, str], int] = {}
         self._sessions: dict[int, SessionRow] = {}
+        self._revisions: dict[int, int] = {}
         self._turns: dict[int, list[TurnRow]] = {}
         self._approvals: dict[str, ApprovalRow] = {}
         self._receipts: dict[Named, tuple[str, Receipt]] = {}
@@ -48,8 +49,9 @@ class Draft:
 
     # --- what was found -----------------------------------------------------------------------------------------------------
 
-    def found_session(self, session: SessionRow) -> None:
-        """A locked session."""
+    def found_session(self, session: SessionRow, revision: int) -> None:
+        """A locked session, and the newest revision of its agent."""
+        self._revisions[session.sid] = revision
         self._places[session.namespace, session.agent, session.id] = session.sid
         self._sessions[session.sid] = session
 
@@ -99,7 +101,8 @@ class Draft:
         if approval is not None and approval.sid != session.sid:
             approval = None
         turns = self._turns.get(session.sid, []) if operation.needs_turns else []
-        return View(session, tuple(sorted(turns, key=lambda turn: turn.turn_id != session.turn_id)), approval)
+        ordered = tuple(sorted(turns, key=lambda turn: turn.turn_id != session.turn_id))
+        return View(session, ordered, approval, self._revisions[session.sid] if operation.needs_revision else 0)
 
     def _write(self, before: SessionRow, write: InboxWrite) -> Receipt:
         if write == InboxWrite(turn_id=write.turn_id, strategy=write.strategy, message=write.message):

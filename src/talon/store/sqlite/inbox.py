@@ -70,7 +70,11 @@ def _view(connection: sqlite3.Connection, session: SessionRow, operation: Operat
     if operation.approval:
         row = connection.execute(sql.APPROVAL_OF_SESSION, (operation.approval, session.sid)).fetchone()
         approval = None if row is None else ApprovalRow(*row)
-    return View(session, turns, approval)
+    revision = 0
+    if operation.needs_revision:
+        row = connection.execute(sql.AGENT_REVISION, (session.namespace, session.agent)).fetchone()
+        revision = 0 if row is None else row[0]
+    return View(session, turns, approval, revision)
 
 
 def _write(connection: sqlite3.Connection, session: SessionRow, write: InboxWrite, now: int) -> Receipt:

@@ -1,9 +1,9 @@
 """The turn as a pure state machine (kernel §1): `fold` the entries, `decide` the command. No I/O, no clock, no randomness.
 
-    (queued) --Begin--> planning --CallModel--> deciding --RunTools--> executing --> evaluating --+
-                            ^                      |                                              |
-                            |                      +--> done (Finish)                             |
-                            +------------------- compressing <------------------------------------+
+    (queued) --Begin--> planning --CallModel, Listen--> deciding --RunTools--> executing --> evaluating --+
+                            ^                              |                                              |
+                            |                              +--> done (Finish)                             |
+                            +---------------------------- compressing <-----------------------------------+
 
 `Wait` leaves any of them for a row in the database and `turn.resumed` comes back; a crash does the same without the `Wait`.
 Whatever was in flight when a worker vanished is *orphaned* by the `turn.resumed` entry, and `decide` says what becomes of it:
@@ -13,7 +13,7 @@ Whatever was in flight when a worker vanished is *orphaned* by the `turn.resumed
                    unsafe: uncertain, ask a human
 """
 
-from talon.turn.machine.commands import Begin, CallModel, Command, Finish, ResetStream, RunTools, Wait
+from talon.turn.machine.commands import Begin, CallModel, Command, Finish, Listen, ResetStream, RunTools, Wait
 from talon.turn.machine.decide import decide
 from talon.turn.machine.fold import apply, fold
 from talon.turn.machine.state import Call, State
@@ -24,6 +24,7 @@ __all__ = [
     "CallModel",
     "Command",
     "Finish",
+    "Listen",
     "ResetStream",
     "RunTools",
     "State",

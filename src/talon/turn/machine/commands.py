@@ -12,12 +12,21 @@ class Begin(msgspec.Struct, frozen=True):
 
 
 class CallModel(msgspec.Struct, frozen=True):
-    """Ask profile number `profile`; `joined` are the seqs of steering messages that the model sees from now on."""
+    """Announce a call of profile number `profile`; `joined` are the seqs of steering messages that the model sees from now on.
+
+    The call itself is made by `Listen`, once its `model.started` is durable.
+    """
 
     iteration: int
     attempt: int
     profile: int
     joined: tuple[int, ...] = ()
+
+
+class Listen(msgspec.Struct, frozen=True):
+    """Make the announced model call and take its answer."""
+
+    model_seq: int
 
 
 class ResetStream(msgspec.Struct, frozen=True):
@@ -62,4 +71,4 @@ class Finish(msgspec.Struct, frozen=True):
     abandon: tuple[int, ...] = ()
 
 
-Command = Begin | CallModel | ResetStream | RunTools | Wait | Finish
+Command = Begin | CallModel | Listen | ResetStream | RunTools | Wait | Finish

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from talon.domain import entries as e
-from talon.turn.machine.commands import Begin, CallModel, Command, Finish, ResetStream, RunTools, Wait
+from talon.turn.machine.commands import Begin, CallModel, Command, Finish, Listen, ResetStream, RunTools, Wait
 from talon.turn.machine.state import Call, State
 
 #: A model is asked this many times, over all profiles in turn, before the turn fails.
@@ -45,6 +45,8 @@ def decide(state: State, bounds: Bounds, now_ms: int) -> Command | None:
     active_s = state.active_s(now_ms)
     if bounds.wall_time_max_s and active_s >= bounds.wall_time_max_s:
         return _fail(state, "wall_time_exceeded", f"the turn ran for {active_s:.0f} s, its limit is {bounds.wall_time_max_s:.0f} s")
+    if state.model is not None:
+        return Listen(state.model.seq)
     if state.open_calls:
         return _tools(state, bounds, now_ms)
     return _next_model_call(state, bounds)
