@@ -212,7 +212,7 @@ class Simulation:
         assert announced is not None
         assert announced.seq == model_seq
         assert not announced.orphaned, "the call of a dead worker is made again without a reset"
-        self.now_ms += 100
+        self.now_ms += self.random.choice((100, 400))
         if self.maybe(0.3):
             retryable = self.random.random() < 0.8
             wait_s = self.random.choice((None, 0.5, 90.0))
