@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -21,7 +21,7 @@ LONG = "Every word of this answer comes in a piece of its own, so that a client 
 
 
 @contextlib.asynccontextmanager
-async def connection(url: str, where: str, last_id: str = "", query: str = "") -> AsyncIterator[AsyncIterator[Event]]:
+async def connection(url: str, where: str, last_id: str = "", query: str = "") -> AsyncGenerator[AsyncIterator[Event]]:
     """One connection to a session's stream, as a browser makes it."""
     headers = {"Last-Event-ID": last_id} if last_id else {}
     timeout = aiohttp.ClientTimeout(total=BOUND_S)
@@ -156,9 +156,10 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_others_are_served(embe
         lazy.connect((host, int(port)))
         lazy.sendall(f"GET {path(where, 'stream')} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         async with Watch(stage.api, where, after=None) as quick:
-            for number in range(stage.config["session"]["queue_max"]):
+            messages = stage.config["session"]["queue_max"]
+            for number in range(messages):
                 await stage.api.send(where, f"{number} " + "x" * 1_000_000)
-            await until(lambda: sum(event["type"] == "turn.queued" for event in quick.events) == number + 1)
+            await until(lambda: sum(event["type"] == "turn.queued" for event in quick.events) == messages)
         await stage.api.call("DELETE", path(where), expect=204)
         lazy.settimeout(BOUND_S)
         got = 0
@@ -166,7 +167,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_others_are_served(embe
             while data := await asyncio.to_thread(lazy.recv, 65536):
                 got += len(data)
                 assert b"turn.cancelled" not in data, f"turn {turn} was streamed to its end"
-    assert got < 1_000_000 * (number + 1), "it was served whole"
+    assert got < 1_000_000 * messages, "it was served whole"
 
 
 # --- a kill -------------------------------------------------------------------------------------------------------------------
