@@ -121,7 +121,9 @@ class Queue(Protocol):
 
     async def sweep(self) -> int:
         """Give back the sessions of workers whose lease has ended or that are not registered: runnable after a back-off that grows
-        with the turn's `attempts` (0, 0, 1, 2, 4 … 30 s); -> how many. Safe to run anywhere at any time."""
+        with the turn's `attempts` (0, 0, 1, 2, 4 … 30 s); -> how many. Safe to run anywhere at any time.
+
+        What sleeps since before the clock was set back keeps the rest of its wait, measured by the clock as it is now."""
         ...
 
     async def owned(self, worker: str) -> list[tuple[int, int]]:

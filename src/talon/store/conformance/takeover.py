@@ -162,3 +162,21 @@ class TakeoverSuite:
         assert 10_000 < left <= 20_000
         await s.send(store, await s.create(store, "s4"))
         assert await store.next_wake_ms() == 0
+
+    async def test_what_sleeps_since_before_the_clock_was_set_back_wakes_in_time(self, store: Store, execute: s.Execute) -> None:
+        """Seen from the rows, a clock that was set back is a row that was written in the future."""
+        await s.park(store, await s.running(store), wake_in_ms=60_000)
+        queued = await s.create(store, "s2")
+        await s.send(store, queued)
+        await execute(
+            "UPDATE sessions SET wake_at_ms = wake_at_ms + 3600000, updated_at_ms = updated_at_ms + 3600000 "
+            "WHERE wake_at_ms IS NOT NULL"
+        )
+        worker = await s.register(store, "w2")
+        assert await store.claim(worker, 2, Caps()) == []
+        await store.sweep()
+        claimed = await s.claim_one(store, worker)
+        assert claimed.session.sid == queued.sid
+        wake_ms = await store.next_wake_ms()
+        assert wake_ms is not None
+        assert 50_000 < wake_ms <= 60_000, "a timer keeps the rest of its wait"

@@ -61,6 +61,7 @@ class PostgresQueue:
 
     async def sweep(self) -> int:
         async def write(connection: Connection) -> int:
+            await connection.execute(sql.WAKE_BY_THE_CLOCK)
             # Two statements: the second must see who is gone.
             await connection.execute(sql.EXPIRE)
             return _freed(await connection.fetchrow(sql.GIVE_BACK_LOST, self._notify))

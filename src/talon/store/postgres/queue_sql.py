@@ -18,6 +18,11 @@ HEARTBEAT = f"UPDATE workers SET expires_at_ms = {NOW_MS} + $2::bigint, draining
 #: Take workers out whose lease has ended; a heartbeat that comes at the same moment either keeps the row or finds it gone.
 EXPIRE = f"DELETE FROM workers WHERE expires_at_ms <= {NOW_MS}"
 
+#: Sessions that were written later than now: the clock was set back, and would let them sleep until it has caught up.
+WAKE_BY_THE_CLOCK = f"""
+UPDATE sessions s SET wake_at_ms = {NOW_MS} + greatest(0, s.wake_at_ms - s.updated_at_ms), updated_at_ms = {NOW_MS}
+WHERE s.wake_at_ms > {NOW_MS} AND s.updated_at_ms > {NOW_MS} + 1000"""
+
 RETIRE = "DELETE FROM workers WHERE id = $1"
 
 WORKERS = f"SELECT {WORKER} FROM workers w WHERE w.expires_at_ms > {NOW_MS} ORDER BY w.id"

@@ -54,6 +54,7 @@ class QueuePart:
     async def sweep(self) -> int:
         def sweep(connection: sqlite3.Connection, now: int) -> int:
             connection.execute(sql.WORKERS_EXPIRE, (now,))
+            connection.execute(sql.WAKE_BY_THE_CLOCK, (now,))
             return _give_back(connection, _backed_off(connection.execute(sql.HELD_BY_NOBODY)), now)
 
         return await self._db.write(sweep)

@@ -151,6 +151,10 @@ HELD_BY_EARLIER_BOOTS = _HELD + "substr(s.owner, 1, length(?1) + 1) = ?1 || '/' 
 HELD_BY_NOBODY = _HELD + "s.owner NOT IN (SELECT id FROM workers)"
 HELD = _HELD + "1"
 GIVE_BACK = "UPDATE sessions SET owner = NULL, wake_at_ms = ?, updated_at_ms = ? WHERE sid = ?"
+# Sessions that were written later than now: the clock was set back, and would let them sleep until it has caught up.
+WAKE_BY_THE_CLOCK = """
+UPDATE sessions SET wake_at_ms = ?1 + max(0, wake_at_ms - updated_at_ms), updated_at_ms = ?1
+WHERE wake_at_ms > ?1 AND updated_at_ms > ?1 + 1000"""
 
 # Without the hint SQLite reads all sessions in the order of the groups instead of the few that run.
 RUNNING = """
