@@ -77,15 +77,23 @@ class Chaos:
             (pauses, lambda: self._pause_embedded(node) if self.fleet.embedded else self._pause(node)),
         ]
         while not self.stop.is_set():
-            # A life: long enough for steps to end, or turns would rightly end for want of progress (K13).
-            await self._sleep((0.3 if self.fleet.embedded else 1.0) + self.rng.random() * (1.2 if self.fleet.embedded else 4.0))
+            await self._live()
             if not self.stop.is_set():
                 async with node.busy:
                     await self._draw(faults)
 
-    async def _aim(self, node: Node) -> None:
-        """Wait until readers see a step of that worker under way; after a second it is hurt all the same."""
+    async def _live(self) -> None:
+        """Some time, in which some steps come to their end: or turns would rightly end for want of progress (K13)."""
+        seen = self.report.seen["entries streamed"]
+        await self._sleep((0.2 if self.fleet.embedded else 1.0) + self.rng.random() * (1.0 if self.fleet.embedded else 4.0))
         for _ in range(100):
+            if self.stop.is_set() or self.report.seen["entries streamed"] - seen >= 2 * self.workload.load.lanes:
+                return
+            await asyncio.sleep(0.05)
+
+    async def _aim(self, node: Node) -> None:
+        """Wait until readers see a step of that worker under way; after three seconds it is hurt all the same."""
+        for _ in range(300):
             if self.workload.under_way(node.name):
                 return
             await asyncio.sleep(0.01)

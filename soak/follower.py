@@ -91,6 +91,7 @@ class Follower:
         if event.type.endswith(".delta"):
             return
         seq, turn = event.data["seq"], event.data["turn_id"] or ""
+        self.report.seen["entries streamed"] += 1
         self.entries[seq] = digest(event.type, turn, event.payload)
         self._track(event.type, turn, seq, event)
         if event.type in ENDS:

@@ -69,7 +69,7 @@ class Node:
             self.process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=self.directory,
-                env={**kept, "PYTHONPATH": str(ROOT), **self.env},
+                env={**kept, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", **self.env},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -93,7 +93,7 @@ class Node:
             self.boots |= set(self.current_boots()[-1:])
         self.state = "down"
         if self.process is not None and self.alive:
-            self.process.kill()
+            self._signal(signal.SIGKILL)
             await self.process.wait()
 
     async def stop(self, timeout_s: float = 60) -> int:
@@ -102,7 +102,7 @@ class Node:
         if self.process is None:
             return 0
         if self.alive:
-            self.process.send_signal(signal.SIGTERM)
+            self._signal(signal.SIGTERM)
         try:
             return await asyncio.wait_for(self.process.wait(), timeout_s)
         except TimeoutError:
@@ -111,15 +111,18 @@ class Node:
 
     def pause(self) -> None:
         """SIGSTOP."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         self.state = "paused"
 
     def go_on(self) -> None:
         """SIGCONT."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         self.state = "up"
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Not `Process.send_signal`: it looks whether the process has ended, and so takes its exit code from whoever waits for it.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def current_boots(self) -> list[str]:
         """The workers (name/boot) that this life of the process has been, from its log."""

@@ -205,14 +205,8 @@ def machine() -> dict[str, Any]:
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
+    told = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(":")[2].strip() for line in told if line.startswith("model name")), platform.processor())
     return {
         "commit": git("rev-parse", "HEAD"),
         "changed_since": bool(git("status", "--porcelain", "--", "src")),

@@ -120,11 +120,14 @@ class Lane:
     async def _stuck(self, turn_id: str) -> None:
         """No end on the stream: say whether the turn or the stream hangs."""
         try:
-            row = await self._client.get(f"{session_path(self.name)}/turns/{turn_id}")
+            status, row = await self._client.call("GET", f"{session_path(self.name)}/turns/{turn_id}")
+            session = await self._client.get(session_path(self.name))
         except NotAnswered as error:
             self._report.failed("turn", str(error))
             return
-        session = await self._client.get(session_path(self.name))
+        if status == 404:
+            self._report.violation("lost message", f"turn {turn_id} of session {self.name} was answered with 202 and is nowhere")
+            return
         detail = f"session {self.name}, read up to {self.follower.last_seq}: {session}, turn {row}"
         self._report.violation("stuck turn" if row["ended_at"] is None else "stuck stream", detail)
 
