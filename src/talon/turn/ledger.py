@@ -101,10 +101,12 @@ class Ledger:
         self._durable = self.state = fold([*await self._borrowed(own), *own], self.turn_id)
         self.traceparent = next((entry.traceparent for entry in own if entry.traceparent), "")
         began = next((entry.seq for entry in own if entry.type == "turn.started"), None)
-        # Of a turn that began before this claim, what others wrote meanwhile is not read: then there is no whole tail to keep.
-        self._tail_is_whole = began is None
+        before = self.last_seq + 1 if began is None else began
+        known = {entry.seq for entry in own}
         self._seen = [entry for entry in own if entry.type in e.CONTEXT_TYPES]
-        self.history = await self._tail(self.last_seq + 1 if began is None else began, {entry.seq for entry in own})
+        self.history = await self._tail(before, known)
+        # What others wrote since a turn began that is taken over here is not read: then there is no whole tail to keep.
+        self._tail_is_whole = all(seq in known for seq in range(before, self.last_seq + 1))
 
     async def _borrowed(self, own: Sequence[e.Entry]) -> list[e.Entry]:
         """The message of a turn that was a steering message of another one: it stands under that turn's id."""

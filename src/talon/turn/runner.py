@@ -115,7 +115,8 @@ class TurnRunner:
             )
         while not self.released:
             command = m.decide(ledger.state, self._bounds(), ledger.now_ms())
-            if self._draining and not isinstance(command, m.Listen):  # what is announced is done, it would cost twice
+            # What is announced is done, it would cost twice; an end or a wait lets go by itself.
+            if self._draining and isinstance(command, m.Begin | m.CallModel | m.RunTools):
                 self.released = await ledger.commit(Intent(hold="give_back", wake_in_ms=0, drained=True))
                 continue
             if command is None:  # ended, and held all the same
