@@ -23,11 +23,13 @@ from support.turnworld import (
     world,
 )
 from talon.domain import entries as e
+from talon.domain.inbox import Message
 from talon.domain.session import SessionRow
 from talon.manifest.effective import Limits
 from talon.providers.protocol import ChatMessage, ChatRequest, Finished, ProviderError, TextDelta
 from talon.tools.protocol import Effect, EffectUnknown, Outcome, ToolContext, ToolError
 from talon.turn.context import UNCERTAIN, ContextCache
+from talon.worker.worker import Worker
 
 USAGE = e.Usage(10, 5)
 
@@ -207,6 +209,40 @@ async def test_a_tail_that_another_worker_left_behind_is_read_anew(tmp_path: Pat
         users = [message.content for message in around.model.requests[-2].messages if message.role == "user"]
         assert users[-3:] == ["elsewhere 28", "elsewhere 29", "here again"]
         assert "the first" not in users
+
+
+async def accepted(around: World, worker: Worker, session: SessionRow, content: str) -> str:
+    """A message that a free slot of `worker` takes in the commit that accepts it; -> its turn id."""
+    assert worker.promise()
+    message = Message(
+        (NAMESPACE, session.agent, session.id), content, around.ids.uuid7(), offer=worker.id, start=worker.first_entries
+    )
+    receipt = await around.deliver(message)
+    if receipt.claimed is None:
+        worker.decline()
+    else:
+        worker.take(*receipt.claimed, receipt.entries)
+    return receipt.turn_id
+
+
+async def test_a_turn_that_is_taken_as_it_is_accepted_is_four_commits_and_reads_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path, one_tool("look"), FunctionTool("look", four)) as around, around.worker(sweep_s=5.0) as worker:
+        session = await around.session()
+        await around.reaches(session, await accepted(around, worker, session, "the first is not known yet, it is queued"))
+        assert (await around.types(session)).index("turn.started") == 2
+        for number in range(12):
+            around.store.reset()
+            await around.reaches(session, await accepted(around, worker, session, f"question {number}"))
+            assert around.store.rows == 0
+            assert around.store.calls["deliver"] + around.store.calls["commit"] == 4
+            assert [append.entries[0].type for append in around.store.appends] == [
+                "model.finished",
+                "tool.finished",
+                "model.finished",
+            ]
+        users = [message.content for message in around.model.requests[-2].messages if message.role == "user"]
+        assert users[1:] == [f"question {number}" for number in range(12)], "a cached tail is a whole one"
+        await soon(lambda: worker.running == 0)
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------------

@@ -58,6 +58,25 @@ async def test_a_worker_that_drains_lets_the_tool_end_and_gives_its_session_back
         assert [p.why for p in await around.payloads(session, e.TurnResumed)] == ["takeover"]
 
 
+async def test_an_answer_that_is_under_way_is_heard_and_ends_its_turn_before_the_worker_goes(tmp_path: Path) -> None:
+    go = asyncio.Event()
+
+    def script(request: ChatRequest) -> Sequence[Act]:
+        return [TextDelta("Well, "), go, TextDelta("yes."), Finished("stop", e.Usage(1, 1))]
+
+    async with world(tmp_path, script, FunctionTool("look", four)) as around:
+        session = await around.session()
+        async with around.worker("w1") as worker:
+            turn_id = await around.send(session)
+            await soon(lambda: around.model.requests)
+            stopping = asyncio.create_task(worker.stop())
+            await asyncio.sleep(0)
+            go.set()
+            await asyncio.wait_for(stopping, WAIT_S)
+            assert (await around.turn(session, turn_id)).state == "completed"
+        assert len(around.model.requests) == 1
+
+
 async def test_a_claim_that_is_on_its_way_while_the_worker_stops_is_given_back_and_is_no_attempt(tmp_path: Path) -> None:
     claiming, go = asyncio.Event(), asyncio.Event()
 
