@@ -20,7 +20,7 @@ async def turn_events(client: Client, stream_path: str, receipt: dict[str, Any])
     turn = str(receipt["turn_id"])
     seq = int(receipt["seq"])
     follows = ""
-    async with aclosing(client.events(stream_path, {}, str(seq - 1))) as events:
+    async with aclosing(client.events(stream_path, {}, str(seq))) as events:
         async for event in events:
             if event.type == "input.steered" and event.payload.get("message_seq") == seq and event.payload.get("turn"):
                 follows = str(event.payload["turn"])

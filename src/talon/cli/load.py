@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from talon.cli.errors import WrongUse
 from talon.cli.leaves import Leaf
 from talon.cli.settings import Settings
 from talon.cli.sources import Given
+from talon.domain.ids import NAME_MAX
 
 WORKER_PORT = 19790
 PROVIDER_KINDS = ("openai", "scripted")
@@ -178,6 +181,19 @@ def port_of(settings: Settings, role: str) -> int:
     """The HTTP port: as given; by default a worker stands beside a gateway of the same host."""
     given = "port" in settings.gateway.model_fields_set
     return WORKER_PORT if role == "worker" and not given else settings.gateway.port
+
+
+def worker_name_of(settings: Settings, role: str) -> str:
+    """The worker's name: as given, else the host's with the port (with the process id if that is any free one).
+
+    Names differ between the processes of a host and are the same when one of them starts again.
+    """
+    if settings.worker.name:
+        return settings.worker.name
+    port = port_of(settings, role)
+    suffix = f"-{port or f'p{os.getpid()}'}"
+    host = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower())[: NAME_MAX - len(suffix)].strip("-")
+    return f"{host or 'worker'}{suffix}"
 
 
 def broker_of(settings: Settings) -> str:

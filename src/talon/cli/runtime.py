@@ -12,19 +12,19 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal
 
 import msgspec
 
 from talon.cli.errors import WrongUse, found_here
-from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of
+from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of, worker_name_of
 from talon.cli.settings import Settings
 from talon.cli.system import SystemClock, SystemIds
 from talon.dispatch.brokers.local import LocalBroker
 from talon.domain.bell import Bell
-from talon.domain.errors import Conflict
+from talon.domain.errors import Conflict, TalonError
 from talon.domain.inbox import Receipt
 from talon.manifest import catalogue
 from talon.manifest.read import DEFAULT_NAMESPACE
@@ -59,6 +59,17 @@ class Runtime:
     writer: JournalWriter
     bells: LocalBroker
     publish_to: list[Callable[[Sequence[Committed]], None]]
+    vital: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+
+    def broken(self) -> str:
+        """Why the process cannot go on; empty while it can. Nothing that was accepted is lost by ending it."""
+        if not self.writer.alive:
+            return "the journal writer has died: see the log, and start again"
+        for task in self.vital:
+            if task.done():
+                error = task.exception()
+                return error.detail if isinstance(error, TalonError) else f"the {task.get_name()} has died: {error!r}"
+        return ""
 
     def published(self, committed: Sequence[Committed]) -> None:
         """After a commit of this process: readers get the entries, workers hear the bell."""
@@ -166,22 +177,20 @@ async def open_worker(runtime: Runtime) -> AsyncGenerator[Worker]:
             cancel_grace_s=settings.worker.cancel_grace_s,
         )
 
-    worker = Worker(runtime.store, deps, lease, runtime.clock, runtime.ids, _worker_settings(settings, registry, names))
+    worker = Worker(
+        runtime.store, deps, lease, runtime.clock, runtime.ids, _worker_settings(runtime.role, settings, registry, names)
+    )
     await worker.register()
     runtime.bells.listen(worker.hear)
     task = asyncio.create_task(worker.run(), name="worker")
+    runtime.vital.append(task)
     try:
         yield worker
     finally:
         await worker.stop()
-        await _ended(task)
+        await asyncio.wait({task})
         await providers.close()
         await registry.close()
-
-
-async def _ended(task: asyncio.Task[Any]) -> None:
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 async def _load(settings: Settings, clock: SystemClock) -> tuple[Registry, Providers]:
@@ -223,12 +232,12 @@ def _lease(runtime: Runtime) -> Lease:
 FOREVER_S = 10 * 365 * 86_400.0
 
 
-def _worker_settings(settings: Settings, registry: Registry, providers: frozenset[str]) -> WorkerSettings:
+def _worker_settings(role: Role, settings: Settings, registry: Registry, providers: frozenset[str]) -> WorkerSettings:
     toolsets = {name: tuple(tool["name"] for tool in tools) for name, tools in registry.catalogue().items()}
     embedded = isinstance(database_of(settings), SqliteAt)
     worker = settings.worker
     return WorkerSettings(
-        name=worker.name,
+        name=worker_name_of(settings, role),
         concurrency=worker.concurrency,
         ttl_s=FOREVER_S if embedded else worker.lease_ttl_s,
         sweep_s=worker.sweep_s,

@@ -63,10 +63,10 @@ async def _main(role: Role, settings: Settings) -> int:
 
                 await apply_at_start(url, settings.apply)
             print(f"talon ready {url}", flush=True)
-            died = await _until(stop, runtime)
+            broken = await _until(stop, runtime)
             log.info("stopping: no new requests, turns are drained")
-        if died:
-            raise Failed("the journal writer has died: see the log; start again, nothing accepted is lost")
+        if broken:
+            raise Failed(broken)
     return 0
 
 
@@ -81,14 +81,14 @@ def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
     stop.set()
 
 
-async def _until(stop: asyncio.Event, runtime: Runtime) -> bool:
-    """Wait for the signal; -> True if the process must end because its writer is dead (kernel §4)."""
+async def _until(stop: asyncio.Event, runtime: Runtime) -> str:
+    """Wait for the signal (then empty), or for something vital to end: then why the process must end too (kernel §4)."""
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), WATCH_S)
-        if not runtime.writer.alive:
-            return True
-    return False
+        if broken := runtime.broken():
+            return broken
+    return ""
 
 
 @contextlib.asynccontextmanager

@@ -8,25 +8,18 @@
 from __future__ import annotations
 
 import re
-import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from talon.domain.ids import NAME_MAX, is_name
+from talon.domain.ids import is_name
 
 INACTIVE: dict[str, Any] = {"inactive": True}
 
 
-def default_worker_name() -> str:
-    """A name made from the host's: the same at every start on the same host, so that a worker takes its own sessions back."""
-    cleaned = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower())[:NAME_MAX].strip("-")
-    return cleaned or "worker"
-
-
 def _worker_name(value: str) -> str:
-    if not is_name(value):
+    if value and not is_name(value):
         raise ValueError("not a name")
     return value
 
@@ -98,8 +91,8 @@ class Worker(Group):
     """Running turns."""
 
     name: Annotated[str, AfterValidator(_worker_name)] = Field(
-        default_factory=default_worker_name,
-        description="this worker's name: at a restart under it, it takes its sessions back at once (default: the host's name)",
+        default="",
+        description="this worker's name: at a restart under it, it takes its sessions back at once (empty: host and port)",
         json_schema_extra={"expects": "a name of a-z, 0-9 and -, at most 63 characters, that differs between workers"},
     )
     concurrency: int = Field(default=64, ge=1, le=10_000, description="turns that run at once")

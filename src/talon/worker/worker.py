@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from talon.domain.bell import Bell
 from talon.domain.entries import Entry, NewEntry
-from talon.domain.errors import FencedOut, TalonError, Unavailable
+from talon.domain.errors import Conflict, FencedOut, TalonError, Unavailable
 from talon.domain.ids import Clock, Ids
 from talon.domain.inbox import Message
 from talon.domain.session import SessionRow, TurnRow
@@ -178,10 +178,16 @@ class Worker:
             await self._store.retire(self.id)
 
     async def _start_again(self) -> None:
-        """The lease is over: stop everything here, then begin as a new boot."""
+        """The lease is over: stop everything here, then begin as a new boot.
+
+        Raises `Conflict` if another process took it over under the same name: the two would take it from each other for ever.
+        """
         log.warning("worker %s lost its lease and starts again", self.id)
         await self._cancel({task for _, task in self._running.values()})
         await self._lease.stop()
+        if any(row.name == self._settings.name and row.id != self.id for row in await self._store.workers()):
+            name = self._settings.name
+            raise Conflict("in_use", f"another process runs as worker {name!r}; give one of them another --name")
         await self.register()
         log.info("worker %s begins", self.id)
 
