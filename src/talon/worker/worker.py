@@ -31,6 +31,10 @@ from talon.worker.lease import Lease
 
 #: How often the lease is looked at; well below the margin that it keeps.
 GUARD_S = 0.25
+#: A turn that is claimed so often in a row without progress may be what ends the process each time (K13).
+SUSPECT_ATTEMPTS = 3
+#: How long such a turn waits while another one of its kind runs here.
+SUSPECT_WAIT_MS = 1_000
 log = logging.getLogger(__name__)
 
 
@@ -205,9 +209,16 @@ class Worker:
         if free <= 0:
             return False
         claimed = await self._store.claim(self.id, free, self._settings.caps)
-        for one in claimed:
-            self._start(one)
+        for one in sorted(claimed, key=lambda one: one.turn.attempts):
+            if self._suspect(one) and any(self._suspect(runner.claimed) for runner, _ in self._running.values()):
+                await self._give_back(one.session.sid, one.session.fence, SUSPECT_WAIT_MS, drained=True)
+            else:
+                self._start(one)
         return 0 < len(claimed) == free
+
+    def _suspect(self, claimed: Claimed) -> bool:
+        """Suspects run one at a time: the next one that ends the process is counted alone, not with those that stood beside it."""
+        return SUSPECT_ATTEMPTS <= claimed.turn.attempts <= self._deps.attempts_max
 
     def _start(self, claimed: Claimed) -> None:
         runner = TurnRunner(claimed, self._deps)
@@ -233,9 +244,9 @@ class Worker:
                 del self._running[sid]
             self._wake.set()
 
-    async def _give_back(self, sid: int, fence: int, wake_in_ms: int) -> None:
+    async def _give_back(self, sid: int, fence: int, wake_in_ms: int, *, drained: bool = False) -> None:
         """Let a session go that nobody here runs. Failing is fine: the next look finds it again."""
-        append = Append(id=self._ids.uuid7(), sid=sid, fence=fence, hold="give_back", wake_in_ms=wake_in_ms)
+        append = Append(id=self._ids.uuid7(), sid=sid, fence=fence, hold="give_back", wake_in_ms=wake_in_ms, drained=drained)
         with contextlib.suppress(FencedOut, TalonError):
             await self._deps.writer.append(append)
 
