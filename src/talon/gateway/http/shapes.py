@@ -15,12 +15,14 @@ _requested = msgspec.json.Decoder(ApprovalRequested)
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A session. `last_seq` is 0 while its journal is empty; `turn_id` is the running or waiting turn."""
+    """A session. `status` is `active` as long as it exists (`seeds/000`), `state` says what it does: idle | queued | running |
+    waiting. `last_seq` is 0 while its journal is empty; `turn_id` is the running or waiting turn."""
 
     id: str
     uid: str
     namespace: str
     agent: str
+    status: str
     state: str
     turn_id: str | None
     queued: int
@@ -117,6 +119,7 @@ def session(row: SessionRow) -> Session:
         uid=row.uid,
         namespace=row.namespace,
         agent=row.agent,
+        status="active",
         state=row.state,
         turn_id=row.turn_id,
         queued=row.queued,
