@@ -98,11 +98,13 @@ class Appended(msgspec.Struct, frozen=True):
     """`base` is the last seq before this append (its first entry is `base + 1`), `at_ms` the store's time of the commit.
 
     A `base` beyond what the worker has seen means: inbox entries came in between, read them before deciding again.
+    `runnable`: the session was let go and may be claimed again, now or at a time that is set.
     """
 
     sid: int
     base: int
     at_ms: int
+    runnable: bool = False
 
 
 class Claimed(msgspec.Struct, frozen=True):

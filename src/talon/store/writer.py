@@ -155,8 +155,7 @@ def _of_append(append: Append, done: Appended) -> Committed:
     for index, new in enumerate(append.entries):
         if isinstance(new, Spilled):
             entries[index] = msgspec.structs.replace(entries[index], payload=new.whole)
-    runnable = append.hold in ("release", "give_back") or (append.hold == "park" and append.wake_in_ms is not None)
-    return Committed(done.sid, done.base, tuple(entries), append.fragments, runnable)
+    return Committed(done.sid, done.base, tuple(entries), append.fragments, done.runnable)
 
 
 def _of_receipt(receipt: Receipt) -> Committed:

@@ -172,7 +172,7 @@ class HoldSuite:
         row = await s.again(store, claimed.session)
         assert (row.state, row.owner, row.turn_id, row.wake_at_ms, row.fence) == ("idle", None, None, None, 1)
         turn = await s.turn_of(store, row, claimed.turn.turn_id)
-        assert (turn.state, turn.reason, turn.ended_at_ms) == ("completed", "answered", done.at_ms)
+        assert (turn.state, turn.reason, turn.ended_at_ms, done.runnable) == ("completed", "answered", done.at_ms, False)
         assert await store.next_wake_ms() is None
         assert await store.owned(s.WORKER) == []
 
@@ -182,7 +182,7 @@ class HoldSuite:
         assert await store.next_wake_ms() is None
         done = await s.finish(store, claimed)
         row = await s.again(store, claimed.session)
-        assert (row.state, row.wake_at_ms, row.queued) == ("queued", done.at_ms, 1)
+        assert (row.state, row.wake_at_ms, row.queued, done.runnable) == ("queued", done.at_ms, 1, True)
         again = await s.claim_one(store)
         assert (again.turn.turn_id, again.was, again.session.fence, again.session.queued) == (queued.turn_id, "queued", 2, 0)
 
@@ -191,6 +191,7 @@ class HoldSuite:
         done = await s.park(store, claimed, wake_in_ms=300)
         row = await s.again(store, claimed.session)
         assert (row.state, row.owner, row.wake_at_ms, row.turn_id) == ("waiting", None, done.at_ms + 300, claimed.turn.turn_id)
+        assert done.runnable
         assert (await s.turn_of(store, row, claimed.turn.turn_id)).waiting_for == "timer"
         assert await store.claim(s.WORKER, 1, Caps()) == []
         left = await store.next_wake_ms()
@@ -224,7 +225,7 @@ class HoldSuite:
     async def test_giving_back_without_an_entry_is_enough(self, store: Store) -> None:
         claimed = await s.running(store)
         done = await s.commit(store, s.append(claimed, hold="give_back", wake_in_ms=s.LONG_MS))
-        assert done == Appended(claimed.session.sid, 2, done.at_ms)
+        assert done == Appended(claimed.session.sid, 2, done.at_ms, runnable=True)
         assert await store.claim(s.WORKER, 1, Caps()) == []
         left = await store.next_wake_ms()
         assert left is not None

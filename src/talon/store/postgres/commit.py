@@ -60,9 +60,9 @@ def _answers(batch: Sequence[Append], rows: Sequence[Row]) -> list[Appended | Ex
         ord_: int = row["ord"]
         append = batch[ord_]
         if row["repeated_base"] is not None:
-            answers[ord_] = Appended(append.sid, row["repeated_base"], row["repeated_at_ms"])
+            answers[ord_] = Appended(append.sid, row["repeated_base"], row["repeated_at_ms"], row["runnable"])
         elif row["base"] is not None:
-            answers[ord_] = Appended(append.sid, row["base"], row["at_ms"])
+            answers[ord_] = Appended(append.sid, row["base"], row["at_ms"], row["runnable"])
         elif row["held"]:
             answers[ord_] = Behind(f"session {append.sid} does not end at {append.if_last_seq} any more")
         else:
@@ -72,7 +72,7 @@ def _answers(batch: Sequence[Append], rows: Sequence[Row]) -> list[Appended | Ex
 
 def _recognise(batch: Sequence[Append], answers: Sequence[Appended | Exception], rows: Sequence[Row]) -> list[Appended | Exception]:
     """Refusals that are none: the append was committed while this statement, with an older snapshot, waited for its lock."""
-    found = {(row["append_id"], row["sid"]): Appended(row["sid"], row["base"], row["at_ms"]) for row in rows}
+    found = {(row["append_id"], row["sid"]): Appended(row["sid"], row["base"], row["at_ms"], row["runnable"]) for row in rows}
     return [found.get((append.id, append.sid), answer) for append, answer in zip(batch, answers, strict=True)]
 
 

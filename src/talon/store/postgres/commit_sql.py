@@ -24,7 +24,7 @@ batch AS MATERIALIZED (
 ),
 -- The sessions whose fence matches, locked in id order: batches that overlap cannot deadlock.
 locked AS MATERIALIZED (
-    SELECT b.ord, s.sid, s.last_seq, s.owner, s.turn_id, s.namespace, s.key_id
+    SELECT b.ord, s.sid, s.last_seq, s.owner, s.turn_id, s.namespace, s.key_id, s.wake_at_ms
     FROM batch b JOIN sessions s ON s.sid = ANY (ARRAY[b.sid])
     WHERE s.fence = b.fence
     ORDER BY s.sid
@@ -140,10 +140,12 @@ bell AS (
 rung AS MATERIALIZED (SELECT pg_notify('{channel}', bell.wire) FROM bell)"""
 
 _ANSWER = """
-SELECT b.ord, l.owner IS NOT NULL AS held, o.base AS base, {now} AS at_ms, r.base AS repeated_base, r.at_ms AS repeated_at_ms{rung}
+SELECT b.ord, l.owner IS NOT NULL AS held, o.base AS base, {now} AS at_ms, r.base AS repeated_base, r.at_ms AS repeated_at_ms,
+    coalesce(m.wake_at_ms, l.wake_at_ms) IS NOT NULL AS runnable{rung}
 FROM batch b
 LEFT JOIN locked l ON l.ord = b.ord
 LEFT JOIN ok o ON o.ord = b.ord
+LEFT JOIN moved m ON m.sid = o.sid
 LEFT JOIN repeated r ON r.ord = b.ord"""
 
 
@@ -157,4 +159,6 @@ def _statement(*, rare: bool, notify: bool) -> str:
 COMMIT = {(rare, notify): _statement(rare=rare, notify=notify) for rare in (False, True) for notify in (False, True)}
 
 #: The first answers of appends that are in the journal.
-FIND_APPENDS = "SELECT e.append_id, e.sid, e.seq - 1 AS base, e.at_ms FROM entries e WHERE e.append_id = ANY($1::text[])"
+FIND_APPENDS = """
+SELECT e.append_id, e.sid, e.seq - 1 AS base, e.at_ms, s.wake_at_ms IS NOT NULL AS runnable
+FROM entries e JOIN sessions s ON s.sid = ANY (ARRAY[e.sid]) WHERE e.append_id = ANY($1::text[])"""

@@ -128,7 +128,8 @@ def _commit(connection: sqlite3.Connection, batch: Sequence[Append], now: int) -
     for append in batch:
         written = connection.execute(sql.APPEND_WRITTEN, (append.id,)).fetchone() if append.entries else None
         if written is not None:
-            answers.append(Appended(*written))
+            sid, base, at_ms, runnable = written
+            answers.append(Appended(sid, base, at_ms, bool(runnable)))
             continue
         session = session_by_sid(connection, append.sid)
         refused = refusal(session, append)
@@ -137,9 +138,10 @@ def _commit(connection: sqlite3.Connection, batch: Sequence[Append], now: int) -
             continue
         assert session is not None, "an unknown session is refused"
         rows += entry_rows(session, append.entries, append.id, now)
-        write_session(connection, session, apply_append(session, append, now), min_reader(append.entries))
+        after = apply_append(session, append, now)
+        write_session(connection, session, after, min_reader(append.entries))
         _write_projections(connection, session, append, now)
-        answers.append(Appended(session.sid, session.last_seq, now))
+        answers.append(Appended(session.sid, session.last_seq, now, after.wake_at_ms is not None))
     connection.executemany(sql.ENTRY_INSERT, rows)
     return answers
 

@@ -40,7 +40,8 @@ ENTRY_INSERT = """
 INSERT INTO entries (sid, seq, append_id, turn_id, type, payload, blob, key_id, traceparent, v, min_reader, at_ms)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 # Where an append that was written before begins, and when it was written.
-APPEND_WRITTEN = "SELECT sid, seq - 1, at_ms FROM entries WHERE append_id = ?"
+APPEND_WRITTEN = """
+SELECT e.sid, e.seq - 1, e.at_ms, s.wake_at_ms IS NOT NULL FROM entries e JOIN sessions s ON s.sid = e.sid WHERE e.append_id = ?"""
 
 FRAGMENT_INSERT = 'INSERT INTO fragments (sid, seq, kind, "offset", text) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING'
 FRAGMENTS_DROP = "DELETE FROM fragments WHERE sid = ? AND seq = ?"
