@@ -93,12 +93,15 @@ class Worker:
 
         Not under caps, which only a claim keeps; and a free slot means that nothing else is waiting for it.
         """
-        settings = self._settings
-        busy = self._stopping or not self._lease.alive() or settings.caps != Caps()
-        if busy or len(self._running) + self._promised >= settings.concurrency:
+        if self._stopping or not self._lease.alive() or not self._has_room():
             return False
         self._promised += 1
         return True
+
+    def _has_room(self) -> bool:
+        """Whether a turn could begin here at once. Under caps nobody knows without asking the store."""
+        settings = self._settings
+        return settings.caps == Caps() and len(self._running) + self._promised < settings.concurrency
 
     def first_entries(self, message: Message, session: SessionRow, revision: int) -> tuple[NewEntry, ...] | None:
         """What this worker writes with the message; None if it does not know the agent's revision yet."""
@@ -240,9 +243,10 @@ class Worker:
             log.exception("turn %s stopped by a defect", runner.claimed.turn.turn_id)
             await self._give_back(sid, runner.claimed.session.fence, backoff_ms(runner.claimed.turn.attempts + 1))
         finally:
+            if not self._has_room():
+                self._wake.set()  # what waits for a place may have it; with room left nothing waits
             if self._running.get(sid, (None,))[0] is runner:
                 del self._running[sid]
-            self._wake.set()
 
     async def _give_back(self, sid: int, fence: int, wake_in_ms: int, *, drained: bool = False) -> None:
         """Let a session go that nobody here runs. Failing is fine: the next look finds it again."""
