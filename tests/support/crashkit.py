@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from msgspec.structs import replace
+
 from talon.cli.system import SystemClock, SystemIds
 from talon.domain.errors import Unavailable
-from talon.domain.inbox import Message, Operation
+from talon.domain.inbox import Key, Message
 from talon.domain.session import SessionRow
 from talon.manifest.effective import Effective, Profile, encode
 from talon.providers.registry import ProviderConfig, build_providers
@@ -48,8 +50,8 @@ class Point(StrEnum):
     AFTER_EFFECT = "after the effect, before its receipt"
 
 
-#: The writes of the store that a turn needs, in the kernel's words: claim, every commit of the journal, every pin.
-WRITES = frozenset({"commit", "claim", "put_definition"})
+#: The writes of the store that a turn needs: its acceptance, its claim, every commit of the journal, every pin.
+WRITES = frozenset({"deliver", "commit", "claim", "put_definition"})
 
 
 @dataclass
@@ -173,6 +175,21 @@ class Boot:
     writer: JournalWriter
     tasks: list[asyncio.Task[Any]]
 
+    async def accept(self, session: SessionRow, key: str, *, offered: bool) -> str:
+        """What this process does with a message: durable under its key (K1, K9), and, if a free slot is `offered`, started in the
+        same commit. -> its turn id; hangs when the process dies."""
+        worker = self.worker
+        op = Message((NAMESPACE, AGENT, session.id), "go", SystemIds().uuid7(), key=Key("http", key, "go"))
+        if offered and worker.promise():
+            await worker._deps.definitions.pin(session, 1)  # pyright: ignore[reportPrivateUsage] - so that it can start at once
+            op = replace(op, offer=worker.id, start=worker.first_entries)
+        receipt = await self.writer.deliver(op)
+        if receipt.claimed is not None and not receipt.replayed:
+            worker.take(*receipt.claimed, receipt.entries)
+        elif op.offer:
+            worker.decline()
+        return receipt.turn_id
+
     async def end(self) -> None:
         """The end of this life, by a crash or because the test is over: nothing is said to the database."""
         self.mortal.dead.set()
@@ -245,15 +262,6 @@ async def new_session(store: Store, name: str) -> SessionRow:
     """A session of the agent."""
     row, _ = await store.create_session(NewSession(SystemIds().uuid7(), NAMESPACE, AGENT, name))
     return row
-
-
-async def deliver(store: Store, session: str, content: str = "go", **more: Any) -> str:
-    """A message that is accepted (K1); -> its turn id."""
-    op: Operation = Message((NAMESPACE, AGENT, session), content, SystemIds().uuid7(), **more)
-    (receipt,) = await store.deliver([op])
-    if isinstance(receipt, Exception):
-        raise receipt
-    return receipt.turn_id
 
 
 @contextlib.asynccontextmanager
