@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 from support.crashkit import World
-
 from talon.domain import entries as e
 from talon.domain.session import SessionRow
 from talon.store.protocols import Store
@@ -44,9 +43,7 @@ def _one_answer_each(own: list[e.Entry]) -> None:
     settled = kinds["model.finished"] + kinds["model.failed"]
     lost = [p.model_seq for entry in own if isinstance(p := entry.decode(), e.StreamReset) and p.reason == "worker_lost"]
     assert kinds["model.started"] == settled + len(set(lost)), f"K4: a model call without an end: {kinds}"
-    receipts = Counter(
-        p.call for entry in own if isinstance(p := entry.decode(), e.ToolFinished | e.ToolFailed | e.ToolDenied)
-    )
+    receipts = Counter(p.call for entry in own if isinstance(p := entry.decode(), e.ToolFinished | e.ToolFailed | e.ToolDenied))
     requested = [p.call for entry in own if isinstance(p := entry.decode(), e.ToolRequested)]
     assert receipts == Counter(requested), f"K4: receipts {receipts} for calls {requested}"
 
