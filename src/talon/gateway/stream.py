@@ -60,7 +60,13 @@ class Streams:
         place = Place(seq=receipt.seq, watch=receipt.turn_id, message=receipt.seq if steered else 0)
         if steered:
             place = await self._in_call(receipt.sid, place, first=1)
-        await self._run(scope, receive, send, receipt.sid, place)
+        if steered or receipt.replayed:
+            await self._run(scope, receive, send, receipt.sid, place)
+            return
+        # A new turn: its journal so far is the receipt. Should more have been written since, then what follows, the turn's end at
+        # the latest, does not go on at this place, and the journal is read; what other processes wrote is found by the poll.
+        said, place = advance(place, receipt.entries, (), self._clock.now_ms())
+        await self._run(scope, receive, send, receipt.sid, place, said)
 
     async def _start(self, session: SessionRow, after: Cursor | None) -> Place:
         """Where a stream begins. Raises `Gone` | `AheadOfJournal`."""
@@ -120,13 +126,17 @@ class Streams:
                 return None
             seq = page[-1].seq
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send, sid: int, place: Place) -> None:
-        """Send events until the watched turn, the session, the client or the gateway ends."""
+    async def _run(self, scope: Scope, receive: Receive, send: Send, sid: int, place: Place, said: bytes | None = None) -> None:
+        """Send events until the watched turn, the session, the client or the gateway ends.
+
+        `said`: the events up to `place`, the journal's end a moment ago; None: the journal is read from `place` on.
+        """
         write = _Writer(send, scope["talon.send"])
         reader = self._hub.open(sid, place, write.cut)
+        reader.again = said is None
         watcher = asyncio.create_task(_watch(receive, reader))
         try:
-            await write.begin(reader)
+            await write.begin(reader, said or b"")
             await self._pump(reader, write)
         except TalonError as exc:
             log.warning("stream of session %d ended, its client will resume: %s", sid, exc)
@@ -198,9 +208,9 @@ class _Writer:
         self._send = send  # through the front, which adds its headers
         self._bare = bare  # uvicorn's own
 
-    async def begin(self, reader: Reader) -> None:
+    async def begin(self, reader: Reader, said: bytes) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        await self.send(reader, HELLO)
+        await self.send(reader, HELLO + said)
 
     async def send(self, reader: Reader, data: bytes) -> None:
         """Returns when the client has taken enough of what was sent before, or is gone."""
