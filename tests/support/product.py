@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -125,7 +126,8 @@ class Api:
         """-> (status, JSON body or text). `body`: str and bytes go as they are, anything else as JSON."""
         raw = body if isinstance(body, str | bytes) or body is None else json.dumps(body)
         kind = {} if isinstance(body, str | bytes) or body is None else {"Content-Type": "application/json"}
-        async with self._http.request(method, self.url + path, data=raw, headers={**kind, **(headers or {})}) as answer:
+        data = io.BytesIO(raw.encode() if isinstance(raw, str) else raw) if raw else raw  # aiohttp warns of large texts
+        async with self._http.request(method, self.url + path, data=data, headers={**kind, **(headers or {})}) as answer:
             text = await answer.text()
             parsed = json.loads(text) if "json" in answer.headers.get("Content-Type", "") and text else text
             if expect is not None:
