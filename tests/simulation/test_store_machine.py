@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 import hypothesis
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
@@ -195,6 +195,9 @@ class Backend:
 
 
 which = st.integers(0, 2)
+#: Below `NOBODY` an index means what there is, from there on something odd.
+NOBODY = 9
+mostly = st.integers(0, NOBODY)
 keys = st.none() | st.tuples(st.integers(0, 3), st.booleans())
 strategies_ = st.sampled_from(["enqueue", "enqueue", "steer", "interrupt", "rollback", "reject"])
 
@@ -240,11 +243,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- the inbox ----------------------------------------------------------------------------------------------------------
 
-    @rule(
-        batch=st.lists(
-            st.tuples(which, strategies_, st.none() | st.tuples(st.integers(0, 3), st.booleans())), min_size=1, max_size=4
-        )
-    )
+    @rule(batch=st.lists(st.tuples(which, strategies_, keys), min_size=1, max_size=4))
     def send(self, batch: list[tuple[int, Strategy, tuple[int, bool] | None]]) -> None:
         """Messages in one batch, with and without keys, to one session and to several."""
         operations: list[tuple[Session, Message, str]] = []
@@ -301,7 +300,6 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- workers ------------------------------------------------------------------------------------------------------------
 
-    @rule(name=st.sampled_from(["w0", "w1"]))
     def register(self, name: str) -> None:
         """A worker starts, or starts again under its name."""
         self.boots += 1
@@ -313,15 +311,22 @@ class StoreMachine(RuleBasedStateMachine):
                 self.model.free(session, span, at_once=True)
         self.model.workers[worker] = True
 
-    @rule(nth=which)
-    def die(self, nth: int) -> None:
-        """A worker's lease ends; nobody has noticed yet."""
+    @rule(nth=mostly, how=st.sampled_from(["restarts", "retires", "dies", "sweep", "sweep"]))
+    def lose(self, nth: int, how: str) -> None:
+        """A worker goes, one way or the other, or somebody looks who has gone."""
         worker = self.worker(nth)
-        assert self.run(self.store.heartbeat(worker, -1)) == (worker in self.model.workers)
-        if worker in self.model.workers:
-            self.model.workers[worker] = False
+        if how == "restarts":
+            self.register(worker.split("/")[0])
+        elif how == "retires":
+            self.retire(worker)
+        elif how == "dies":
+            # Its lease ends; nobody has noticed yet.
+            assert self.run(self.store.heartbeat(worker, -1)) == (worker in self.model.workers)
+            if worker in self.model.workers:
+                self.model.workers[worker] = False
+        else:
+            self.sweep()
 
-    @rule()
     def sweep(self) -> None:
         freed, span = self.timed(self.store.sweep())
         self.model.workers = {worker: True for worker, alive in self.model.workers.items() if alive}
@@ -330,9 +335,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.model.free(session, span, at_once=False)
         assert freed == len(lost)
 
-    @rule(nth=which)
-    def retire(self, nth: int) -> None:
-        worker = self.worker(nth)
+    def retire(self, worker: str) -> None:
         freed, span = self.timed(self.store.retire(worker))
         self.model.workers.pop(worker, None)
         held = [one for one in self.model.sessions if one.owner == worker]
@@ -341,11 +344,23 @@ class StoreMachine(RuleBasedStateMachine):
         assert freed == len(held)
 
     def worker(self, nth: int) -> str:
+        """A worker that has registered; now and then one that nobody knows."""
         known = list(self.model.workers)
-        return known[nth] if nth < len(known) else "nobody/0"
+        return known[nth % len(known)] if known and nth < NOBODY else "nobody/0"
 
-    @rule(nth=which, slots=st.integers(1, 4))
+    def held(self, at: int) -> Session:
+        """A session that a worker holds; now and then any."""
+        if at < NOBODY and all(one.owner is None for one in self.model.sessions):
+            if not any(one.wake for one in self.model.sessions):
+                self.send([(at % 3, "enqueue", None)])
+            self.claim(at, 3)
+        sessions = [one for one in self.model.sessions if one.owner is not None] if at < NOBODY else []
+        return (sessions or self.model.sessions)[at % len(sessions or self.model.sessions)]
+
+    @rule(nth=mostly, slots=st.integers(1, 4))
     def claim(self, nth: int, slots: int) -> None:
+        if nth < NOBODY and not any(self.model.workers.values()):
+            self.register(f"w{nth % 2}")
         worker = self.worker(nth)
         claimed, span = self.timed(self.store.claim(worker, slots, Caps()))
         taken = {one.session.sid for one in claimed}
@@ -357,6 +372,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert taken <= may
         assert must <= taken or len(taken) == slots
         for one in claimed:
+            event(f"claimed a {one.was} turn")
             session = next(other for other in self.model.sessions if other.sid == one.session.sid)
             turn = session.open()[0]
             assert (one.turn.turn_id, one.was, one.session.fence) == (turn.turn_id, turn.state, session.fence + 1)
@@ -368,9 +384,9 @@ class StoreMachine(RuleBasedStateMachine):
     # --- appends ------------------------------------------------------------------------------------------------------------
 
     @rule(
-        at=which,
-        stale=st.sampled_from([0, 0, 0, 0, -1, -2, 1]),
-        guard=st.sampled_from([None, None, 0, -1]),
+        at=mostly,
+        stale=st.sampled_from([0, 0, 0, 0, 0, -1, -2, 1]),
+        guard=st.sampled_from([None, 0, -1]),
         count=st.integers(0, 3),
         hold=st.sampled_from(["keep", "keep", "release", "park", "give_back"]),
         wait=st.sampled_from([None, 0, LONG_MS]),
@@ -387,9 +403,10 @@ class StoreMachine(RuleBasedStateMachine):
         flags: tuple[bool, bool, bool],
     ) -> None:
         """A worker writes: in time or too late, guarded or not, and keeps the session or lets it go."""
-        session = self.model.sessions[at]
+        session = self.held(at)
         append, marks = self.make(session, stale, guard, count, hold, wait, flags)
         refused = self.model.refusal(session, append)
+        event(f"append {hold}: {refused.__name__ if refused else 'written'}")
         (answer,), span = self.timed(self.store.commit([append]))
         if refused is not None:
             assert type(answer) is refused
@@ -436,8 +453,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(nth=st.integers(0, 5))
     def repeat(self, nth: int) -> None:
         """The answer of a commit was lost, and it is sent again, however late."""
-        append, answer = self.appended[-1 - nth % len(self.appended)]
-        assert self.run(self.store.commit([append])) == [answer]
+        append, first = self.appended[-1 - nth % len(self.appended)]
+        (answer,) = self.run(self.store.commit([append]))
+        assert isinstance(answer, Appended)
+        assert (answer.sid, answer.base, answer.at_ms) == (first.sid, first.base, first.at_ms)
 
     # --- what must always be so ---------------------------------------------------------------------------------------------
 

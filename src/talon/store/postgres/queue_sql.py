@@ -20,8 +20,12 @@ EXPIRE = f"DELETE FROM workers WHERE expires_at_ms <= {NOW_MS}"
 
 #: Sessions that were written later than now: the clock was set back, and would let them sleep until it has caught up.
 WAKE_BY_THE_CLOCK = f"""
+WITH early AS MATERIALIZED (
+    SELECT s.sid FROM sessions s WHERE s.wake_at_ms > {NOW_MS} AND s.updated_at_ms > {NOW_MS} + 1000
+    ORDER BY s.sid FOR NO KEY UPDATE OF s SKIP LOCKED
+)
 UPDATE sessions s SET wake_at_ms = {NOW_MS} + greatest(0, s.wake_at_ms - s.updated_at_ms), updated_at_ms = {NOW_MS}
-WHERE s.wake_at_ms > {NOW_MS} AND s.updated_at_ms > {NOW_MS} + 1000"""
+FROM early y WHERE s.sid = ANY (ARRAY[y.sid])"""
 
 RETIRE = "DELETE FROM workers WHERE id = $1"
 

@@ -12,7 +12,7 @@ from talon.store.model import ResourceRow, RevisionRow, WorkerRow
 from talon.store.postgres.driver import Row
 
 #: The database's clock in Unix milliseconds: when the statement came in. Never `now()`, which is when its transaction began.
-NOW_MS = "(extract(epoch FROM statement_timestamp()) * 1000)::bigint"
+NOW_MS = "floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint"
 
 
 def columns(struct: type[msgspec.Struct], alias: str) -> str:
