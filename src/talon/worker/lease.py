@@ -61,7 +61,7 @@ class FileLease:
 
 
 class HeartbeatLease:
-    """A lease of `ttl_s` in the database, extended every third of it."""
+    """A lease of `ttl_s` in the database, extended three times in the part of it that the worker believes in."""
 
     def __init__(self, open_store: Callable[[], Awaitable[Heartbeats]], ttl_s: float, clock: Clock) -> None:
         self._open, self._ttl_s, self._clock = open_store, ttl_s, clock
@@ -89,7 +89,7 @@ class HeartbeatLease:
     async def _beat(self, worker: str, stop: threading.Event) -> None:
         store: Heartbeats | None = None
         try:
-            while not await asyncio.to_thread(stop.wait, self._ttl_s / 3):
+            while not await asyncio.to_thread(stop.wait, (self._ttl_s - MARGIN_S) / 3):
                 began_s = self._clock.monotonic_s()
                 try:
                     store = store or await self._open()

@@ -72,6 +72,7 @@ class Worker:
         self._in_vain = False
         self._blobs_at_s = 0.0
         self.id = ""
+        self._boot = ""  # of a lease that was asked for and not answered yet
 
     @property
     def running(self) -> int:
@@ -122,8 +123,10 @@ class Worker:
     async def register(self) -> None:
         """Take a lease; the sessions that an earlier boot of this name held are runnable from now on (K8)."""
         settings = self._settings
-        boot, began_s = self._ids.uuid7(), self._clock.monotonic_s()
-        self.id = await self._store.register(settings.name, boot, int(settings.ttl_s * 1000), settings.catalogue)
+        # Asked for again when the answer is lost: otherwise we would meet ourselves as another process.
+        self._boot, began_s = self._boot or self._ids.uuid7(), self._clock.monotonic_s()
+        self.id = await self._store.register(settings.name, self._boot, int(settings.ttl_s * 1000), settings.catalogue)
+        self._boot = ""
         self._deps = self._make_deps(self.id)
         self._lease.start(self.id, began_s)
 
@@ -192,8 +195,9 @@ class Worker:
         log.warning("worker %s lost its lease and starts again", self.id)
         await self._cancel({task for _, task in self._running.values()})
         await self._lease.stop()
-        if any(row.name == self._settings.name and row.id != self.id for row in await self._store.workers()):
-            name = self._settings.name
+        name = self._settings.name
+        own = (self.id, f"{name}/{self._boot}")
+        if any(row.name == name and row.id not in own for row in await self._store.workers()):
             raise Conflict("in_use", f"another process runs as worker {name!r}; give one of them another --name")
         await self.register()
         log.info("worker %s begins", self.id)

@@ -456,3 +456,44 @@ async def test_the_cache_of_tails_is_all_that_a_session_leaves_behind(tmp_path: 
             await around.reaches(session, turn_id)
         await soon(lambda: worker.running == 0)
         assert sum(cache.get(session.sid) is not None for session in sessions) == kept
+
+
+# --- a lease that was lost ---------------------------------------------------------------------------------------------
+
+
+class Losable(FileLease):
+    """A lease that the test takes away; a new one begins with each registration."""
+
+    def __init__(self) -> None:
+        self.kept = False
+
+    def alive(self) -> bool:
+        return self.kept
+
+    def start(self, worker: str, began_s: float) -> None:
+        self.kept = True
+
+
+async def test_a_registration_whose_answer_was_lost_is_not_taken_for_another_process(tmp_path: Path) -> None:
+    async with world(tmp_path, lambda request: says()) as around:
+        lease = Losable()
+        async with around.worker("w1", lease) as worker:
+            first = worker.id
+            register = around.store.inner.register
+            lost = 0
+
+            async def losing(*args: object) -> str:
+                nonlocal lost
+                answer = await register(*args)  # type: ignore[arg-type]
+                lost += 1
+                if lost == 1:
+                    raise AWAY
+                return answer
+
+            around.store.inner.register = losing  # type: ignore[method-assign]
+            lease.kept = False
+            await soon(lambda: worker.id != first)
+            assert lost == 2
+            assert [row.id for row in await around.store.workers()] == [worker.id]
+            session = await around.session()
+            assert (await around.reaches(session, await around.send(session))).state == "completed"
