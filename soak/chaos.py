@@ -21,6 +21,8 @@ from support.postgres import PostgresServer
 START_S = 90.0
 #: How long a stop by SIGTERM may take: drain 10 s, streams, writer, store.
 STOP_S = 40.0
+#: A life ends after so long even when readers see hardly anything of it.
+LIFE_MAX_S = 20
 Fault = Callable[[], Awaitable[None]]
 
 
@@ -50,7 +52,7 @@ class Chaos:
                     group.create_task(self._hurt_worker(node))
                 if not self.fleet.embedded:
                     group.create_task(self._lane(self._gateway_faults(), 8.0 if self.negative != "ack_first" else 2.0))
-                group.create_task(self._lane(self._world_faults(), 5.0))
+                group.create_task(self._lane(self._world_faults(), 8.0))
         finally:
             watch.cancel()
 
@@ -86,7 +88,7 @@ class Chaos:
         """Some time, in which some steps come to their end: or turns would rightly end for want of progress (K13)."""
         seen = self.report.seen["entries streamed"]
         await self._sleep((0.2 if self.fleet.embedded else 1.0) + self.rng.random() * (1.0 if self.fleet.embedded else 4.0))
-        for _ in range(100):
+        for _ in range(LIFE_MAX_S * 20):
             if self.stop.is_set() or self.report.seen["entries streamed"] - seen >= 2 * self.workload.load.lanes:
                 return
             await asyncio.sleep(0.05)
@@ -199,7 +201,7 @@ class Chaos:
         if self.postgres is not None:
             faults += [(2, self._restart_postgres), (2, self._kill_postgres)]
         if self.disk is not None:
-            faults.append((6, self._fill_disk))
+            faults.append((4, self._fill_disk))
         if self.clock is not None:
             faults.append((4, self._jump))
         return faults

@@ -118,13 +118,12 @@ class Follower:
             case _:
                 pass
 
-    async def wait_for(self, turn_id: str, timeout_s: float) -> str | None:
-        """The type of the turn's end, or None when it did not come in time."""
-        try:
-            async with asyncio.timeout(timeout_s), self.news:
-                await self.news.wait_for(lambda: turn_id in self.ended)
-        except TimeoutError:
-            return None
+    async def wait_for(self, turn_id: str, quiet_s: float) -> str | None:
+        """The type of the turn's end, or None when the session brought nothing new for so long."""
+        while turn_id not in self.ended:
+            seen = self.last_seq
+            if not await self.reached(seen + 1, quiet_s):
+                return None
         return self.ended[turn_id]
 
     async def reached(self, seq: int, timeout_s: float) -> bool:

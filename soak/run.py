@@ -43,6 +43,7 @@ class Options:
     minutes: float
     seed: int
     negative: str = ""
+    lanes: int = 16
     keep: bool = False
 
     @property
@@ -119,7 +120,7 @@ async def _world(options: Options, directory: Path) -> AsyncGenerator[tuple[Worl
 
 async def _run(options: Options, world: World, fleet: Fleet, report: Report, rng: random.Random) -> dict[str, Any]:
     """Load and faults for the time asked for, then the calm, then everything comes to rest; -> what memory did."""
-    load = Load(lanes=16)
+    load = Load(lanes=options.lanes)
     async with (
         Client(fleet.urls, rng, report) as client,
         Client(lambda: [fleet.counter.url], rng, report) as counter,

@@ -20,11 +20,11 @@ from soak.verify import Accepted, verify
 
 @dataclass(frozen=True)
 class Load:
-    """How much: `lanes` sessions at once, `operations` in each. A turn without an end after `stuck_s` of trying is stuck."""
+    """How much: `lanes` sessions at once, `operations` in each. A turn in whose session nothing happens for `stuck_s` is stuck."""
 
     lanes: int = 16
     operations: int = 30
-    stuck_s: float = 90.0
+    stuck_s: float = 120.0
     pace: Pace = field(default_factory=Pace)
 
 
