@@ -244,7 +244,7 @@ def stage_config(model_url: str) -> dict[str, Any]:
             "hasty": {**provider, "first_token_timeout_s": 0.3, "idle_timeout_s": 0.3},
         },
         "tools": {"modules": ["toolbox"], "path": [str(TOOLS)]},
-        "worker": {"sweep_s": 0.25, "cancel_grace_s": 1, "drain_timeout_s": 5, "agent_turns_max": 8},
+        "worker": {"sweep_s": 0.25, "cancel_grace_s": 1, "drain_timeout_s": 5},
         "session": {"queue_max": 8},
         "gateway": {"heartbeat_s": 1},
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from support.stage import Entry, Stage, call, path, said, say, slowly, stalls
+from support.product import Api
+from support.stage import Entry, Stage, call, path, said, say, set_stage, slowly, stalls
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -280,40 +281,32 @@ async def test_on_an_idle_session_every_strategy_is_simply_a_turn(stage: Stage, 
 # --- queued, and nobody runs it -----------------------------------------------------------------------------------------------
 
 
-async def test_strategies_on_a_session_whose_turn_is_queued_and_not_begun(spread: Stage) -> None:
-    """The agent's cap lets none of its turns begin until the first session of it is done."""
-    stage = spread
-    agent = await stage.agent("capped")
-    plug = [stage.session(agent) for _ in range(stage.config["worker"]["agent_turns_max"])]
-    for one in plug:
-        await stage.turn(one, f"{one} plug", call("look", gate="plug"), say("plug done"))
-    for one in plug:
-        await stage.began(one, "look")
+async def test_strategies_on_a_session_whose_turn_is_queued_and_not_begun(tmp_path: Path, empty_database_url: str) -> None:
+    """A gateway without any worker: everything waits until one comes."""
+    async with set_stage(tmp_path, empty_database_url) as stage, stage.product("gateway", "g") as gateway, Api(gateway.url) as api:
+        stage.apis, stage.gateways = [api], [gateway]
+        await stage.agent()
+        places = {strategy: stage.session() for strategy in ("enqueue", "steer", "interrupt", "rollback")}
+        texts = {strategy: [f"{place} first", f"{place} second"] for strategy, place in places.items()}
+        firsts = {strategy: (await api.send(place, texts[strategy][0]))["turn_id"] for strategy, place in places.items()}
+        seconds: dict[str, str] = {}
+        for strategy, place in places.items():
+            seconds[strategy] = (await api.send(place, texts[strategy][1], strategy=strategy))["turn_id"]
+            assert (await api.get(path(place)))["state"] == "queued"
+        status, problem = await api.call("POST", path(places["enqueue"], "message"), {"content": "no", "strategy": "reject"})
+        assert (status, problem["code"]) == (409, "session_busy")
+        assert seconds["steer"] == firsts["steer"]
+        for strategy, reason in (("interrupt", "interrupted"), ("rollback", "rolled_back")):
+            turn = await api.get(path(places[strategy], "turns", firsts[strategy]))
+            assert (turn["state"], turn["reason"]) == ("cancelled", reason)
+        (queued,) = [e["payload"] for e in await api.journal(places["enqueue"]) if e["turn_id"] == seconds["enqueue"]][1:]
+        assert queued["behind"] == {"turn_id": firsts["enqueue"], "state": "queued"}
 
-    places = {strategy: stage.session(agent) for strategy in ("enqueue", "steer", "interrupt", "rollback")}
-    firsts: dict[str, dict[str, Any]] = {}
-    seconds: dict[str, dict[str, Any]] = {}
-    for strategy, where in places.items():
-        firsts[strategy] = await stage.api.send(where, f"{where} first")
-        seconds[strategy] = await stage.api.send(where, f"{where} second", strategy=strategy)
-        assert (await stage.api.get(path(where)))["state"] == "queued"
-    where = places["enqueue"]
-    status, problem = await stage.api.call("POST", path(where, "message"), {"content": "no", "strategy": "reject"})
-    assert (status, problem["code"]) == (409, "session_busy")
-    assert seconds["steer"]["turn_id"] == firsts["steer"]["turn_id"]
-    stage.open("plug")
-    ends = {strategy: await stage.done(places[strategy], seconds[strategy]["turn_id"]) for strategy in places}
-    assert {end["type"] for end in ends.values()} == {"turn.completed"}
-
-    def shown(strategy: str) -> list[str]:
-        return said(stage.model.asked(f"{places[strategy]} second")[-1], "user")
-
-    texts = {strategy: [f"{place} first", f"{place} second"] for strategy, place in places.items()}
-    assert shown("enqueue") == texts["enqueue"]
-    assert shown("steer") == texts["steer"]
-    assert len(stage.model.asked(f"{places['steer']} first")) == 1
-    assert shown("rollback") == texts["rollback"][1:]
-    for strategy, reason in (("interrupt", "interrupted"), ("rollback", "rolled_back")):
-        end = await stage.done(places[strategy], firsts[strategy]["turn_id"])
-        assert (end["type"], end["payload"]["reason"]) == ("turn.cancelled", reason)
-        assert len(stage.model.asked(f"{places[strategy]} first")) <= 1
+        async with stage.product("worker", "late") as worker:
+            stage.workers = [worker]
+            for strategy, place in places.items():
+                assert (await stage.done(place, seconds[strategy]))["type"] == "turn.completed"
+            assert "Traceback" not in stage.log
+        shown = {strategy: said(stage.model.asked(text)[-1], "user") for strategy, (_, text) in texts.items()}
+        assert shown == {**texts, "rollback": texts["rollback"][1:]}
+        assert [len(stage.model.asked(first)) for first, _ in texts.values()] == [2, 1, 1, 0]
