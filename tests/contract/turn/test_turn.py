@@ -157,6 +157,7 @@ async def costs(around: World, session: SessionRow, turns: int) -> list[tuple[in
     for _ in range(turns):
         around.store.reset()
         await around.reaches(session, await around.send(session, "How many are there?"))
+        await soon(lambda: around.workers[0].running == 0)
         found.append((around.store.rows, around.store.written))
     return found
 
@@ -229,10 +230,12 @@ async def test_a_turn_that_is_taken_as_it_is_accepted_is_four_commits_and_reads_
     async with world(tmp_path, one_tool("look"), FunctionTool("look", four)) as around, around.worker(sweep_s=5.0) as worker:
         session = await around.session()
         await around.reaches(session, await accepted(around, worker, session, "the first is not known yet, it is queued"))
+        await soon(lambda: worker.running == 0)
         assert (await around.types(session)).index("turn.started") == 2
         for number in range(12):
             around.store.reset()
             await around.reaches(session, await accepted(around, worker, session, f"question {number}"))
+            await soon(lambda: worker.running == 0)  # the tail is kept just after the end is durable
             assert around.store.rows == 0
             assert around.store.calls["deliver"] + around.store.calls["commit"] == 4
             assert [append.entries[0].type for append in around.store.appends] == [
@@ -242,7 +245,6 @@ async def test_a_turn_that_is_taken_as_it_is_accepted_is_four_commits_and_reads_
             ]
         users = [message.content for message in around.model.requests[-2].messages if message.role == "user"]
         assert users[1:] == [f"question {number}" for number in range(12)], "a cached tail is a whole one"
-        await soon(lambda: worker.running == 0)
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------------
