@@ -33,6 +33,11 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
+def always(value: Any) -> Any:
+    """A default that is written out all the same: what clients read is in every entry, the rest only where it says something."""
+    return msgspec.field(default_factory=lambda: value)
+
+
 class Payload(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Base of all payloads; `type` is the entry's type."""
 
@@ -44,8 +49,8 @@ class MessageReceived(Payload, frozen=True, kw_only=True):
 
     type = "message.received"
     content: str
-    role: str = "user"
-    strategy: str = "enqueue"
+    role: str = always("user")
+    strategy: str = always("enqueue")
     source: str = "http"
     metadata: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     imported: bool = False
@@ -65,7 +70,7 @@ class TurnQueued(Payload, frozen=True, kw_only=True):
     steering message a turn of its own."""
 
     type = "turn.queued"
-    strategy: str = "enqueue"
+    strategy: str = always("enqueue")
     message_seq: int = 0
     behind: Behind | None = None
     requeued_from: str = ""
@@ -100,7 +105,7 @@ class TurnResumed(Payload, frozen=True, kw_only=True):
 
     type = "turn.resumed"
     why: str
-    attempt: int = 1
+    attempt: int = always(1)
     worker: str = ""
     fence: int = 0
 
@@ -135,7 +140,7 @@ class ModelStarted(Payload, frozen=True, kw_only=True):
     provider: str
     model: str
     profile: str = ""
-    attempt: int = 1
+    attempt: int = always(1)
 
 
 class ModelFinished(Payload, frozen=True, kw_only=True):
@@ -183,7 +188,7 @@ class ToolRequested(Payload, frozen=True, kw_only=True):
     call_id: str
     name: str
     arguments: str
-    effect: str = "unsafe"
+    effect: str = always("unsafe")
 
 
 class ToolDenied(Payload, frozen=True, kw_only=True):
@@ -201,8 +206,8 @@ class ToolStarted(Payload, frozen=True, kw_only=True):
     type = "tool.started"
     call: int
     key: str
-    attempt: int = 1
-    effect: str = "unsafe"
+    attempt: int = always(1)
+    effect: str = always("unsafe")
     code: str = ""
 
 
@@ -222,7 +227,7 @@ class ToolFinished(Payload, frozen=True, kw_only=True):
     output: str
     truncated: bool = False
     duration_ms: int = 0
-    source: str = "run"
+    source: str = always("run")
 
 
 class ToolFailed(Payload, frozen=True, kw_only=True):
@@ -329,7 +334,7 @@ class MessageCompleted(Payload, frozen=True, kw_only=True):
 
     type = "message.completed"
     content: str
-    role: str = "assistant"
+    role: str = always("assistant")
     model_seq: int = 0
     imported: bool = False
 
@@ -338,7 +343,7 @@ class TurnCompleted(Payload, frozen=True, kw_only=True):
     """The end: answered."""
 
     type = "turn.completed"
-    reason: str = msgspec.field(default_factory=lambda: "answered")  # a factory's value is written out: an end tells why (K10)
+    reason: str = always("answered")
     iterations: int = 0
     tool_calls: int = 0
     usage: Usage = Usage()
@@ -357,7 +362,7 @@ class TurnCancelled(Payload, frozen=True, kw_only=True):
     """The end: cancelled. With `rollback` the turn's messages leave the context."""
 
     type = "turn.cancelled"
-    reason: str = msgspec.field(default_factory=lambda: "cancelled")
+    reason: str = always("cancelled")
     by: str = ""
     rollback: bool = False
     usage: Usage = Usage()

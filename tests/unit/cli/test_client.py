@@ -278,9 +278,9 @@ async def test_following_a_message_shows_its_own_turn_only_and_ends_with_that_tu
         (13, "turn.queued", "later", {}),
     ]
     shown, end, tiny = await receipt_and_end(journal, {"turn_id": "t1", "seq": 9}, cut_after=2)
-    assert shown == [9, 11, 12]
+    assert shown == [11, 12], "the message itself is the receipt's; what comes after it is shown"
     assert end.seq == 12
-    assert tiny.requests[0][3] == "8"
+    assert tiny.requests[0][3] == "9"
     must_be_completed(end)
 
 
@@ -294,6 +294,6 @@ async def test_a_steering_message_that_becomes_a_turn_of_its_own_is_followed_the
         (10, "turn.failed", "t2", {"reason": "model_failed", "detail": "no"}),
     ]
     shown, end, _ = await receipt_and_end(journal, {"turn_id": "t1", "seq": 5})
-    assert shown == [5, 6, 7, 9, 10]
+    assert shown == [6, 7, 9, 10]
     with pytest.raises(Failed, match="ended as failed: model_failed, no"):
         must_be_completed(end)
