@@ -46,6 +46,7 @@ class Database:
         self.path, self.clock = path, clock
         with mapped(path):
             self._writer = Lane("talon-write", lambda: _connect(path, busy_timeout_s, writes=True))
+            self._file = _file_at(path)
             try:
                 self._readers = Lane("talon-read", lambda: _connect(path, busy_timeout_s, writes=False), READERS)
             except BaseException:
@@ -68,14 +69,33 @@ class Database:
         """
 
         def writing(connection: sqlite3.Connection) -> T:
+            self._check_file()
             with mapped(self.path), transaction(connection):
                 return work(connection, self.clock.now_ms())
 
         return await self._writer.run(writing)
 
+    def _check_file(self) -> None:
+        """SQLite goes on writing into a file that was removed from its path: what it holds would be gone with the process."""
+        if _file_at(self.path) != self._file:
+            raise Unavailable(
+                "database_unavailable",
+                f"the database {self.path} was removed or replaced while in use; put it back, or start again on what is there",
+                retry_after_s=1.0,
+            )
+
     async def close(self) -> None:
         await self._readers.close()
         await self._writer.close()
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file is there now, or None."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager
