@@ -29,12 +29,14 @@ def clean_environment(more: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass
 class Product:
-    """One `talon up|gateway|worker`. `log` is its stderr, kept in a file beside its data."""
+    """One `talon up|gateway|worker`. `log` is its stderr, kept in a file beside its data. `wrapper` is a command that ends by
+    executing its arguments: the process under it."""
 
     directory: Path
     role: str = "up"
     args: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict[str, str])
+    wrapper: Sequence[str] = ()
     url: str = ""
     process: asyncio.subprocess.Process | None = None
 
@@ -43,13 +45,7 @@ class Product:
         self.directory.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "talon",
-                self.role,
-                "--port",
-                "0",
-                *self.args,
+                *(*self.wrapper, sys.executable, "-m", "talon", self.role, "--port", "0", *self.args),
                 cwd=self.directory,
                 env=clean_environment(self.env),
                 stdout=asyncio.subprocess.PIPE,
