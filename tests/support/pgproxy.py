@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator
@@ -50,31 +49,35 @@ class Proxy:
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_unix_connection(str(self._target))
         swallow = asyncio.Event()
-        back = asyncio.ensure_future(self._answers(server_reader, writer, swallow))
+        pumps = [
+            asyncio.ensure_future(self._requests(reader, server_writer, swallow)),
+            asyncio.ensure_future(self._answers(server_reader, writer, swallow)),
+        ]
         try:
-            while data := await reader.read(1 << 20):
-                cut, self._armed = (self._armed[0], None) if self._armed and self._armed[1] in data else (None, self._armed)
-                self.cuts += cut is not None
-                if cut is Cut.REQUEST:
-                    return
-                if cut is Cut.ANSWER:
-                    swallow.set()
-                server_writer.write(data)
-                await server_writer.drain()
-                if cut is Cut.WORK:
-                    return
-                if cut is Cut.ANSWER:
-                    await back
-                    return
-        except ConnectionError:
-            return
+            # Whichever side ends first, or is cut: the other one is gone with it.
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            if swallow.is_set():
+                await asyncio.wait(pumps)
         finally:
-            back.cancel()
-            await asyncio.gather(back, return_exceptions=True)
-            for one in (writer, server_writer):
-                one.close()
-                with contextlib.suppress(ConnectionError):
-                    await one.wait_closed()
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            writer.transport.abort()
+            server_writer.transport.abort()
+
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, swallow: asyncio.Event) -> None:
+        """Pass requests on until one is cut."""
+        while data := await reader.read(1 << 20):
+            cut, self._armed = (self._armed[0], None) if self._armed and self._armed[1] in data else (None, self._armed)
+            self.cuts += cut is not None
+            if cut is Cut.REQUEST:
+                return
+            if cut is Cut.ANSWER:
+                swallow.set()
+            writer.write(data)
+            await writer.drain()
+            if cut is not None:
+                return
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, swallow: asyncio.Event) -> None:
         """Pass answers on until one is to be swallowed: return when it has come."""
@@ -83,7 +86,6 @@ class Proxy:
                 return
             writer.write(data)
             await writer.drain()
-        writer.close()
 
     async def close(self) -> None:
         for task in tuple(self._tasks):

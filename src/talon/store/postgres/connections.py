@@ -7,6 +7,7 @@ commit, a heartbeat above all, goes through the `Pool` and waits for nobody.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -71,7 +72,7 @@ class Link:
         database cannot be reached for that long, or will not have us.
         """
         loop = asyncio.get_running_loop()
-        attempt, deadline = 0, loop.time() + self._patience_s
+        attempt, deadline = 0, math.inf
         async with self._lock:
             while True:
                 try:
@@ -79,7 +80,9 @@ class Link:
                         self._connection = await connect(self._url)
                     return await _use(self._connection, partial(work, attempt))
                 except UNAVAILABLE as error:
-                    if not is_gone(error) or loop.time() > deadline:
+                    # Counted from the first loss: a statement may have hung for long before it was given up.
+                    deadline = min(deadline, loop.time() + self._patience_s)
+                    if not is_gone(error) or loop.time() >= deadline:
                         raise unavailable(error, place(self._url)) from error
                 await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
                 attempt += 1
