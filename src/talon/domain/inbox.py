@@ -136,9 +136,22 @@ class Operation(Protocol):
         """The id of the approval that `admit` wants in its view; empty for none."""
         ...
 
+    @property
+    def creation(self) -> Creation | None:
+        """How the session is created where it is missing; None: it must exist."""
+        ...
+
     def admit(self, view: View) -> InboxWrite:
         """What to write. Pure: the same view gives the same write. Raises `Refused` | `Throttled`."""
         ...
+
+
+class Creation(msgspec.Struct, frozen=True):
+    """The session may be created by the operation, in its transaction: a bare one with this `uid`, if its name was never taken and
+    the agent's newest revision is still `revision` (1 or more), for which a bare session was found to be right."""
+
+    uid: str
+    revision: int
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -161,6 +174,7 @@ class Message(msgspec.Struct, frozen=True):
     offer: str = ""
     start: Callable[[Message, SessionRow, int], tuple[e.NewEntry, ...] | None] | None = None
     approval: str = ""
+    creation: Creation | None = None
 
     @property
     def needs_turns(self) -> bool:
@@ -267,6 +281,7 @@ class CancelTurn(msgspec.Struct, frozen=True):
     key: Key | None = None
     needs_turns: bool = True
     needs_revision: bool = False
+    creation: None = None
     approval: str = ""
 
     def admit(self, view: View) -> InboxWrite:
@@ -292,6 +307,7 @@ class ResolveApproval(msgspec.Struct, frozen=True):
     key: Key | None = None
     needs_turns: bool = False
     needs_revision: bool = False
+    creation: None = None
 
     def admit(self, view: View) -> InboxWrite:
         row = view.approval
@@ -323,6 +339,7 @@ class DeleteSession(msgspec.Struct, frozen=True):
     key: Key | None = None
     needs_turns: bool = True
     needs_revision: bool = False
+    creation: None = None
     approval: str = ""
 
     def admit(self, view: View) -> InboxWrite:

@@ -12,7 +12,7 @@ import msgspec
 
 from talon.domain.entries import Entry, NewEntry
 from talon.domain.errors import Behind, FencedOut
-from talon.domain.inbox import InboxWrite, Receipt
+from talon.domain.inbox import Creation, InboxWrite, Receipt
 from talon.domain.session import SessionRow, TurnRow
 from talon.store.model import Append, NewSession, QueuedTurn
 
@@ -60,6 +60,12 @@ def new_session_row(sid: int, new: NewSession, first_seq: int, now: int) -> Sess
         created_at_ms=now,
         updated_at_ms=now,
     )
+
+
+def bare_session_row(sid: int, where: tuple[str, str, str], creation: Creation, now: int) -> SessionRow:
+    """The row of a session that an operation creates under a name that was never taken."""
+    namespace, agent, name = where
+    return new_session_row(sid, NewSession(uid=creation.uid, namespace=namespace, agent=agent, id=name), 1, now)
 
 
 def apply_write(session: SessionRow, write: InboxWrite, now: int) -> SessionRow:

@@ -17,6 +17,7 @@ from talon.manifest.effective import Effective
 from talon.manifest.features import session_feature_errors
 from talon.manifest.resolve import unknown_profile
 from talon.store.model import NewSession
+from talon.store.protocols import Store
 
 
 class SessionFields(Body):
@@ -58,6 +59,13 @@ async def create_session(deps: GatewayDeps, namespace: str, agent: str, fields: 
         key_id=namespace,
     )
     return await deps.store.create_session(new)
+
+
+async def bare_session_revision(store: Store, namespace: str, agent: str) -> int:
+    """The agent's newest revision, if a session of it needs no fields. Raises `NotFound` (namespace, agent), `Invalid`."""
+    revision, effective = await require_agent(store, namespace, agent)
+    refuse([*session_feature_errors(effective, {})])
+    return revision
 
 
 def profile_errors(effective: Effective, profile: str) -> list[FieldError]:

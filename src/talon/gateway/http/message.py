@@ -12,16 +12,18 @@ from starlette.types import Receive, Scope, Send
 
 from talon.domain.errors import FieldError, Invalid, Malformed, NotFound, TooLarge
 from talon.domain.ids import Ids, is_name, is_namespace
-from talon.domain.inbox import Key, Message, Receipt
+from talon.domain.inbox import Creation, Key, Message, Receipt
 from talon.domain.session import STRATEGIES, Strategy
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import JSON_TYPES, media_type
-from talon.gateway.http.creating import SessionFields, bounded_json, create_session
+from talon.gateway.http.creating import SessionFields, bare_session_revision, bounded_json, create_session
 from talon.gateway.http.lookup import missing_session
 from talon.gateway.stream import Streams
 
 TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
+#: How many agents are remembered as such that need no session fields.
+BARE_MAX = 1024
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 _FIELD = re.compile(r"field `([^`]+)`")
 
@@ -44,6 +46,7 @@ class Messages:
     def __init__(self, deps: GatewayDeps, streams: Streams) -> None:
         self._deps = deps
         self._streams = streams
+        self._bare: dict[tuple[str, str], int] = {}  # agent -> the revision for which a session without fields was right
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, path: dict[str, str]) -> None:
         """Answers 202 with a receipt once the message is durable (K1); with the turn's stream to who accepts that."""
@@ -102,15 +105,35 @@ class Messages:
             if create and session and not is_name(session):
                 await create_session(self._deps, namespace, agent, SessionFields(id=session))  # says what is wrong with the name
             raise await missing_session(self._deps.store, message.where)
+        creation = self._creation(namespace, agent) if create else None
+        receipt = await self._try(msgspec.structs.replace(message, creation=creation))
+        if receipt is not None:
+            return receipt
+        if not create:
+            raise await missing_session(self._deps.store, message.where)
+        if len(self._bare) >= BARE_MAX:
+            self._bare.clear()
+        self._bare[namespace, agent] = await bare_session_revision(self._deps.store, namespace, agent)
+        receipt = await self._try(msgspec.structs.replace(message, creation=self._creation(namespace, agent)))
+        if receipt is not None:
+            return receipt
+        # A session of this name was deleted, or the agent has a new revision since.
+        await create_session(self._deps, namespace, agent, SessionFields(id=session))
+        return await self._deliver(message)
+
+    def _creation(self, namespace: str, agent: str) -> Creation | None:
+        """How a missing session begins in the transaction that accepts its first message, if that is known to be right."""
+        revision = self._bare.get((namespace, agent))
+        return None if revision is None else Creation(self._deps.ids.uuid7(), revision)
+
+    async def _try(self, message: Message) -> Receipt | None:
+        """Deliver; None if there is no such session."""
         try:
             return await self._deliver(message)
         except NotFound as exc:
             if exc.code != "session_not_found":
                 raise
-        if not create:
-            raise await missing_session(self._deps.store, message.where)
-        await create_session(self._deps, namespace, agent, SessionFields(id=session))
-        return await self._deliver(message)
+            return None
 
     async def _deliver(self, message: Message) -> Receipt:
         """Write the message; where this process has a free worker slot, the turn starts in the same commit."""

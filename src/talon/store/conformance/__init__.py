@@ -7,6 +7,7 @@ A backend's test module derives one `Test…` class from each suite and gives th
 - `execute`: `async (sql) -> None`, runs one statement on the database from outside (to make rows older, to break the schema).
 """
 
+from talon.store.conformance.creation import CreationSuite
 from talon.store.conformance.faults import FaultSuite
 from talon.store.conformance.inbox import ApprovalSuite, DeleteSuite, InboxSuite, OfferSuite
 from talon.store.conformance.journal import GaplessSuite, JournalSuite, RepeatSuite
@@ -24,6 +25,7 @@ __all__ = [
     "ApprovalSuite",
     "BlobSuite",
     "CancelSuite",
+    "CreationSuite",
     "DeleteSuite",
     "FaultSuite",
     "FragmentSuite",

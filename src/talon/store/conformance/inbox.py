@@ -28,6 +28,7 @@ class Probe(msgspec.Struct, frozen=True):
     key: Key | None = None
     needs_turns: bool = True
     needs_revision: bool = False
+    creation: None = None
     approval: str = ""
     raises: type[Exception] | None = None
 

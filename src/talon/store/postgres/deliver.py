@@ -14,7 +14,8 @@ from talon.store.postgres.connections import Database
 from talon.store.postgres.deliver_sql import FOUND, LOCK, LOCK_SESSION, NAMED_APPROVALS, OPEN_TURNS, WAIT, WRITE
 from talon.store.postgres.draft import Draft, Named, named
 from talon.store.postgres.driver import Connection
-from talon.store.postgres.rows import approval_row, session_row, turn_row
+from talon.store.postgres.rows import approval_row, session_row, transpose, turn_row
+from talon.store.postgres.sessions import name_lock
 
 Answers = list[Receipt | Exception]
 
@@ -48,7 +49,7 @@ class PostgresDeliveries:
                 await connection.execute("ROLLBACK")
                 return answers
             now, bell = witness[0].updated_at_ms, encode(draft.bell()) if self._notify else ""
-            await connection.fetch(WRITE, now, bell, *draft.arguments())
+            await connection.fetch(WRITE[draft.creates], now, bell, *draft.arguments())
             unsure.append((witness, answers))
             await connection.execute("COMMIT")
             return answers
@@ -58,12 +59,14 @@ class PostgresDeliveries:
     async def _decide(self, connection: Connection, batch: Sequence[Operation]) -> tuple[Draft, Answers]:
         """Lock, look, and ask each operation what it writes. Leaves the transaction open."""
         names = {name for operation in batch if (name := named(operation)) is not None}
+        new = sorted({operation.where for operation in batch if operation.creation is not None})
         # Keys first and in one order, sessions second and in one order: batches that overlap wait for each other and never in a
         # circle. The numbers are ours, so the text is safe; together with BEGIN they are one round trip.
-        locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in sorted({_hash(name) for name in names}))
+        numbers = sorted({*map(_hash, names), *map(name_lock, new)})
+        locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in numbers)
         await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED;{locks}")
         places = [(*operation.where, *((named(operation) or ("", None, None))[1:])) for operation in batch]
-        rows = await connection.fetch(LOCK, *(list(column) for column in zip(*places, strict=True)))
+        rows = await connection.fetch(LOCK, *transpose(places, 5), *transpose(new, 3))
         # Without a row there is neither a session nor a receipt, and nothing to write at any time.
         draft = Draft(rows[0][0] if rows else 0, self._ids.uuid7())
         for row in rows:
@@ -71,7 +74,7 @@ class PostgresDeliveries:
             if key is not None:
                 draft.found_receipt((namespace, source, key), body, Receipt(*first))
             else:
-                draft.found_session(session_row(row, LOCK_SESSION), row[-1] or 0)
+                draft.found_session(session_row(row, LOCK_SESSION), row[-1] or 0)  # one that does not exist yet has no uid
         busy = draft.busy()
         if busy and any(operation.needs_turns for operation in batch):
             draft.found_turns(turn_row(row) for row in await connection.fetch(OPEN_TURNS, busy))

@@ -7,12 +7,15 @@ from talon.domain.session import SessionRow, TurnRow
 from talon.store.postgres.rows import APPROVAL, NOW_MS, SESSION, TURN
 
 _NO_SESSION = ", ".join(f"(NULL::sessions).{field}" for field in SessionRow.__struct_fields__)
+#: What is known of a session that could be created: its place, and the number that it would get.
+_FREE = {"sid": "nextval(pg_get_serial_sequence('sessions', 'sid'))", "namespace": "n.namespace", "agent": "n.agent", "id": "n.id"}
+_NEW_SESSION = ", ".join(_FREE.get(field, f"(NULL::sessions).{field}") for field in SessionRow.__struct_fields__)
 _KEY_FIELDS = ("namespace", "source", "key", "body_sha256", "sid", "session_uid", "seq", "turn_id", "strategy")
 _KEY = ", ".join(f"k.{field}" for field in _KEY_FIELDS)
 _NO_KEY = ", ".join(f"(NULL::keys).{field}" for field in _KEY_FIELDS)
 
-#: The receipts that keys gave before, one row each, then the sessions, locked in id order, one row each. All begin with the time
-#: and end with the newest revision of the session's agent.
+#: The receipts that keys gave before, one row each, then the sessions, locked in id order, one row each, then the places of
+#: `$6 … $8` that no session ever had. All begin with the time and end with the newest revision of the session's agent.
 LOCK = f"""
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS w(namespace, agent, id, source, key)
@@ -33,7 +36,15 @@ FROM wanted w CROSS JOIN LATERAL (
 UNION ALL
 SELECT {NOW_MS}, {_NO_KEY}, {SESSION},
     (SELECT r.revision FROM resources r WHERE r.namespace = s.namespace AND r.kind = 'Agent' AND r.name = s.agent)
-FROM locked s WHERE s.deleted_at_ms IS NULL"""
+FROM locked s WHERE s.deleted_at_ms IS NULL
+UNION ALL
+SELECT {NOW_MS}, {_NO_KEY}, {_NEW_SESSION},
+    (SELECT r.revision FROM resources r WHERE r.namespace = n.namespace AND r.kind = 'Agent' AND r.name = n.agent)
+FROM unnest($6::text[], $7::text[], $8::text[]) AS n(namespace, agent, id)
+    LEFT JOIN LATERAL (
+        SELECT f.sid FROM sessions f
+        WHERE f.namespace || '/' || f.agent || '/' || f.id = n.namespace || '/' || n.agent || '/' || n.id LIMIT 1) f ON true
+WHERE f.sid IS NULL"""
 #: Where the session's columns begin in a row of `LOCK`.
 LOCK_SESSION = 10
 
@@ -53,9 +64,10 @@ assert set(SESSION_ARRAYS) <= set(SessionRow.__struct_fields__)
 
 _SET = ", ".join(f"{field} = n.{field}" for field in _SESSION_FIELDS)
 _TURNS = ", ".join(TURN_ARRAYS)
+#: A session that begins with this delivery, and its `min_reader`.
+BORN_ARRAYS = SessionRow.__struct_fields__
 
-#: Everything that a batch of operations writes. $1 is the time of the whole batch, $2 the bell (empty: none is rung).
-WRITE = f"""
+_WRITE = f"""
 WITH moved AS (
     UPDATE sessions s SET {_SET}, min_reader = greatest(s.min_reader, n.min_reader)
     FROM unnest($3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::bigint[], $9::text[], $10::int[],
@@ -92,8 +104,19 @@ remembered AS (
     INSERT INTO keys (at_ms, namespace, source, key, body_sha256, sid, session_uid, seq, turn_id, strategy)
     SELECT $1, n.* FROM unnest($49::text[], $50::text[], $51::text[], $52::text[], $53::bigint[], $54::text[], $55::bigint[],
         $56::text[], $57::text[]) AS n
-)
+)"""
+_BORN = f""",
+born AS (
+    INSERT INTO sessions ({", ".join(BORN_ARRAYS)}, min_reader) OVERRIDING SYSTEM VALUE
+    SELECT n.* FROM unnest($58::bigint[], $59::text[], $60::text[], $61::text[], $62::text[], $63::text[], $64::bigint[],
+        $65::bigint[], $66::bigint[], $67::text[], $68::bigint[], $69::text[], $70::int[], $71::bytea[], $72::bytea[], $73::text[],
+        $74::text[], $75::bigint[], $76::bigint[], $77::bigint[], $78::int[]) AS n
+)"""
+_BELL = f"""
 SELECT pg_notify('{CHANNEL}', $2::text) WHERE $2::text <> ''"""
+#: Everything that a batch of operations writes, by whether sessions begin with it. $1 is the time of the whole batch, $2 the bell
+#: (empty: none is rung).
+WRITE = {born: _WRITE + (_BORN if born else "") + _BELL for born in (False, True)}
 
 #: Wait for whoever holds a session; the answer to `FOUND` is final afterwards.
 WAIT = "SELECT FROM sessions WHERE sid = $1 FOR NO KEY UPDATE"

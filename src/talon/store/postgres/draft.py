@@ -14,8 +14,8 @@ from talon.domain.entries import NewEntry
 from talon.domain.errors import Conflict, NotFound
 from talon.domain.inbox import InboxWrite, Key, Operation, Receipt, View
 from talon.domain.session import ApprovalRow, SessionRow, TurnRow
-from talon.store.inbox_apply import apply_write, min_reader, queued_turns, receipt
-from talon.store.postgres.deliver_sql import SESSION_ARRAYS, TURN_ARRAYS
+from talon.store.inbox_apply import apply_write, bare_session_row, min_reader, queued_turns, receipt
+from talon.store.postgres.deliver_sql import BORN_ARRAYS, SESSION_ARRAYS, TURN_ARRAYS
 from talon.store.postgres.rows import transpose
 
 Named = tuple[str, str, str]  # namespace, source, key
@@ -34,6 +34,8 @@ class Draft:
         self._now = now
         self._mark = mark
         self._places: dict[tuple[str, str, str], int] = {}
+        self._free: dict[tuple[str, str, str], tuple[int, int]] = {}  # places without a session -> (its sid, agent's revision)
+        self._born: set[int] = set()
         self._sessions: dict[int, SessionRow] = {}
         self._revisions: dict[int, int] = {}
         self._turns: dict[int, list[TurnRow]] = {}
@@ -50,8 +52,11 @@ class Draft:
     # --- what was found -----------------------------------------------------------------------------------------------------
 
     def found_session(self, session: SessionRow, revision: int) -> None:
-        """A locked session, and the newest revision of its agent."""
+        """A locked session, or (without `uid`) one that may be created; and the newest revision of its agent."""
         self._revisions[session.sid] = revision
+        if not session.uid:
+            self._free[session.namespace, session.agent, session.id] = (session.sid, revision)
+            return
         self._places[session.namespace, session.agent, session.id] = session.sid
         self._sessions[session.sid] = session
 
@@ -86,15 +91,25 @@ class Draft:
                 )
             return msgspec.structs.replace(first, replayed=True, entries=(), claimed=None)
         sid = self._places.get(operation.where)
+        before = self._created(operation) if sid is None else self._sessions[sid]
+        write = operation.admit(self._view(before, operation))
         if sid is None:
-            namespace, agent, session_id = operation.where
-            raise NotFound("session_not_found", f"agent {agent!r} in {namespace!r} has no session {session_id!r}; create it first")
-        before = self._sessions[sid]
-        given = self._write(before, operation.admit(self._view(before, operation)))
+            self._places[operation.where] = before.sid
+            self._born.add(before.sid)
+        given = self._write(before, write)
         if name is not None and operation.key is not None:
             self._receipts[name] = (operation.key.body_sha256, given)
             self._remembered.append((name, operation.key, given))
         return given
+
+    def _created(self, operation: Operation) -> SessionRow:
+        """The session that the operation may create. Raises `NotFound`."""
+        sid, revision = self._free.get(operation.where, (0, 0))
+        creation = operation.creation
+        if not revision or creation is None or creation.revision != revision:
+            namespace, agent, session_id = operation.where
+            raise NotFound("session_not_found", f"agent {agent!r} in {namespace!r} has no session {session_id!r}; create it first")
+        return bare_session_row(sid, operation.where, creation, self._now)
 
     def _view(self, session: SessionRow, operation: Operation) -> View:
         approval = self._approvals.get(operation.approval)
@@ -158,6 +173,11 @@ class Draft:
             return self._sessions[sid], seq, self._mark
         return next(((self._sessions[sid], 0, "") for sid in self._written), None)
 
+    @property
+    def creates(self) -> bool:
+        """Whether sessions begin with this batch."""
+        return bool(self._born)
+
     def bell(self) -> Bell:
         """What is new, and whether anything can be claimed now."""
         rows = [self._sessions[sid] for sid in self._written]
@@ -166,9 +186,14 @@ class Draft:
 
     def arguments(self) -> list[list[object]]:
         """The arrays of `deliver_sql.WRITE`, from $3 on."""
-        sessions = [
-            (*(getattr(self._sessions[sid], field) for field in SESSION_ARRAYS), reader) for sid, reader in self._written.items()
-        ]
+        sessions, born = (
+            [
+                (*(getattr(self._sessions[sid], field) for field in fields), reader)
+                for sid, reader in self._written.items()
+                if (sid in self._born) == new
+            ]
+            for new, fields in ((False, SESSION_ARRAYS), (True, BORN_ARRAYS))
+        )
         entries = [
             (
                 sid,
@@ -198,4 +223,5 @@ class Draft:
             *transpose(self._cancelled, 2),
             *transpose([(approval, *how) for approval, how in self._resolved.items()], 3),
             *transpose(keys, 9),
+            *(transpose(born, len(BORN_ARRAYS) + 1) if born else ()),
         ]

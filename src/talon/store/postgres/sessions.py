@@ -56,7 +56,7 @@ _SESSION_AT = len(ApprovalRow.__struct_fields__)
 
 async def begin_with_names(connection: Connection, places: list[Where]) -> None:
     """Open a transaction in which nobody else creates a session of these names. One round trip; the numbers are ours."""
-    numbers = sorted({_name_lock(place) for place in places})
+    numbers = sorted({name_lock(place) for place in places})
     locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in numbers)
     await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED;{locks}")
 
@@ -140,6 +140,7 @@ class PostgresSessions:
         return rows[:limit], cursor_after(last.created_at_ms, last.id)
 
 
-def _name_lock(place: Where) -> int:
+def name_lock(place: Where) -> int:
+    """A 64-bit number for the advisory lock under which a session of that name is created."""
     text = "\0".join(("session", *place)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+import msgspec
+
 from talon.domain.errors import Conflict, NotFound, Refused, Throttled
 from talon.domain.inbox import InboxWrite, Key, Operation, Receipt, View
 from talon.domain.session import ApprovalRow, SessionRow, TurnRow
-from talon.store.inbox_apply import apply_write, min_reader, queued_turns, receipt
+from talon.store.inbox_apply import apply_write, bare_session_row, min_reader, queued_turns, receipt
 from talon.store.sqlite import sql
 from talon.store.sqlite.connection import Database
 from talon.store.sqlite.journal import entry_rows, values_of, write_session
@@ -32,18 +34,30 @@ def _deliver(connection: sqlite3.Connection, operation: Operation, now: int) -> 
     if remembered is not None:
         return remembered
     row = connection.execute(sql.SESSION_LIVING, operation.where).fetchone()
-    if row is None:
+    session = SessionRow(*row) if row is not None else _created(connection, operation, now)
+    if session is None:
         return session_not_found(operation.where)
-    session = SessionRow(*row)
     try:
         write = operation.admit(_view(connection, session, operation))
     except (Refused, Throttled) as refused:
         return refused
+    if row is None:
+        sid = connection.execute(sql.SESSION_INSERT, (*values_of(session), 1)).lastrowid
+        session = msgspec.structs.replace(session, sid=sid)
     answer = _write(connection, session, write, now)
     if key is not None:
         found = (answer.sid, answer.session_uid, answer.seq, answer.turn_id, answer.strategy)
         connection.execute(sql.KEY_INSERT, (namespace, key.source, key.key, key.body_sha256, *found, now))
     return answer
+
+
+def _created(connection: sqlite3.Connection, operation: Operation, now: int) -> SessionRow | None:
+    """The session that the operation may create, not written yet; None if it may not."""
+    creation = operation.creation
+    if creation is None or connection.execute(sql.SESSION_NEWEST, operation.where).fetchone() is not None:
+        return None
+    revision = connection.execute(sql.AGENT_REVISION, operation.where[:2]).fetchone()
+    return bare_session_row(0, operation.where, creation, now) if revision == (creation.revision,) else None
 
 
 def session_not_found(where: tuple[str, str, str]) -> NotFound:
