@@ -175,6 +175,7 @@ class Worker:
         self._wake.set()
         for runner, _ in self._running.values():
             runner.drain()
+        log.info("worker %s drains %d turns", self.id, len(self._running))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await self._ended.wait()  # a claim that is on its way brings turns that are drained as they start
