@@ -19,10 +19,10 @@ from support.postgres import PostgresServer, database_of
 from talon.cli.system import SystemIds
 from talon.domain import entries as e
 from talon.domain.errors import Invalid, Unavailable
-from talon.domain.inbox import DeleteSession, InboxWrite, Key, Message, Receipt, View
+from talon.domain.inbox import Creation, DeleteSession, InboxWrite, Key, Message, Receipt, View
 from talon.domain.session import SessionRow
 from talon.store.conformance import support as s
-from talon.store.model import Appended, Caps, Claimed, Fragment, NewSession
+from talon.store.model import Appended, Caps, Changes, Claimed, Fragment, NewSession, PutResource
 from talon.store.postgres import PostgresStore, commit_sql, deliver_sql, open_store, queue_sql
 from talon.store.postgres.driver import connect
 
@@ -117,6 +117,38 @@ class TestLostAnswers:
         assert list(receipt.entries) == (await s.journal(store, session))[2:]
         assert (await s.again(store, session)).queued == 2
         assert (await s.turn_of(store, session, receipt.turn_id)).state == "queued"
+
+    @pytest.mark.parametrize("cut", [Cut.WORK, Cut.ANSWER])
+    @pytest.mark.parametrize("new", [False, True])
+    async def test_a_commit_that_is_still_under_way_is_waited_for(
+        self,
+        far: PostgresStore,
+        cable: Proxy,
+        store: PostgresStore,
+        postgres: PostgresServer,
+        database_url: str,
+        cut: Cut,
+        new: bool,
+    ) -> None:
+        """The old connection is gone, what it asked for is not: the look on the new one must not come too early."""
+        slow = """
+            CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$;
+            CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON turns DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION slow()"""
+        await store.change(Changes((PutResource(s.NAMESPACE, "Agent", s.AGENT, "u", 0, b"{}", effective=b"{}", digest="d"),)))
+        where = (s.NAMESPACE, s.AGENT, "s1")
+        if not new:
+            await s.create(store)
+        await far.deliver([s.message(await s.create(store, "warm"))])
+        postgres.sql(slow, database_of(database_url))
+        cable.arm(cut, b"COMMIT")
+        creation = Creation(s.fresh_id(), 1) if new else None
+        receipt = await s.deliver(far, Message(where, "hello", s.fresh_id(), creation=creation))
+        assert cable.cuts == 1
+        row = await store.get_session(where)
+        assert row is not None
+        assert (row.sid, row.queued, row.last_seq) == (receipt.sid, 1, 2)
+        assert list(receipt.entries) == await s.journal(store, row)
 
     @pytest.mark.parametrize("cut", list(Cut))
     async def test_a_delivery_without_any_entry_is_found_by_what_it_leaves(

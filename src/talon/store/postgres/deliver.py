@@ -35,15 +35,16 @@ class PostgresDeliveries:
         """
         if not batch:
             return []
+        begin = _begin(batch)
         unsure: list[tuple[tuple[SessionRow, int, str], Answers]] = []
 
         async def write(_attempt: int, connection: Connection) -> Answers:
             if unsure:
                 witness, answers = unsure[0]
-                if await _was_written(connection, witness):
+                if await _was_written(connection, begin, witness):
                     return answers
                 unsure.clear()
-            draft, answers = await self._decide(connection, batch)
+            draft, answers = await self._decide(connection, begin, batch)
             witness = draft.witness()
             if witness is None:
                 await connection.execute("ROLLBACK")
@@ -56,15 +57,10 @@ class PostgresDeliveries:
 
         return await self._db.inbox.run(write)
 
-    async def _decide(self, connection: Connection, batch: Sequence[Operation]) -> tuple[Draft, Answers]:
+    async def _decide(self, connection: Connection, begin: str, batch: Sequence[Operation]) -> tuple[Draft, Answers]:
         """Lock, look, and ask each operation what it writes. Leaves the transaction open."""
-        names = {name for operation in batch if (name := named(operation)) is not None}
+        await connection.execute(begin)
         new = sorted({operation.where for operation in batch if operation.creation is not None})
-        # Keys first and in one order, sessions second and in one order: batches that overlap wait for each other and never in a
-        # circle. The numbers are ours, so the text is safe; together with BEGIN they are one round trip.
-        numbers = sorted({*map(_hash, names), *map(name_lock, new)})
-        locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in numbers)
-        await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED;{locks}")
         places = [(*operation.where, *((named(operation) or ("", None, None))[1:])) for operation in batch]
         rows = await connection.fetch(LOCK, *transpose(places, 5), *transpose(new, 3))
         # Without a row there is neither a session nor a receipt, and nothing to write at any time.
@@ -84,6 +80,19 @@ class PostgresDeliveries:
         return draft, [_admitted(draft, operation) for operation in batch]
 
 
+def _begin(batch: Sequence[Operation]) -> str:
+    """Open a transaction and lock the keys, and the names of sessions that may be created, that the batch is about.
+
+    These first and in one order, sessions second and in one order: batches that overlap wait for each other and never in a circle.
+    The numbers are ours, so the text is safe; together with BEGIN they are one round trip.
+    """
+    names = {name for operation in batch if (name := named(operation)) is not None}
+    new = {operation.where for operation in batch if operation.creation is not None}
+    numbers = sorted({*map(_hash, names), *map(name_lock, new)})
+    locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in numbers)
+    return f"BEGIN ISOLATION LEVEL READ COMMITTED;{locks}"
+
+
 def _admitted(draft: Draft, operation: Operation) -> Receipt | Exception:
     try:
         return draft.admit(operation)
@@ -91,11 +100,14 @@ def _admitted(draft: Draft, operation: Operation) -> Receipt | Exception:
         return refusal
 
 
-async def _was_written(connection: Connection, witness: tuple[SessionRow, int, str]) -> bool:
-    """Whether the batch with this witness is committed, once nobody can be committing it any more."""
+async def _was_written(connection: Connection, begin: str, witness: tuple[SessionRow, int, str]) -> bool:
+    """Whether the batch with this witness is committed, once nobody can be committing it any more: the locks of the transaction
+    whose answer was lost are waited for, those of names as well as the session's own."""
     row, seq, mark = witness
+    await connection.execute(begin)
     await connection.fetch(WAIT, row.sid)
     found = await connection.fetchrow(FOUND, row.sid, seq)
+    await connection.execute("ROLLBACK")
     if found is None:
         return False
     return found[0] == mark if mark else session_row(found, 1) == row
