@@ -28,6 +28,8 @@ from talon.store.postgres.driver import connect
 
 STEP = e.StepFinished(step="look", decision="go on")
 IMPATIENT_S = 0.3
+#: On the wire; not the word in `READ COMMITTED`.
+COMMIT = b"COMMIT\x00"
 
 
 @asynccontextmanager
@@ -110,7 +112,7 @@ class TestLostAnswers:
     ) -> None:
         session = await s.create(far)
         await s.send(far, session)
-        cable.arm(cut, b"COMMIT")
+        cable.arm(cut, COMMIT)
         receipt = await s.send(far, session, key=key)
         assert cable.cuts == 1
         assert (receipt.seq, receipt.replayed) == (3, False)
@@ -141,7 +143,7 @@ class TestLostAnswers:
             await s.create(store)
         await far.deliver([s.message(await s.create(store, "warm"))])
         postgres.sql(slow, database_of(database_url))
-        cable.arm(cut, b"COMMIT")
+        cable.arm(cut, COMMIT)
         creation = Creation(s.fresh_id(), 1) if new else None
         receipt = await s.deliver(far, Message(where, "hello", s.fresh_id(), creation=creation))
         assert cable.cuts == 1
@@ -155,7 +157,7 @@ class TestLostAnswers:
         self, far: PostgresStore, cable: Proxy, store: PostgresStore, cut: Cut
     ) -> None:
         session = await s.create(far)
-        cable.arm(cut, b"COMMIT")
+        cable.arm(cut, COMMIT)
         receipt = await s.deliver(far, DeleteSession(s.where(session)))
         assert cable.cuts == 1
         assert receipt.strategy == "delete"
