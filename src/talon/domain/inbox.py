@@ -70,7 +70,7 @@ class InboxWrite(msgspec.Struct, frozen=True):
     - `queue` turns are inserted, `end` turns become `cancelled`; `session.queued` follows both.
     - `raise_fence` adds one to the fence, unless somebody owns the session: its owner runs another turn than the one that ends.
     - `cancel_approvals` closes the open approvals of these turn ids as `cancelled`.
-    - `resolve` closes an approval: (id, outcome, by).
+    - `steer` names the turn that the message was steered to. - `resolve` closes an approval: (id, outcome, by).
     - `wake`: the session becomes runnable now, if nobody owns it. A session that is idle with something queued is always
       woken; this flag is for a *waiting* one, and for a running one that was given back and now has a cancel request.
     - `claim` starts a turn in the same transaction (fence + 1, owner, state running, turn attempts 1).
@@ -82,6 +82,7 @@ class InboxWrite(msgspec.Struct, frozen=True):
     queue: tuple[NewTurn, ...] = ()
     end: tuple[EndedTurn, ...] = ()
     cancel_approvals: tuple[str, ...] = ()
+    steer: str = ""
     resolve: tuple[str, str, str] | None = None
     raise_fence: bool = False
     wake: bool = False
@@ -235,6 +236,7 @@ class Message(msgspec.Struct, frozen=True):
                 self._received(current.turn_id),
                 e.new_entry(e.InputSteered(message_seq=session.last_seq + 1, state="offered"), current.turn_id, self.traceparent),
             ),
+            steer=current.turn_id,
             turn_id=current.turn_id,
             strategy="steer",
         )
@@ -250,7 +252,7 @@ class Message(msgspec.Struct, frozen=True):
             write,
             end=ended,
             raise_fence=bool(ended),
-            cancel_approvals=(current.turn_id,) if ended else (),
+            cancel_approvals=(current.turn_id,) if current.state == "waiting" else (),
             wake=not ended,
         )
 
@@ -258,8 +260,12 @@ class Message(msgspec.Struct, frozen=True):
 def end_turn(
     view: View, turn: TurnRow, reason: str, *, by: str, rollback: bool, traceparent: str
 ) -> tuple[tuple[EndedTurn, ...], tuple[e.NewEntry, ...]]:
-    """End `turn` (an open one of `view`): at once if nobody runs it, else by asking its worker. -> (ended turns, entries)."""
-    if turn.state == "running":
+    """End `turn` (an open one of `view`): at once if nobody runs it, else by asking its worker. -> (ended turns, entries).
+
+    A waiting turn that messages were steered to is asked too: only its worker knows which of them the model has not seen, and makes
+    them turns of their own (nothing runs after its session is deleted).
+    """
+    if turn.state == "running" or (turn.state == "waiting" and turn.steered and reason != "deleted"):
         asked = e.TurnCancelRequested(reason=reason, by=by, rollback=rollback)
         return (), (e.new_entry(asked, turn.turn_id, traceparent),)
     usage = e.Usage(turn.input_tokens, turn.output_tokens)

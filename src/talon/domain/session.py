@@ -56,7 +56,7 @@ class TurnRow(msgspec.Struct, frozen=True):
     """One turn. `seq` is that of its `message.received` (where its entries begin); `loop` a LoopState as JSON bytes.
 
     `priority` orders a session's queue before `seq` does (an interrupting message goes first). `attempts` counts claims
-    without progress in the journal (K13).
+    without progress in the journal (K13), `steered` the messages that were steered to the turn.
     """
 
     turn_id: str
@@ -76,6 +76,7 @@ class TurnRow(msgspec.Struct, frozen=True):
     created_at_ms: int
     started_at_ms: int | None
     ended_at_ms: int | None
+    steered: int = 0
 
 
 class ApprovalRow(msgspec.Struct, frozen=True):

@@ -166,6 +166,35 @@ class StrategySuite:
         await s.finish(store, at.claimed)
         assert await order(store, at.session) == [one.turn_id for one in (first, *sent)]
 
+    @pytest.mark.parametrize("how", ["cancel", "interrupt", "rollback"])
+    async def test_a_waiting_turn_that_was_steered_is_ended_by_its_worker_which_knows_what_was_not_seen(
+        self, store: Store, how: str
+    ) -> None:
+        at = await stage(store, "waiting")
+        await s.send(store, at.session, strategy="steer")
+        await s.send(store, at.session, strategy="steer")
+        assert (await s.turn_of(store, at.session, at.turn_id)).steered == 2
+        if how == "cancel":
+            await s.deliver(store, CancelTurn(s.where(at.session), at.turn_id))
+        else:
+            await s.send(store, at.session, strategy="interrupt" if how == "interrupt" else "rollback")
+        assert (await s.turn_of(store, at.session, at.turn_id)).state == "waiting"
+        claimed = await s.claim_one(store, await s.register(store, "w2"))
+        assert (claimed.turn.turn_id, claimed.was) == (at.turn_id, "waiting")
+        assert "turn.cancel_requested" in s.types(await s.journal(store, at.session))
+        approval = await store.get_approval(at.session.namespace, at.approval)
+        assert approval is not None
+        assert approval[0].state == ("open" if how == "cancel" else "cancelled")
+
+    async def test_messages_steered_and_a_turn_ended_in_one_batch_agree(self, store: Store) -> None:
+        at = await stage(store, "waiting")
+        steer, cancel = s.message(at.session, strategy="steer"), CancelTurn(s.where(at.session), at.turn_id)
+        for answer in await store.deliver([steer, s.message(at.session, strategy="steer"), cancel]):
+            assert isinstance(answer, Receipt)
+        row = await s.turn_of(store, at.session, at.turn_id)
+        assert (row.steered, row.state) == (2, "waiting")
+        assert (await s.again(store, at.session)).wake_at_ms is not None
+
     async def test_a_steering_message_that_came_too_late_becomes_a_turn_before_those_behind_it(self, store: Store) -> None:
         at = await stage(store, "running")
         assert at.claimed is not None

@@ -87,6 +87,11 @@ class Link:
                 await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
                 attempt += 1
 
+    def is_backend(self, pid: int) -> bool:
+        """Whether `pid` is the server's process behind this connection."""
+        connection = self._connection
+        return connection is not None and not connection.is_closed() and connection.get_server_pid() == pid
+
     async def close(self) -> None:
         """Close it when whoever uses it is done."""
         async with self._lock:

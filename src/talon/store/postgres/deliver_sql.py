@@ -83,34 +83,39 @@ queued AS (
     INSERT INTO turns ({_TURNS})
     SELECT * FROM unnest($25::text[], $26::bigint[], $27::bigint[], $28::text[], $29::text[], $30::text[], $31::int[], $32::int[],
         $33::int[], $34::text[], $35::text[], $36::bytea[], $37::bigint[], $38::bigint[], $39::bigint[], $40::bigint[],
-        $41::bigint[])
+        $41::bigint[], $42::int[])
 ),
 ended AS (
     UPDATE turns t SET state = 'cancelled', reason = n.reason, ended_at_ms = $1
-    FROM unnest($42::text[], $43::text[]) AS n(turn_id, reason)
+    FROM unnest($43::text[], $44::text[]) AS n(turn_id, reason)
+    WHERE t.turn_id = ANY (ARRAY[n.turn_id])
+),
+steered AS (
+    UPDATE turns t SET steered = t.steered + n.times
+    FROM unnest($59::text[], $60::int[]) AS n(turn_id, times)
     WHERE t.turn_id = ANY (ARRAY[n.turn_id])
 ),
 cancelled AS (
     UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = $1
-    FROM unnest($44::bigint[], $45::text[]) AS n(sid, turn_id)
-    WHERE a.sid = ANY (ARRAY[n.sid]) AND a.turn_id = ANY (ARRAY[n.turn_id]) AND a.state || '' = 'open' AND a.id <> ALL($46::text[])
+    FROM unnest($45::bigint[], $46::text[]) AS n(sid, turn_id)
+    WHERE a.sid = ANY (ARRAY[n.sid]) AND a.turn_id = ANY (ARRAY[n.turn_id]) AND a.state || '' = 'open' AND a.id <> ALL($47::text[])
 ),
 resolved AS (
     UPDATE approvals a SET state = 'resolved', outcome = n.outcome, resolved_by = n.resolved_by, resolved_at_ms = $1
-    FROM unnest($46::text[], $47::text[], $48::text[]) AS n(id, outcome, resolved_by)
+    FROM unnest($47::text[], $48::text[], $49::text[]) AS n(id, outcome, resolved_by)
     WHERE a.id = ANY (ARRAY[n.id])
 ),
 remembered AS (
     INSERT INTO keys (at_ms, namespace, source, key, body_sha256, sid, session_uid, seq, turn_id, strategy)
-    SELECT $1, n.* FROM unnest($49::text[], $50::text[], $51::text[], $52::text[], $53::bigint[], $54::text[], $55::bigint[],
-        $56::text[], $57::text[]) AS n
+    SELECT $1, n.* FROM unnest($50::text[], $51::text[], $52::text[], $53::text[], $54::bigint[], $55::text[], $56::bigint[],
+        $57::text[], $58::text[]) AS n
 )"""
 _BORN = f""",
 born AS (
     INSERT INTO sessions ({", ".join(BORN_ARRAYS)}, min_reader) OVERRIDING SYSTEM VALUE
-    SELECT n.* FROM unnest($58::bigint[], $59::text[], $60::text[], $61::text[], $62::text[], $63::text[], $64::bigint[],
-        $65::bigint[], $66::bigint[], $67::text[], $68::bigint[], $69::text[], $70::int[], $71::bytea[], $72::bytea[], $73::text[],
-        $74::text[], $75::bigint[], $76::bigint[], $77::bigint[], $78::int[]) AS n
+    SELECT n.* FROM unnest($61::bigint[], $62::text[], $63::text[], $64::text[], $65::text[], $66::text[], $67::bigint[],
+        $68::bigint[], $69::bigint[], $70::text[], $71::bigint[], $72::text[], $73::int[], $74::bytea[], $75::bytea[], $76::text[],
+        $77::text[], $78::bigint[], $79::bigint[], $80::bigint[], $81::int[]) AS n
 )"""
 _BELL = f"""
 SELECT pg_notify('{CHANNEL}', $2::text) WHERE $2::text <> ''"""

@@ -45,6 +45,7 @@ class Draft:
         self._entries: list[tuple[int, int, NewEntry]] = []
         self._inserted: dict[str, TurnRow] = {}
         self._ended: dict[str, str] = {}
+        self._steered: dict[str, int] = {}
         self._cancelled: list[tuple[int, str]] = []
         self._resolved: dict[str, tuple[str, str]] = {}
         self._remembered: list[tuple[Named, Key, Receipt]] = []
@@ -128,6 +129,8 @@ class Draft:
         self._written[before.sid] = max(self._written.get(before.sid, 1), min_reader(write.entries))
         self._entries += [(before.sid, seq, new) for seq, new in enumerate(write.entries, before.last_seq + 1)]
         self._inserted.update((turn.turn_id, turn) for turn in turns)
+        if write.steer:
+            self._steer(before.sid, write.steer)
         for turn in write.end:
             self._end(turn.turn_id, turn.reason)
         gone = {turn.turn_id for turn in write.end}
@@ -145,6 +148,19 @@ class Draft:
             self._inserted[turn_id] = ended
         else:
             self._ended[turn_id] = reason
+        self._steered.pop(turn_id, None)  # one statement changes a row once, and nobody asks an ended turn
+
+    def _steer(self, sid: int, turn_id: str) -> None:
+        """The turn has one steered message more, also for the operations that follow in this batch."""
+
+        def more(turn: TurnRow) -> TurnRow:
+            return msgspec.structs.replace(turn, steered=turn.steered + 1) if turn.turn_id == turn_id else turn
+
+        self._turns[sid] = [more(turn) for turn in self._turns.get(sid, [])]
+        if turn_id in self._inserted:
+            self._inserted[turn_id] = more(self._inserted[turn_id])
+        else:
+            self._steered[turn_id] = self._steered.get(turn_id, 0) + 1
 
     def _decide_approvals(self, sid: int, write: InboxWrite) -> None:
         if write.resolve is not None:
@@ -223,5 +239,6 @@ class Draft:
             *transpose(self._cancelled, 2),
             *transpose([(approval, *how) for approval, how in self._resolved.items()], 3),
             *transpose(keys, 9),
+            *transpose(self._steered.items(), 2),
             *(transpose(born, len(BORN_ARRAYS) + 1) if born else ()),
         ]

@@ -26,6 +26,10 @@ class PostgresStore(
         self._ids = ids
         self._notify = notify
 
+    def is_ours(self, pid: int) -> bool:
+        """Whether the server's process `pid` rings for commits and deliveries of this store, whose answers tell the same."""
+        return self._db.journal.is_backend(pid) or self._db.inbox.is_backend(pid)
+
 
 async def open_store(url: str, ids: Ids, notify: bool = True, patience_s: float = PATIENCE_S) -> PostgresStore:
     """A store on the database at `url` (`postgresql://…`); migrates nothing.

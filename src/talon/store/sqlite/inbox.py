@@ -101,6 +101,8 @@ def _write(connection: sqlite3.Connection, session: SessionRow, write: InboxWrit
         connection.execute(sql.TURN_INSERT, values_of(turn))
     for ended in write.end:
         connection.execute(sql.TURN_CANCELLED, (ended.reason, now, ended.turn_id, sid))
+    if write.steer:
+        connection.execute(sql.TURN_STEERED, (write.steer, sid))
     for turn_id in write.cancel_approvals:
         connection.execute(sql.APPROVALS_CANCEL, (now, sid, turn_id))
     if write.resolve is not None:

@@ -80,6 +80,7 @@ TURN_MOVES = """
 UPDATE turns SET state = ?, started_at_ms = coalesce(started_at_ms, ?), ended_at_ms = coalesce(ended_at_ms, ?)
 WHERE turn_id = ? AND sid = ?"""
 TURN_DRAINED = "UPDATE turns SET attempts = max(attempts - 1, 0) WHERE turn_id = ? AND sid = ?"
+TURN_STEERED = "UPDATE turns SET steered = steered + 1 WHERE turn_id = ? AND sid = ?"
 TURN_CANCELLED = "UPDATE turns SET state = 'cancelled', reason = ?, ended_at_ms = ? WHERE turn_id = ? AND sid = ?"
 TURN_CLAIMED = """
 UPDATE turns SET state = 'running', attempts = attempts + 1, started_at_ms = coalesce(started_at_ms, ?), waiting_for = ''

@@ -67,7 +67,8 @@ CREATE TABLE turns (
     output_tokens bigint  NOT NULL,
     created_at_ms bigint  NOT NULL,
     started_at_ms bigint,
-    ended_at_ms   bigint
+    ended_at_ms   bigint,
+    steered       integer NOT NULL DEFAULT 0
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX turns_of_session ON turns (sid, seq);
 CREATE INDEX turns_open ON turns (sid, priority DESC, seq) WHERE state IN ('queued', 'running', 'waiting');

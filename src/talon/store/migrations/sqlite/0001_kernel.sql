@@ -63,7 +63,8 @@ CREATE TABLE turns (
     output_tokens INTEGER NOT NULL,
     created_at_ms INTEGER NOT NULL,
     started_at_ms INTEGER,
-    ended_at_ms   INTEGER
+    ended_at_ms   INTEGER,
+    steered       INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX turns_of_session ON turns (sid, seq);
 CREATE INDEX turns_open ON turns (sid, priority DESC, seq) WHERE state IN ('queued', 'running', 'waiting');
