@@ -218,6 +218,26 @@ class TestWhatTheStoreRings:
             Bell(True, ((sid, 7),)),
         ]
 
+    async def test_a_process_does_not_hear_the_echo_of_its_own_commits(
+        self, store: PostgresStore, ear: Ear, database_url: str
+    ) -> None:
+        other = await open_store(database_url, SystemIds())
+        own, broker = Ear(), PostgresBroker(database_url, is_ours=store.is_ours)
+        await broker.start()
+        broker.listen(own)
+        try:
+            session = await s.create(store)
+            await s.send(store, session)  # over the connection of deliveries
+            claimed = await s.claim_one(store, await s.register(store))
+            await s.commit(store, s.append(claimed, e.StepFinished(step="x", decision="y")))  # over that of appends
+            await s.send(other, session)
+            await own.until(lambda heard: bool(heard))
+            await ear.until(lambda heard: len(heard) == 3)
+            assert own.bells == [Bell(False, ((session.sid, 5),))]
+        finally:
+            await broker.close()
+            await other.close()
+
     async def test_one_bell_for_a_whole_batch(self, store: PostgresStore, ear: Ear) -> None:
         sessions = [await s.create(store, f"s{number}") for number in range(3)]
         await store.deliver([s.message(session) for session in sessions])

@@ -100,7 +100,7 @@ async def open_runtime(role: Role, settings: Settings) -> AsyncGenerator[Runtime
         await runtime.writer.start()
         stack.push_async_callback(runtime.writer.close)
         if broker_of(settings) == "postgres":
-            await stack.enter_async_context(_postgres_bells(settings, bells))
+            await stack.enter_async_context(_postgres_bells(settings, store, bells))
         yield runtime
 
 
@@ -133,14 +133,15 @@ async def open_store(settings: Settings, ids: SystemIds, clock: SystemClock, rol
 
 
 @contextlib.asynccontextmanager
-async def _postgres_bells(settings: Settings, bells: LocalBroker) -> AsyncGenerator[None]:
+async def _postgres_bells(settings: Settings, store: Store, bells: LocalBroker) -> AsyncGenerator[None]:
     """Bells of other processes ring here too."""
     from talon.dispatch.brokers.postgres import PostgresBroker
+    from talon.store.postgres import PostgresStore
 
     database = database_of(settings)
-    if not isinstance(database, PostgresAt):
+    if not isinstance(database, PostgresAt) or not isinstance(store, PostgresStore):
         raise AssertionError("checked by the settings")
-    broker = PostgresBroker(database.url)
+    broker = PostgresBroker(database.url, is_ours=store.is_ours)
     broker.listen(bells.ring)
     await broker.start()
     try:

@@ -57,6 +57,7 @@ class Reader:
     """One stream's side of the hub. Used by one task; the hub only fills its buffer and wakes it.
 
     `place` is where the stream stands once the buffer is sent. `again`: read the journal from `place` (also true at first).
+    `ours`: the model call that this process announced, whose fragments are all pushed.
     While the task reads (`reading`), a push only sets `again`. `beat`: a heartbeat is due. `check`: ask whether the session still
     exists. `sending`: the task hangs in a send until the client takes it; then only `cut` (of the connection) can stop it.
     """
@@ -70,6 +71,7 @@ class Reader:
         "again",
         "beat",
         "check",
+        "ours",
         "place",
         "reading",
         "sending",
@@ -81,6 +83,7 @@ class Reader:
         self.sid = sid
         self.place = place
         self.again = True
+        self.ours = 0
         self.reading = False
         self.beat = False
         self.check = False
@@ -106,6 +109,8 @@ class Reader:
                 self.mark()
             return
         data, self.place = batch.after(self.place)
+        if batch.base < self.place.model <= batch.last:
+            self.ours = self.place.model
         if data:
             self._buffer.append(data)
             self._size += len(data)
@@ -207,7 +212,8 @@ class StreamHub:
         """Another process has committed to `sid` up to `last_seq` (entries, or fragments of an open answer)."""
         for reader in self._readers.get(sid, ()):
             # The fragments of this process were pushed; those of others are told by a bell that names no new entry.
-            if last_seq > reader.place.seq or (self.shared and reader.place.model):
+            elsewhere = self.shared and reader.place.model not in (0, reader.ours)
+            if last_seq > reader.place.seq or elsewhere:
                 reader.mark()
 
     def poke_all(self) -> None:

@@ -133,7 +133,7 @@ class Streams:
         """
         write = _Writer(send, scope["talon.send"])
         reader = self._hub.open(sid, place, write.cut)
-        reader.again = said is None
+        reader.again, reader.ours = said is None, 0 if said is None else place.model
         watcher = asyncio.create_task(_watch(receive, reader))
         try:
             await write.begin(reader, said or b"")

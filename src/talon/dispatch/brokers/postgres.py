@@ -43,11 +43,19 @@ class _Ear(Protocol):
     def terminate(self) -> None: ...
 
 
-class PostgresBroker:
-    """A `Broker` over the database at `url`. `ring` reaches the listeners of this process only: the store rings for the others."""
+def _nobody(_pid: int) -> bool:
+    return False
 
-    def __init__(self, url: str, *, probe_every_s: float = PROBE_EVERY_S) -> None:
+
+class PostgresBroker:
+    """A `Broker` over the database at `url`. `ring` reaches the listeners of this process only: the store rings for the others.
+
+    `is_ours` tells the backends whose commits this process makes known by itself: what they ring is an echo, and passed over.
+    """
+
+    def __init__(self, url: str, *, is_ours: Callable[[int], bool] = _nobody, probe_every_s: float = PROBE_EVERY_S) -> None:
         self._url = url
+        self._is_ours = is_ours
         self._probe_every_s = probe_every_s
         self._here = LocalBroker()
         self._task: asyncio.Task[None] | None = None
@@ -125,5 +133,6 @@ class PostgresBroker:
                 except _LOST:
                     return
 
-    def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        self._here.ring(decode(str(payload)))
+    def _heard(self, _connection: object, pid: int, _channel: str, payload: object) -> None:
+        if not self._is_ours(pid):
+            self._here.ring(decode(str(payload)))
