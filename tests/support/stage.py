@@ -202,6 +202,11 @@ class Stage:
         return await talon(*args, cwd=self.directory, env={"TALON_SERVER": self.api.url}, stdin=stdin)
 
 
+def gate_of(where: str) -> str:
+    """A gate of that session's own."""
+    return where.replace("/", "-")
+
+
 def path(where: str, *more: str) -> str:
     """The route of a session, or below it."""
     return "/".join((session_path(where), *more))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.stage import Entry, Stage, call, calls, path, said, say, stalls, until
+from support.stage import Entry, Stage, call, calls, gate_of, path, said, say, stalls, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 UNKNOWN = "It is not known whether this call took effect"
@@ -22,7 +22,7 @@ async def cancelled(stage: Stage, where: str, turn: str) -> Entry:
 
 async def test_a_queued_turn_is_cancelled_at_once_and_never_runs(stage: Stage) -> None:
     where = stage.session()
-    gate = f"{where[-4:]}-queued".replace("/", "-")
+    gate = gate_of(where)
     first = await stage.turn(where, f"{where} first", call("look", gate=gate), say("done"))
     queued = await stage.turn(where, f"{where} queued")
     await cancel(stage, where, queued)

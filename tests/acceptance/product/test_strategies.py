@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.product import Api
-from support.stage import Entry, Stage, call, path, said, say, set_stage, slowly, stalls
+from support.stage import Entry, Stage, call, gate_of, path, said, say, set_stage, slowly, stalls
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -46,7 +46,7 @@ def order(journal: list[Entry], *types: str) -> list[tuple[str, str]]:
 
 async def test_enqueue_runs_after_the_running_turn_and_after_those_queued_before(stage: Stage) -> None:
     where = stage.session()
-    first = await busy_with_a_tool(stage, where, gate := f"{where[-4:]}-enqueue".replace("/", "-"))
+    first = await busy_with_a_tool(stage, where, gate := gate_of(where))
     second = await stage.api.send(where, f"{where} second")
     third = await stage.api.send(where, f"{where} third", strategy="enqueue")
     assert (second["strategy"], third["strategy"]) == ("enqueue", "enqueue")
@@ -83,7 +83,7 @@ async def test_enqueue_behind_a_waiting_turn_tells_the_sender_what_is_awaited(st
 
 async def test_a_full_queue_refuses_with_queue_full_and_takes_messages_again_later(stage: Stage) -> None:
     where = stage.session()
-    await busy_with_a_tool(stage, where, gate := f"{where[-4:]}-full".replace("/", "-"))
+    await busy_with_a_tool(stage, where, gate := gate_of(where))
     queue_max = stage.config["session"]["queue_max"]
     answers = await asyncio.gather(
         *(stage.api.call("POST", path(where, "message"), {"content": f"{where} {number}"}) for number in range(queue_max + 2))
@@ -104,7 +104,7 @@ async def test_a_full_queue_refuses_with_queue_full_and_takes_messages_again_lat
 
 async def test_steer_joins_the_running_turn_before_its_next_model_call(stage: Stage) -> None:
     where = stage.session()
-    first = await busy_with_a_tool(stage, where, gate := f"{where[-4:]}-steer".replace("/", "-"))
+    first = await busy_with_a_tool(stage, where, gate := gate_of(where))
     queued = await stage.api.send(where, f"{where} queued before")
     stage.model.plan(f"{where} steer", say("as you like"))
     steered = await stage.api.send(where, f"{where} steer", strategy="steer")
@@ -207,7 +207,7 @@ async def test_interrupting_a_waiting_turn_cancels_it_with_its_approval(stage: S
 async def test_rollback_takes_the_turns_messages_out_of_every_later_context_but_not_out_of_the_journal(stage: Stage) -> None:
     where = stage.session()
     await stage.run(where, f"{where} before", say("before done"))
-    first = await busy_with_a_tool(stage, where, f"{where[-4:]}-never".replace("/", "-"))
+    first = await busy_with_a_tool(stage, where, "never")
     instead = await stage.api.send(where, f"{where} instead", strategy="rollback")
     end = await stage.done(where, first)
     assert (end["payload"]["reason"], end["payload"]["rollback"]) == ("rolled_back", True)
@@ -224,7 +224,7 @@ async def test_rollback_takes_the_turns_messages_out_of_every_later_context_but_
 
 async def test_a_steering_message_that_its_turn_never_saw_is_not_rolled_back_with_it(stage: Stage) -> None:
     where = stage.session()
-    first = await busy_with_a_tool(stage, where, f"{where[-4:]}-never".replace("/", "-"))
+    first = await busy_with_a_tool(stage, where, "never")
     steered = await stage.api.send(where, f"{where} steer", strategy="steer")
     instead = await stage.api.send(where, f"{where} instead", strategy="rollback")
     became = await stage.entry(where, "input.steered", after=steered["seq"] + 1)
@@ -252,7 +252,7 @@ async def test_reject_is_refused_while_the_session_is_busy_and_leaves_no_trace(s
         assert (status, problem["code"]) == (409, "session_busy")
         assert await stage.types(where) == before
 
-    turn = await busy_with_a_tool(stage, where, gate := f"{where[-4:]}-reject".replace("/", "-"))
+    turn = await busy_with_a_tool(stage, where, gate := gate_of(where))
     await refused()
     stage.open(gate)
     await stage.done(where, turn)
