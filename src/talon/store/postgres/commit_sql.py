@@ -61,7 +61,7 @@ moved AS (
             ELSE s.wake_at_ms END,
         updated_at_ms = {now}
     FROM ok o WHERE s.sid = ANY (ARRAY[o.sid]) AND o.touches
-    RETURNING s.sid, s.wake_at_ms
+    RETURNING o.ord, s.wake_at_ms
 ),
 turned AS (
     UPDATE turns t SET
@@ -145,7 +145,7 @@ SELECT b.ord, l.owner IS NOT NULL AS held, o.base AS base, {now} AS at_ms, r.bas
 FROM batch b
 LEFT JOIN locked l ON l.ord = b.ord
 LEFT JOIN ok o ON o.ord = b.ord
-LEFT JOIN moved m ON m.sid = o.sid
+LEFT JOIN moved m ON m.ord = b.ord
 LEFT JOIN repeated r ON r.ord = b.ord"""
 
 
