@@ -222,21 +222,24 @@ async def test_rollback_takes_the_turns_messages_out_of_every_later_context_but_
     assert f"{where} first" in messages
 
 
-async def test_a_steering_message_that_its_turn_never_saw_is_not_rolled_back_with_it(stage: Stage) -> None:
+@pytest.mark.parametrize("state", ["running", "waiting"])
+@pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+async def test_a_steering_message_that_its_turn_never_saw_is_a_turn_of_its_own(stage: Stage, state: str, strategy: str) -> None:
     where = stage.session()
-    first = await busy_with_a_tool(stage, where, "never")
+    if state == "running":
+        first = await busy_with_a_tool(stage, where, "never")
+    else:
+        first, _ = await waiting_for_a_person(stage, where)
     steered = await stage.api.send(where, f"{where} steer", strategy="steer")
-    instead = await stage.api.send(where, f"{where} instead", strategy="rollback")
+    instead = await stage.api.send(where, f"{where} instead", strategy=strategy)
     became = await stage.entry(where, "input.steered", after=steered["seq"] + 1)
     assert became["payload"]["state"] == "requeued"
-    assert (await stage.done(where, became["payload"]["turn"]))["type"] == "turn.completed"
-    assert [turn for _, turn in order(await stage.api.journal(where), "turn.started")] == [
-        first,
-        instead["turn_id"],
-        became["payload"]["turn"],
-    ]
-    shown = stage.model.asked(f"{where} steer")[-1]
-    assert said(shown, "user") == [f"{where} instead", f"{where} steer"]
+    own = became["payload"]["turn"]
+    assert (await stage.done(where, own))["type"] == "turn.completed"
+    started = [turn for _, turn in order(await stage.api.journal(where), "turn.started")]
+    assert started == [first, instead["turn_id"], own]
+    shown = said(stage.model.asked(f"{where} steer")[-1], "user")
+    assert shown == [f"{where} first"] * (strategy == "interrupt") + [f"{where} instead", f"{where} steer"]
 
 
 # --- reject, and idle sessions ------------------------------------------------------------------------------------------------
