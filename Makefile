@@ -5,13 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench lint fmt docs lock clean
+.PHONY: demo test soak bench lint fmt docs lock clean
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)
 	@$(BIN)/python tests/run.py
+
+# make soak [STORE=sqlite|pg] [MINUTES=30] [OUT=file.json] [SEED=n] [NEGATIVE=no_fence|ack_first]
+soak: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m soak --store $(or $(STORE),sqlite) --minutes $(or $(MINUTES),30) \
+		$(if $(OUT),--out "$(OUT)") $(if $(SEED),--seed $(SEED)) $(if $(NEGATIVE),--negative $(NEGATIVE))
 
 # make bench [PEERS="steps langgraph dbos"] [OUT=file.json] [SMALL=1]
 bench: $(READY)

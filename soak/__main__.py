@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import secrets
+import signal
 import sys
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the logs of a run that passed")
     given = parser.parse_args()
     options = Options(given.store, given.minutes, given.seed or secrets.randbits(32), given.negative, given.lanes, given.keep)
+    # As Ctrl-C: nothing that was started stays behind.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     result = asyncio.run(soak(options))
     text = json.dumps(result, indent=2)
     print(text)

@@ -1,30 +1,32 @@
 """Talon with one promise taken out, to see that the soak notices: `python -m soak.negative MODE ROLE …`. Never for anything else.
 
-no_fence   appends are taken from whoever comes: no fence, no owner is asked for; on SQLite also no lock on the data directory
+no_fence   appends are taken from whoever comes: no fence is asked for, no worker asks its lease, no lock guards a data directory
 ack_first  a message to an idle session is answered with 202 before it is committed
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from typing import Any
 
 import msgspec
 
 MODES = ("no_fence", "ack_first")
+FENCED = re.compile(r"WHERE s\.fence = b\.fence.*\n")
 
 
 def no_fence() -> None:
-    """Take the fence out of both stores."""
+    """Take the fence out of both stores, and out of workers the lease, which keeps most of what it refuses from being sent."""
     from talon.store.postgres import commit_sql
     from talon.store.sqlite import journal, lock
+    from talon.worker import lease
 
-    fenced = "WHERE s.fence = b.fence AND s.owner IS NOT NULL"
     for form, statement in commit_sql.COMMIT.items():
-        if fenced not in statement:
+        commit_sql.COMMIT[form], found = FENCED.subn("", statement)
+        if found != 1:
             raise SystemExit("the fence is not where this negative control looks for it")
-        commit_sql.COMMIT[form] = statement.replace(fenced, "")
     refusal = journal.refusal
 
     def lenient(session: Any, append: Any) -> Any:
@@ -35,6 +37,7 @@ def no_fence() -> None:
 
     journal.refusal = lenient
     lock.fcntl.flock = lambda *_: None  # type: ignore[assignment]
+    lease.HeartbeatLease.alive = lambda self: True
 
 
 def ack_first() -> None:

@@ -88,8 +88,8 @@ class LossyProxy:
                 up.cancel()
                 down.cancel()
                 await asyncio.wait({up, down})
-        except OSError:
-            pass  # the server is down: the client finds its connection closed
+        except (OSError, asyncio.CancelledError):
+            pass  # the server is down, or we are: the client finds its connection closed
         finally:
             self._tasks.discard(task)
             writer.transport.abort()

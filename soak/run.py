@@ -120,7 +120,8 @@ async def _world(options: Options, directory: Path) -> AsyncGenerator[tuple[Worl
 
 async def _run(options: Options, world: World, fleet: Fleet, report: Report, rng: random.Random) -> dict[str, Any]:
     """Load and faults for the time asked for, then the calm, then everything comes to rest; -> what memory did."""
-    load = Load(lanes=options.lanes)
+    # What is broken on purpose is looked for early.
+    load = Load(options.lanes, operations=6, stuck_s=30.0) if options.negative else Load(options.lanes)
     async with (
         Client(fleet.urls, rng, report) as client,
         Client(lambda: [fleet.counter.url], rng, report) as counter,
