@@ -518,8 +518,9 @@ class TestPlans:
 
 #: The statements of every message and every step.
 HOT = {
-    "commit": commit_sql.COMMIT[False, True],
-    "commit with rare parts": commit_sql.COMMIT[True, True],
+    "commit": commit_sql.COMMIT[commit_sql.Size.STEPS, True],
+    "commit with fragments": commit_sql.COMMIT[commit_sql.Size.FRAGMENTS, True],
+    "commit with everything": commit_sql.COMMIT[commit_sql.Size.ALL, True],
     "find appends": commit_sql.FIND_APPENDS,
     "lock": deliver_sql.LOCK,
     "open turns": deliver_sql.OPEN_TURNS,

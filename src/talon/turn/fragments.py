@@ -58,6 +58,11 @@ class FragmentStream:
         self._done.set()
         self._more.set()
 
+    @property
+    def to_drop(self) -> int:
+        """The call whose fragments are dropped with its end; 0 if there are none."""
+        return self._seq if self.streamed else 0
+
     async def close(self) -> None:
         """End, and wait for the append under way."""
         self.end()

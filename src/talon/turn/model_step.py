@@ -60,7 +60,7 @@ class ModelStep:
         if not ended.is_set():
             usage = estimate_usage(request, stream.length)
             failed = e.ModelFailed(error="cancelled", detail="the turn was stopped", usage=usage)
-            ledger.fact(failed, drop_fragments=seq)
+            ledger.fact(failed, drop_fragments=stream.to_drop)
             return
         duration_ms = int((self.clock.monotonic_s() - began_s) * 1000)
         self._outcome(task, ledger, request, stream, seq, duration_ms)
@@ -91,9 +91,9 @@ class ModelStep:
             ]
             if stream.streamed:
                 facts.append(e.StreamReset(model_seq=seq, reason=error.error))
-            ledger.fact(*facts, drop_fragments=seq)
+            ledger.fact(*facts, drop_fragments=stream.to_drop)
             return
-        ledger.fact(*answer_facts(finished, stream, ledger.state, seq, duration_ms), drop_fragments=seq)
+        ledger.fact(*answer_facts(finished, stream, ledger.state, seq, duration_ms), drop_fragments=stream.to_drop)
 
     async def _consume(self, provider: str, request: ChatRequest, stream: FragmentStream) -> Finished:
         async with aclosing(self.providers.get(provider).chat(request)) as events:

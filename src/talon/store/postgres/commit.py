@@ -9,7 +9,7 @@ import asyncpg
 from talon.domain.errors import Behind, FencedOut
 from talon.store.inbox_apply import min_reader
 from talon.store.model import Append, Appended
-from talon.store.postgres.commit_sql import COMMIT, FIND_APPENDS
+from talon.store.postgres.commit_sql import COMMIT, FIND_APPENDS, Size
 from talon.store.postgres.connections import Database
 from talon.store.postgres.driver import Connection, Row
 from talon.store.postgres.rows import transpose
@@ -33,9 +33,9 @@ class PostgresCommits:
         if len(sids) != len(batch):
             twice = next(sid for sid in sids if sum(append.sid == sid for append in batch) > 1)
             raise ValueError(f"two appends to session {twice} in one batch: the second could not know the first one's seqs")
-        rare = any(_is_rare(append) for append in batch)
-        statement = COMMIT[rare, self._notify]
-        arguments = _arguments(batch, rare=rare)
+        size = max(map(_size, batch))
+        statement = COMMIT[size, self._notify]
+        arguments = _arguments(batch, size)
 
         async def write(_attempt: int, connection: Connection) -> list[Appended | Exception]:
             try:
@@ -76,11 +76,13 @@ def _recognise(batch: Sequence[Append], answers: Sequence[Appended | Exception],
     return [found.get((append.id, append.sid), answer) for append, answer in zip(batch, answers, strict=True)]
 
 
-def _is_rare(append: Append) -> bool:
-    return bool(append.queue or append.fragments or append.drop_fragments or append.approvals or append.cancel_approvals)
+def _size(append: Append) -> Size:
+    if append.queue or append.approvals or append.cancel_approvals:
+        return Size.ALL
+    return Size.FRAGMENTS if append.fragments or append.drop_fragments else Size.STEPS
 
 
-def _arguments(batch: Sequence[Append], *, rare: bool) -> list[list[object]]:
+def _arguments(batch: Sequence[Append], size: Size) -> list[list[object]]:
     """The arrays of the statement, in its order."""
     appends = [
         (
@@ -123,12 +125,13 @@ def _arguments(batch: Sequence[Append], *, rare: bool) -> list[list[object]]:
         for nth, new in enumerate(append.entries, 1)
     ]
     arrays = [*transpose(appends, 11), *transpose(turns, 11), *transpose(entries, 9)]
-    return [*arrays, *_rare_arguments(batch)] if rare else arrays
+    if size >= Size.FRAGMENTS:
+        arrays += _fragment_arguments(batch)
+    return [*arrays, *_rare_arguments(batch)] if size == Size.ALL else arrays
 
 
-def _rare_arguments(batch: Sequence[Append]) -> list[list[object]]:
+def _fragment_arguments(batch: Sequence[Append]) -> list[list[object]]:
     numbered = list(enumerate(batch))
-    queue = [(ord_, q.turn_id, q.seq, q.strategy, q.source) for ord_, append in numbered for q in append.queue]
     drops = [(ord_, seq) for ord_, append in numbered for seq in append.drop_fragments]
     # Of one moment: what is dropped with this append was never to be seen.
     fragments = [
@@ -137,12 +140,12 @@ def _rare_arguments(batch: Sequence[Append]) -> list[list[object]]:
         for f in append.fragments
         if f.seq not in append.drop_fragments
     ]
+    return [*transpose(drops, 2), *transpose(fragments, 5)]
+
+
+def _rare_arguments(batch: Sequence[Append]) -> list[list[object]]:
+    numbered = list(enumerate(batch))
+    queue = [(ord_, q.turn_id, q.seq, q.strategy, q.source) for ord_, append in numbered for q in append.queue]
     cancels = [(ord_, append.turn.turn_id if append.turn else None) for ord_, append in numbered if append.cancel_approvals]
     opened = [(ord_, a.id, a.turn_id, a.call, a.kind, a.payload) for ord_, append in numbered for a in append.approvals]
-    return [
-        *transpose(queue, 5),
-        *transpose(drops, 2),
-        *transpose(fragments, 5),
-        *transpose(cancels, 2),
-        *transpose(opened, 6),
-    ]
+    return [*transpose(queue, 5), *transpose(cancels, 2), *transpose(opened, 6)]

@@ -1,4 +1,5 @@
-"""The one statement of a group commit (kernel §4), in four forms: with or without the rare parts, with or without NOTIFY.
+"""The one statement of a group commit (kernel §4), in three sizes, each with or without NOTIFY: most batches need the smallest,
+and what a statement could do costs time even where it does nothing.
 
 What it decides it decides from columns of the locked session rows: a subquery would see the snapshot from before the lock, and
 lose a message that was queued in between. PostgreSQL re-reads a row that changed while its lock was awaited, in `locked` as well
@@ -11,8 +12,19 @@ changed, which can be neither hashed nor merged. The small joins of the batch wi
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 from talon.domain.bell import CHANNEL, WIRE_MAX
 from talon.store.postgres.rows import NOW_MS
+
+
+class Size(IntEnum):
+    """What a batch needs of the statement; each size has the parts of those before it."""
+
+    STEPS = 0
+    FRAGMENTS = 1
+    ALL = 2
+
 
 #: One row per append of the batch, per turn that changes, per entry. The order of the arguments is the order of the arrays.
 _BATCH = """
@@ -93,25 +105,28 @@ written AS (
     JOIN ok o ON o.ord = n.ord
 )"""
 
-#: Parts that few batches have: steering messages that become turns, fragments, approvals.
-_RARE = """,
-queued AS (
-    INSERT INTO turns (turn_id, sid, seq, state, strategy, source, priority, attempts, revision, reason, waiting_for, loop,
-        input_tokens, output_tokens, created_at_ms)
-    SELECT q.turn_id, o.sid, q.seq, 'queued', q.strategy, q.source, 0, 0, 0, '', '', '\\x7b7d', 0, 0, {now}
-    FROM unnest($32::int[], $33::text[], $34::bigint[], $35::text[], $36::text[]) AS q(ord, turn_id, seq, strategy, source)
-    JOIN ok o ON o.ord = q.ord
-),
+#: Streamed text.
+_FRAGMENTS = """,
 dropped AS (
-    DELETE FROM fragments f USING unnest($37::int[], $38::bigint[]) AS d(ord, seq) JOIN ok o ON o.ord = d.ord
+    DELETE FROM fragments f USING unnest($32::int[], $33::bigint[]) AS d(ord, seq) JOIN ok o ON o.ord = d.ord
     WHERE f.sid = ANY (ARRAY[o.sid]) AND f.seq = ANY (ARRAY[d.seq])
 ),
 streamed AS (
     INSERT INTO fragments (sid, seq, kind, "offset", text)
     SELECT o.sid, f.seq, f.kind, f."offset", f.text
-    FROM unnest($39::int[], $40::bigint[], $41::text[], $42::bigint[], $43::bytea[]) AS f(ord, seq, kind, "offset", text)
+    FROM unnest($34::int[], $35::bigint[], $36::text[], $37::bigint[], $38::bytea[]) AS f(ord, seq, kind, "offset", text)
     JOIN ok o ON o.ord = f.ord
     ON CONFLICT DO NOTHING
+)"""
+
+#: Steering messages that become turns, and approvals: few batches have any.
+_RARE = """,
+queued AS (
+    INSERT INTO turns (turn_id, sid, seq, state, strategy, source, priority, attempts, revision, reason, waiting_for, loop,
+        input_tokens, output_tokens, created_at_ms)
+    SELECT q.turn_id, o.sid, q.seq, 'queued', q.strategy, q.source, 0, 0, 0, '', '', '\\x7b7d', 0, 0, {now}
+    FROM unnest($39::int[], $40::text[], $41::bigint[], $42::text[], $43::text[]) AS q(ord, turn_id, seq, strategy, source)
+    JOIN ok o ON o.ord = q.ord
 ),
 cancelled AS (
     UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = {now}
@@ -149,14 +164,14 @@ LEFT JOIN moved m ON m.ord = b.ord
 LEFT JOIN repeated r ON r.ord = b.ord"""
 
 
-def _statement(*, rare: bool, notify: bool) -> str:
-    text = "WITH" + _BATCH + (_RARE if rare else "") + (_BELL if notify else "")
+def _statement(size: Size, *, notify: bool) -> str:
+    text = "WITH" + _BATCH + (_FRAGMENTS if size else "") + (_RARE if size == Size.ALL else "") + (_BELL if notify else "")
     text += _ANSWER.replace("{rung}", ", (SELECT count(*) FROM rung) AS rung" if notify else "")
     return text.format(now=NOW_MS, wire_max=WIRE_MAX, channel=CHANNEL)
 
 
-#: (rare parts, notify) -> statement
-COMMIT = {(rare, notify): _statement(rare=rare, notify=notify) for rare in (False, True) for notify in (False, True)}
+#: (size, notify) -> statement
+COMMIT = {(size, notify): _statement(size, notify=notify) for size in Size for notify in (False, True)}
 
 #: The first answers of appends that are in the journal.
 FIND_APPENDS = """
