@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -62,6 +63,7 @@ async def _main(role: Role, settings: Settings) -> int:
                 from talon.cli.apply import apply_at_start  # an HTTP client: only who applies pays for its import
 
                 await apply_at_start(url, settings.apply)
+            gc.freeze()  # what is there now stays as long as the process: the collector need not walk through it again and again
             print(f"talon ready {url}", flush=True)
             broken = await _until(stop, runtime)
             log.info("stopping: no new requests, turns are drained")

@@ -150,7 +150,7 @@ class Streams:
             data = reader.take()
             if data:
                 # More may have been pushed while it was sent: that comes before anything is read.
-                await write.send(reader, data)
+                await write.send(reader, data, last=reader.place.ended)
                 continue
             if reader.place.ended:
                 return
@@ -207,21 +207,23 @@ class _Writer:
     def __init__(self, send: Send, bare: Send) -> None:
         self._send = send  # through the front, which adds its headers
         self._bare = bare  # uvicorn's own
+        self._over = False
 
     async def begin(self, reader: Reader, said: bytes) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await self.send(reader, HELLO + said)
 
-    async def send(self, reader: Reader, data: bytes) -> None:
-        """Returns when the client has taken enough of what was sent before, or is gone."""
+    async def send(self, reader: Reader, data: bytes, *, last: bool = False) -> None:
+        """Returns when the client has taken enough of what was sent before, or is gone. After the `last` there is no more."""
         reader.sending = True
+        self._over = last
         try:
-            await self._bare({"type": "http.response.body", "body": data, "more_body": True})
+            await self._bare({"type": "http.response.body", "body": data, "more_body": not last})
         finally:
             reader.sending = False
 
     async def end(self, reader: Reader) -> None:
-        if reader.stop not in ("gone", "slow"):
+        if not self._over and reader.stop not in ("gone", "slow"):
             await self._bare({"type": "http.response.body", "body": b"", "more_body": False})
 
     def cut(self) -> None:

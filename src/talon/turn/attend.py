@@ -25,14 +25,17 @@ class Attention:
 
     def __init__(self, ledger: Ledger, cancel_grace_s: float) -> None:
         self._ledger, self._grace_s = ledger, cancel_grace_s
-        self._poked = asyncio.Event()
-        self._seq = 0
+        self._seq = 0  # how far the journal goes, as far as was heard
+        self._news = False
+        self._waiting: asyncio.Future[None] | None = None
         self.wall_time_max_s = 0.0
 
     def poke(self, last_seq: int) -> None:
         """Somebody, perhaps we, has written: the journal goes up to `last_seq` at least."""
         self._seq = max(self._seq, last_seq)
-        self._poked.set()
+        self._news = True
+        if self._waiting is not None and not self._waiting.done() and self._seq > self._ledger.last_seq:
+            self._waiting.set_result(None)
 
     async def watch(self, tasks: Tasks, on_done: OnDone) -> bool:
         """Wait for `tasks`, handing each to `on_done` as it ends. -> whether all ended by themselves.
@@ -43,13 +46,14 @@ class Attention:
         pending = set(tasks)
         try:
             while pending:
+                while self._news:
+                    self._news = False
+                    await self._look()
                 if self._must_stop():
                     return await self._stop(pending, on_done)
-                done, pending = await self._wait(pending)
+                done = await self._wait(pending)
+                pending -= done
                 await self._take(done, on_done, more=bool(pending))
-                if self._poked.is_set():
-                    self._poked.clear()
-                    await self._look()
             return True
         finally:
             for task in pending:
@@ -77,13 +81,15 @@ class Attention:
             return None
         return max(0.0, self.wall_time_max_s - self._ledger.state.active_s(self._ledger.now_ms()))
 
-    async def _wait(self, pending: Tasks) -> tuple[Tasks, Tasks]:
-        poked = asyncio.ensure_future(self._poked.wait())
+    async def _wait(self, pending: Tasks) -> Tasks:
+        """Until a task ends, somebody else writes, or the wall time is over; -> the tasks that have ended."""
+        self._waiting = asyncio.get_running_loop().create_future()
         try:
-            done, still = await asyncio.wait({*pending, poked}, timeout=self._wall_left_s(), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*pending, self._waiting}, timeout=self._wall_left_s(), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            poked.cancel()
-        return done - {poked}, still - {poked}
+            self._waiting.cancel()
+            self._waiting = None
+        return {task for task in pending if task.done()}
 
     async def _stop(self, pending: Tasks, on_done: OnDone) -> bool:
         for task in pending:

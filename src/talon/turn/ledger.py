@@ -8,6 +8,7 @@ has written meanwhile: the ledger reads what is new, the facts stay, the intents
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Protocol
 
 import msgspec
@@ -143,12 +144,13 @@ class Ledger:
                 break
         self._refold()
 
-    def _take(self, entry: e.Entry) -> None:
+    def _take(self, entry: e.Entry, payload: e.Payload | None = None) -> None:
+        """Pass an entry; `payload` where it is at hand."""
         self.last_seq = entry.seq
         if entry.type in e.CONTEXT_TYPES:
             self._seen.append(entry)
         if entry.turn_id == self.turn_id:
-            self._durable = apply(self._durable, entry.decode(), entry.seq, entry.at_ms)
+            self._durable = apply(self._durable, payload or entry.decode(), entry.seq, entry.at_ms)
 
     def _refold(self) -> None:
         self.state, _ = self._build(self._facts, self._durable, self.last_seq)
@@ -208,8 +210,8 @@ class Ledger:
             await self.refresh()
             return False
         self._is_now(done.at_ms)
-        for number, entry in enumerate(entries, done.base + 1):
-            self._take(e.Entry(number, entry.type, entry.payload, entry.turn_id, done.at_ms, entry.traceparent))
+        for number, (entry, payload) in enumerate(zip_longest(entries, payloads), done.base + 1):
+            self._take(e.Entry(number, entry.type, entry.payload, entry.turn_id, done.at_ms, entry.traceparent), payload)
         self._facts.clear()
         self._drop.clear()
         self._approvals.clear()
