@@ -13,6 +13,7 @@ import secrets
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 from soak.negative import MODES
 from soak.run import Options, soak
@@ -31,7 +32,7 @@ def main() -> int:
     given = parser.parse_args()
     options = Options(given.store, given.minutes, given.seed or secrets.randbits(32), given.negative, given.lanes, given.keep)
     # As Ctrl-C: nothing that was started stays behind.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _like_ctrl_c)
     result = asyncio.run(soak(options))
     text = json.dumps(result, indent=2)
     print(text)
@@ -39,6 +40,10 @@ def main() -> int:
         given.out.write_text(text + "\n")
     print("PASSED" if result["passed"] else "FAILED", file=sys.stderr)
     return 0 if result["passed"] else 1
+
+
+def _like_ctrl_c(number: int, frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":

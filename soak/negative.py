@@ -1,7 +1,7 @@
 """Talon with one promise taken out, to see that the soak notices: `python -m soak.negative MODE ROLE …`. Never for anything else.
 
 no_fence   appends are taken from whoever comes: no fence is asked for, no worker asks its lease, no lock guards a data directory
-ack_first  a message to an idle session is answered with 202 before it is committed
+ack_first  a message that comes alone to an idle session is answered with 202 before it is committed
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def ack_first() -> None:
             return answered[key]
         journal: Any = self._journal  # pyright: ignore[reportPrivateUsage]
         session = await journal.get_session(op.where)
-        if session is None or session.state != "idle":
+        # Only where the answer is known beforehand: the order of commit and answer shall be all that is wrong.
+        if session is None or session.state != "idle" or not op.metadata.get("alone"):
             return await deliver(self, op)
         answered[key] = Receipt(session.sid, session.uid, session.last_seq + 1, op.turn_id, op.strategy)
         task = asyncio.create_task(deliver(self, op))

@@ -79,10 +79,15 @@ class Lane:
         self._count += 1
         return draw(self._rng, f"{self.name}-{self._count}", self._load.pace)
 
-    async def _post(self, plan: Plan, strategy: str = "enqueue", *, busy_is_fine: bool = False) -> Accepted | None:
-        """Send until answered, now and then once more under the same key; -> the receipt, None if refused or never answered."""
+    async def _post(
+        self, plan: Plan, strategy: str = "enqueue", *, busy_is_fine: bool = False, alone: bool = False
+    ) -> Accepted | None:
+        """Send until answered, now and then once more under the same key; -> the receipt, None if refused or never answered.
+
+        `alone`: nothing else is being sent to the session.
+        """
         key, content = f"key-{plan.tag}", plan.content()
-        body: dict[str, Any] = {"content": content, "strategy": strategy}
+        body: dict[str, Any] = {"content": content, "strategy": strategy, "metadata": {"alone": alone}}
         path = f"{session_path(self.name)}/message"
         operation = f"message {strategy}"
         try:
@@ -132,7 +137,7 @@ class Lane:
         self._report.violation("stuck turn" if row["ended_at"] is None else "stuck stream", detail)
 
     async def _ask(self) -> None:
-        await self._end(await self._post(self._plan()))
+        await self._end(await self._post(self._plan(), alone=True))
 
     async def _several(self) -> None:
         sent = await asyncio.gather(*(self._post(self._plan()) for _ in range(self._rng.choice((2, 3, 5)))))
