@@ -179,7 +179,7 @@ async def test_send_and_wait_prints_the_answer_and_exits_by_the_turns_end(shell:
     assert (code, out) == (1, "")
     assert "the turn ended as failed" in errors
     events = [json.loads(line) for line in (await shell.ok("session", "send", "a", "s", "x", "--wait", "-o", "json")).splitlines()]
-    assert events[0]["type"] == "message.received"
+    assert events[0]["type"] == "turn.queued"
     assert events[-1]["type"] == "turn.completed"
     code, _, errors = await shell.run("session", "send", "a", "s", "hang", "--wait", "--timeout-s", "0.3")
     assert code == 1

@@ -284,7 +284,8 @@ def test_no_statement_reads_a_whole_table(name: str) -> None:
     connection = sqlite3.connect(":memory:")
     connection.executescript(migrations("sqlite")[0].sql)
     statement = STATEMENTS[name].replace("%s", "?")
-    count = 2 if "?1" in statement else statement.count("?")
+    numbered = [int(number) for number in re.findall(r"\?(\d+)", statement)]
+    count = max(numbered) if numbered else statement.count("?")
     plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", [None] * count)]
     connection.close()
     scanned = {match[1] for step in plan if (match := re.match(r"SCAN (\w+)", step))}

@@ -53,6 +53,7 @@ class Turn:
     state: str = "queued"
     priority: int = 0
     attempts: int = 0
+    steered: int = 0
 
 
 @dataclass
@@ -122,6 +123,7 @@ class Model:
         if opened and message.strategy == "steer":
             seq, turn_id = len(session.entries) + 1, opened[0].turn_id
             session.entries += [("message.received", mark, turn_id), ("input.steered", "", turn_id)]
+            opened[0].steered += 1
             return Sent(seq=seq, turn_id=turn_id)
         makes_way = bool(opened) and message.strategy in ("interrupt", "rollback")
         if makes_way:
@@ -134,7 +136,11 @@ class Model:
 
     def end(self, session: Session, turn: Turn, span: tuple[int, int], *, cancel_approvals: bool) -> None:
         """End a turn that nobody runs, ask the worker of one that somebody does."""
-        if turn.state == "running":
+        if cancel_approvals and turn.state == "waiting":
+            for name, (owner, asked, state) in self.approvals.items():
+                if asked == turn.turn_id and state == "open":
+                    self.approvals[name] = (owner, asked, "cancelled")
+        if turn.state == "running" or (turn.state == "waiting" and turn.steered):
             session.entries.append(("turn.cancel_requested", "", turn.turn_id))
             if session.owner is None:
                 session.wake = min(session.wake, span) if session.wake else span
@@ -144,10 +150,6 @@ class Model:
         session.fence += session.owner is None
         if session.turn == turn.turn_id:
             session.turn = None
-        if cancel_approvals:
-            for name, (owner, asked, state) in self.approvals.items():
-                if asked == turn.turn_id and state == "open":
-                    self.approvals[name] = (owner, asked, "cancelled")
 
     def free(self, session: Session, span: tuple[int, int], *, at_once: bool) -> None:
         """Its worker is gone."""
@@ -484,7 +486,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert row.wake_at_ms is not None
             assert session.wake[0] <= row.wake_at_ms <= session.wake[1]
         turns, _ = await self.store.list_turns(session.sid, "", 500)
-        found = {turn.turn_id: Turn(turn.turn_id, turn.seq, turn.state, turn.priority, turn.attempts) for turn in turns}
+        found = {t.turn_id: Turn(t.turn_id, t.seq, t.state, t.priority, t.attempts, t.steered) for t in turns}
         assert found == session.turns
         assert all((turn.ended_at_ms is not None) == (turn.state in ("completed", "cancelled")) for turn in turns)
 

@@ -100,7 +100,7 @@ async def test_a_message_is_durable_and_the_same_key_gives_the_same_turn(gateway
     assert (other.status, other.body["code"]) == (409, "idempotency_conflict")
     entries = (await gateway.call("GET", session + "/journal")).body["items"]
     assert [one["type"] for one in entries] == ["message.received", "turn.queued"]
-    assert entries[0]["payload"] == {"content": "hi", "metadata": {"n": 1}}
+    assert entries[0]["payload"] == {"content": "hi", "role": "user", "strategy": "enqueue", "metadata": {"n": 1}}
     assert TIME.fullmatch(entries[0]["at"])
 
 
