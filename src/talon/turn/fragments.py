@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
@@ -26,7 +25,7 @@ class FragmentStream:
         self._fresh: dict[Kind, list[str]] = {"text": [], "reasoning": []}
         self._sent: dict[Kind, int] = {"text": 0, "reasoning": 0}
         self._more = asyncio.Event()
-        self._done = asyncio.Event()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
 
     def add(self, text: str, kind: Kind = "text") -> None:
@@ -55,7 +54,8 @@ class FragmentStream:
 
     def end(self) -> None:
         """The text is complete: no append begins any more. What was not handed over yet is in the message that follows."""
-        self._done.set()
+        if not self._ended.done():
+            self._ended.set_result(None)
         self._more.set()
 
     @property
@@ -72,14 +72,13 @@ class FragmentStream:
     async def _flush(self) -> None:
         while True:
             await self._more.wait()
-            if self._done.is_set():
+            if self._ended.done():
                 return
             self._more.clear()
             pieces = tuple(piece for kind in ("text", "reasoning") if (piece := self._piece(kind)) is not None)
             await self._append(pieces)
             # A wakeable wait: the end of the answer does not stand in line behind the pace.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._done.wait(), self._pace_s)
+            await asyncio.wait({self._ended}, timeout=self._pace_s)
 
     def _piece(self, kind: Kind) -> Fragment | None:
         text = "".join(self._fresh[kind])

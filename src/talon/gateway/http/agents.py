@@ -48,6 +48,12 @@ class Revision(msgspec.Struct, frozen=True):
 def router(deps: GatewayDeps) -> APIRouter:
     """The agent routes."""
     api = APIRouter(tags=["agents"])
+    _collection(api, deps)
+    _one(api, deps)
+    return api
+
+
+def _collection(api: APIRouter, deps: GatewayDeps) -> None:
     store, resources = deps.store, Resources(deps.store, deps.ids)
 
     @api.get(
@@ -74,7 +80,11 @@ def router(deps: GatewayDeps) -> APIRouter:
         await require_namespace(store, ns)
         reading = await read_manifest(request, Expected("Agent", ns))
         created, row = await create(store, resources, reading)
-        return await _answer(row, created)
+        return await _answer(store, resources, row, created)
+
+
+def _one(api: APIRouter, deps: GatewayDeps) -> None:
+    store, resources = deps.store, Resources(deps.store, deps.ids)
 
     @api.get(
         AGENT,
@@ -98,7 +108,7 @@ def router(deps: GatewayDeps) -> APIRouter:
         await require_namespace(store, ns)
         reading = await read_manifest(request, Expected("Agent", ns, agent))
         created, row = await replace(store, resources, reading)
-        return await _answer(row, created)
+        return await _answer(store, resources, row, created)
 
     @api.delete(
         AGENT,
@@ -124,12 +134,11 @@ def router(deps: GatewayDeps) -> APIRouter:
             await _require(store, ns, agent)
         return page([shown_revision(row) for row in rows], after)
 
-    async def _answer(row: ResourceRow, created: bool) -> Response:
-        views = await AgentViews.now(store, resources)
-        location = {"Location": f"/v1/ns/{row.namespace}/agents/{row.name}"} if created else None
-        return reply(await views.shown(row), 201 if created else 200, location)
 
-    return api
+async def _answer(store: Store, resources: Resources, row: ResourceRow, created: bool) -> Response:
+    views = await AgentViews.now(store, resources)
+    location = {"Location": f"/v1/ns/{row.namespace}/agents/{row.name}"} if created else None
+    return reply(await views.shown(row), 201 if created else 200, location)
 
 
 def shown_revision(row: RevisionRow) -> Revision:

@@ -40,6 +40,13 @@ class SessionChange(Body):
 def router(deps: GatewayDeps) -> APIRouter:
     """The session routes, without the two hot ones (message, stream)."""
     api = APIRouter(tags=["sessions"])
+    _collection(api, deps)
+    _one(api, deps)
+    _read(api, deps)
+    return api
+
+
+def _collection(api: APIRouter, deps: GatewayDeps) -> None:
     store = deps.store
 
     @api.post(
@@ -67,6 +74,10 @@ def router(deps: GatewayDeps) -> APIRouter:
         await require_agent(store, ns, agent)
         rows, after = await store.list_sessions(ns, agent, cursor, limit)
         return page([shapes.session(row) for row in rows], after)
+
+
+def _one(api: APIRouter, deps: GatewayDeps) -> None:
+    store = deps.store
 
     @api.get(
         SESSION,
@@ -110,6 +121,10 @@ def router(deps: GatewayDeps) -> APIRouter:
         deps.hub.deleted(receipt.sid)
         return Response(status_code=204)
 
+
+def _read(api: APIRouter, deps: GatewayDeps) -> None:
+    store = deps.store
+
     @api.get(
         SESSION + "/journal",
         operation_id="listEntries",
@@ -141,8 +156,6 @@ def router(deps: GatewayDeps) -> APIRouter:
         row = await require_session(store, (ns, agent, session_id))
         found = await store.read_messages(row.sid, _after(row, cursor), limit)
         return page([shapes.message(one) for one in found], str(found[-1].seq) if len(found) == limit else "")
-
-    return api
 
 
 async def _patch(deps: GatewayDeps, row: SessionRow, fields: SessionChange) -> SessionPatch:
