@@ -161,6 +161,8 @@ class Message(msgspec.Struct, frozen=True):
     `offer` is the id of a worker in this process that has a free slot: the turn starts in the same commit if the session is idle
     and `start` makes its first entries (turn.started, model.started) from this message, the session as it is and the agent's
     newest revision; None: it cannot, the turn is queued.
+
+    `received` is the message's entry where its payload was put into a blob before (kernel §4); None: it is made from the fields.
     """
 
     where: tuple[str, str, str]
@@ -176,6 +178,7 @@ class Message(msgspec.Struct, frozen=True):
     start: Callable[[Message, SessionRow, int], tuple[e.NewEntry, ...] | None] | None = None
     approval: str = ""
     creation: Creation | None = None
+    received: e.NewEntry | None = None
 
     @property
     def needs_turns(self) -> bool:
@@ -199,7 +202,10 @@ class Message(msgspec.Struct, frozen=True):
             return self._interrupt(view, current)
         return self._queue(view, priority=0)
 
-    def _received(self, turn_id: str) -> e.NewEntry:
+    def entry(self, turn_id: str = "") -> e.NewEntry:
+        """The message as an entry of that turn."""
+        if self.received is not None:
+            return msgspec.structs.replace(self.received, turn_id=turn_id)
         payload = e.MessageReceived(content=self.content, strategy=self.strategy, source=self.source, metadata=dict(self.metadata))
         return e.new_entry(payload, turn_id, self.traceparent)
 
@@ -218,7 +224,7 @@ class Message(msgspec.Struct, frozen=True):
             behind = e.Behind(left[0].turn_id, left[0].state, left[0].waiting_for, len(left))
         queued = e.TurnQueued(strategy=self.strategy, message_seq=session.last_seq + len(before) + 1, behind=behind)
         turn = NewTurn(self.turn_id, len(before), self.strategy, self.source, priority)
-        entries = (*before, self._received(self.turn_id), e.new_entry(queued, self.turn_id, self.traceparent))
+        entries = (*before, self.entry(self.turn_id), e.new_entry(queued, self.turn_id, self.traceparent))
         claim = None
         if self.start is not None and session.state == "idle":
             first = self.start(self, session, view.revision)
@@ -233,7 +239,7 @@ class Message(msgspec.Struct, frozen=True):
         """The message joins the turn that is under way, or the first queued one."""
         return InboxWrite(
             entries=(
-                self._received(current.turn_id),
+                self.entry(current.turn_id),
                 e.new_entry(e.InputSteered(message_seq=session.last_seq + 1, state="offered"), current.turn_id, self.traceparent),
             ),
             steer=current.turn_id,

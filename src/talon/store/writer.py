@@ -16,7 +16,7 @@ import msgspec
 
 from talon.domain.entries import Entry, NewEntry
 from talon.domain.errors import Unavailable
-from talon.domain.inbox import Operation, Receipt
+from talon.domain.inbox import Message, Operation, Receipt
 from talon.store.group import Group
 from talon.store.inbox_apply import number
 from talon.store.model import Append, Appended, Fragment
@@ -103,17 +103,22 @@ class JournalWriter:
     async def deliver(self, op: Operation) -> Receipt:
         """Commit, with others, one inbox operation; returns when it is durable. Raises what `Journal.deliver` answers with.
 
-        `Unavailable` is told at once: the requester has somebody to tell, and a key to try again with.
+        A message over `BLOB_MIN_BYTES` goes into a blob first. `Unavailable` is told at once: the requester has somebody to tell,
+        and a key to try again with.
         """
-        return await self._deliveries.submit(op)
+        if isinstance(op, Message) and len(op.content) > BLOB_MIN_BYTES // 4:  # a character has at most four bytes
+            new = op.entry()
+            if len(new.payload) > BLOB_MIN_BYTES:
+                digest = await self._journal.put_blob(op.where[0], new.payload)
+                op = msgspec.structs.replace(op, received=_spilled(new, digest))
+        return _whole(op, await self._deliveries.submit(op))
 
     async def spill(self, namespace: str, entries: Sequence[NewEntry]) -> tuple[NewEntry, ...]:
         """`entries`, those with a payload over `BLOB_MIN_BYTES` put into blobs of `namespace` first, outside of any group."""
         return tuple([await self._spilled(namespace, new) if len(new.payload) > BLOB_MIN_BYTES else new for new in entries])
 
     async def _spilled(self, namespace: str, new: NewEntry) -> Spilled:
-        digest = await self._patiently(lambda: self._journal.put_blob(namespace, new.payload))
-        return Spilled(new.type, b"", new.turn_id, new.traceparent, new.v, new.min_reader, digest, whole=new.payload)
+        return _spilled(new, await self._patiently(lambda: self._journal.put_blob(namespace, new.payload)))
 
     async def _commit(self, batch: Sequence[Append]) -> Sequence[Appended | Exception]:
         return await self._patiently(lambda: self._journal.commit(batch))
@@ -138,7 +143,7 @@ class JournalWriter:
         self._tell([_of_append(append, done) for append, done in written])
 
     def _delivered(self, written: Sequence[tuple[Operation, Receipt]]) -> None:
-        self._tell([_of_receipt(receipt) for _, receipt in written if not receipt.replayed])
+        self._tell([_of_receipt(_whole(op, receipt)) for op, receipt in written if not receipt.replayed])
 
     def _tell(self, committed: Sequence[Committed]) -> None:
         if not committed:
@@ -148,6 +153,19 @@ class JournalWriter:
         except Exception:
             # What is written is written; a listener's mistake must not stop the others' writing. Streams read the journal again.
             log.exception("a listener to the journal failed")
+
+
+def _spilled(new: NewEntry, digest: str) -> Spilled:
+    return Spilled(new.type, b"", new.turn_id, new.traceparent, new.v, new.min_reader, digest, whole=new.payload)
+
+
+def _whole(op: Operation, receipt: Receipt) -> Receipt:
+    """The receipt with the payload of a message that lies in a blob."""
+    if not isinstance(op, Message) or not isinstance(op.received, Spilled) or not receipt.entries:
+        return receipt
+    whole = op.received.whole
+    entries = [one if one.payload else msgspec.structs.replace(one, payload=whole) for one in receipt.entries]
+    return msgspec.structs.replace(receipt, entries=tuple(entries))
 
 
 def _of_append(append: Append, done: Appended) -> Committed:

@@ -309,6 +309,25 @@ async def test_large_payloads_go_to_blobs_first_and_listeners_hear_them_whole(
     assert (entries[4].v, entries[4].traceparent) == (2, "00-3-4-01")
 
 
+async def test_a_large_message_goes_to_a_blob_first_and_everybody_hears_it_whole(
+    store: SqliteStore, faults: Faults, writer: JournalWriter, heard: list[Committed]
+) -> None:
+    session = await s.create(store)
+    small, large = "\U0001f980" * (BLOB_MIN_BYTES // 4 - 100), "\U0001f980" * (BLOB_MIN_BYTES // 4 + 1)
+    for content in (small, large):
+        receipt = await writer.deliver(s.message(session, content))
+        received, _ = receipt.entries
+        assert received.decode() == e.MessageReceived(content=content)
+        assert heard[-1].entries == receipt.entries
+    written = [op.entry("") for batch in faults.batches for op in batch]
+    assert [bool(new.blob) for new in written] == [False, True]
+    assert written[1].payload == b""
+    assert [entry.decode() for entry in await store.read_messages(session.sid, 0, 10)] == [
+        e.MessageReceived(content=small),
+        e.MessageReceived(content=large),
+    ]
+
+
 async def test_a_listener_that_fails_does_not_stop_the_writing(
     store: SqliteStore, faults: Faults, caplog: pytest.LogCaptureFixture
 ) -> None:
