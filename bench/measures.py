@@ -59,6 +59,7 @@ class Loads:
 def measured(loads: Loads, up: Running, postgres: Database, measure: Measure, seconds: float) -> Readings:
     """The load's result, with what it cost: CPU of the subject and of the database, commits, WAL, memory."""
     pid = up.node.pid
+    loads.run(up, Measure("first", "burst", measure.mode, 1))  # the agent of this mode has been used before
     machine.reset_peak(pid)
     before, cpu_before_s = postgres.counters(), machine.cpu_s(pid)
     result = loads.run(up, measure, seconds)

@@ -80,7 +80,7 @@ class Gateway(Group):
     metadata_max_bytes: int = Field(
         default=65_536, ge=2, le=16_777_216, description="longest metadata of a message or session, in bytes"
     )
-    streams_max: int = Field(default=4096, ge=1, description="open streams at once; more are refused with too_many_streams")
+    streams_max: int = Field(default=16_384, ge=1, description="open streams at once; more are refused with too_many_streams")
     stream_buffer_bytes: int = Field(
         default=1_048_576, ge=65_536, description="unsent bytes at which a slow stream reader is cut off"
     )
@@ -95,7 +95,9 @@ class Worker(Group):
         description="this worker's name: at a restart under it, it takes its sessions back at once (empty: host and port)",
         json_schema_extra={"expects": "a name of a-z, 0-9 and -, at most 63 characters, that differs between workers"},
     )
-    concurrency: int = Field(default=64, ge=1, le=10_000, description="turns that run at once")
+    concurrency: int = Field(
+        default=10_000, ge=1, le=10_000, description="turns that run at once; one that waits for its model takes some 60 kB"
+    )
     lease_ttl_s: float = Field(
         default=10.0, ge=3, le=600, description="seconds without a heartbeat after which others take its sessions"
     )

@@ -31,6 +31,8 @@ from talon.worker.lease import Lease
 
 #: How often the lease is looked at; well below the margin that it keeps.
 GUARD_S = 0.25
+#: The most that one claim takes: a long queue is shared with the other workers, who claim in between.
+CLAIM_MAX = 64
 #: A turn that is claimed so often in a row without progress may be what ends the process each time (K13).
 SUSPECT_ATTEMPTS = 3
 #: How long such a turn waits while another one of its kind runs here.
@@ -216,13 +218,14 @@ class Worker:
         free = self._settings.concurrency - len(self._running) - self._promised
         if free <= 0:
             return False
-        claimed = await self._store.claim(self.id, free, self._settings.caps)
+        slots = min(free, CLAIM_MAX)
+        claimed = await self._store.claim(self.id, slots, self._settings.caps)
         for one in sorted(claimed, key=lambda one: one.turn.attempts):
             if self._suspect(one) and any(self._suspect(runner.claimed) for runner, _ in self._running.values()):
                 await self._give_back(one.session.sid, one.session.fence, SUSPECT_WAIT_MS, drained=True)
             else:
                 self._start(one)
-        return 0 < len(claimed) == free
+        return 0 < len(claimed) == slots
 
     def _suspect(self, claimed: Claimed) -> bool:
         """Suspects run one at a time: the next one that ends the process is counted alone, not with those that stood beside it."""
