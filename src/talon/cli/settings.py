@@ -96,7 +96,7 @@ class Worker(Group):
         json_schema_extra={"expects": "a name of a-z, 0-9 and -, at most 63 characters, that differs between workers"},
     )
     concurrency: int = Field(
-        default=10_000, ge=1, le=10_000, description="turns that run at once; one that waits for its model takes some 60 kB"
+        default=10_000, ge=1, le=100_000, description="turns that run at once; one that waits for its model takes some 60 kB"
     )
     lease_ttl_s: float = Field(
         default=10.0, ge=3, le=600, description="seconds without a heartbeat after which others take its sessions"

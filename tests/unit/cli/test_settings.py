@@ -197,7 +197,7 @@ def test_unknown_keys_are_named_with_line_and_the_nearest_known_one(tmp_path: Pa
     [
         ("gateway: {port: 70000}", "gateway.port", "70000", "a whole number from 0 to 65535"),
         ("gateway: {port: http}", "gateway.port", "'http'", "a whole number"),
-        ("worker: {concurrency: true}", "worker.concurrency", "True", "a whole number from 1 to 10000"),
+        ("worker: {concurrency: true}", "worker.concurrency", "True", "a whole number from 1 to 100000"),
         ("worker: {lease_ttl_s: .inf}", "worker.lease_ttl_s", "'.inf'", "a number from 3 to 600"),
         ("observe: {log_level: loud}", "observe.log_level", "'loud'", "one of debug | info | warning | error"),
         ("providers: {openai: {idle_timeout_s: 0}}", "providers.openai.idle_timeout_s", "0", "a number above 0 to 3600"),
