@@ -86,10 +86,10 @@ class Chaos:
 
     async def _live(self) -> None:
         """Some time, in which some steps come to their end: or turns would rightly end for want of progress (K13)."""
-        seen = self.report.seen["entries streamed"]
+        seen = self.report.seen["steps streamed"]
         await self._sleep((0.2 if self.fleet.embedded else 1.0) + self.rng.random() * (1.0 if self.fleet.embedded else 4.0))
         for _ in range(LIFE_MAX_S * 20):
-            if self.stop.is_set() or self.report.seen["entries streamed"] - seen >= 2 * self.workload.load.lanes:
+            if self.stop.is_set() or self.report.seen["steps streamed"] - seen >= self.workload.load.lanes:
                 return
             await asyncio.sleep(0.05)
 

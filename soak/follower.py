@@ -92,6 +92,7 @@ class Follower:
             return
         seq, turn = event.data["seq"], event.data["turn_id"] or ""
         self.report.seen["entries streamed"] += 1
+        self.report.seen["steps streamed"] += event.type in ("model.finished", "tool.finished")
         self.entries[seq] = digest(event.type, turn, event.payload)
         self._track(event.type, turn, seq, event)
         if event.type in ENDS:
