@@ -13,7 +13,7 @@ import secrets
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 from soak.negative import MODES
 from soak.run import Options, soak
@@ -31,9 +31,11 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the logs of a run that passed")
     given = parser.parse_args()
     options = Options(given.store, given.minutes, given.seed or secrets.randbits(32), given.negative, given.lanes, given.keep)
-    # As Ctrl-C: nothing that was started stays behind.
-    signal.signal(signal.SIGTERM, _like_ctrl_c)
-    result = asyncio.run(soak(options))
+    try:
+        result = asyncio.run(_soak(options))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("given up; nothing that was started is left", file=sys.stderr)
+        return 130
     text = json.dumps(result, indent=2)
     print(text)
     if given.out:
@@ -42,8 +44,12 @@ def main() -> int:
     return 0 if result["passed"] else 1
 
 
-def _like_ctrl_c(number: int, frame: FrameType | None) -> None:
-    signal.raise_signal(signal.SIGINT)
+async def _soak(options: Options) -> dict[str, Any]:
+    """SIGTERM ends it as Ctrl-C does: in order, so that no process and no mount stays behind."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await soak(options)
 
 
 if __name__ == "__main__":
