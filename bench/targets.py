@@ -151,12 +151,13 @@ TARGETS = (
 
 
 def judge(target: Target, rounds: Rounds) -> Row:
-    """How `target` stands after `rounds`: the median of the ratios of each round, or of the values."""
+    """How `target` stands after `rounds`: the median of the ratios of each round, or of the values, to the three digits shown."""
     ours = target.ours.of(rounds)
     known = [value for value in ours if value is not None]
     value = median_ratio(ours, target.base.of(rounds)) if target.base else median(known) if known else None
     if value is None:
         return Row(target, None, None, None, "not measured")
+    value = float(f"{value:.3g}")
     reached, aimed = (value >= bound if target.up else value <= bound for bound in (target.least, target.aim))
     remark = "no difference" if target.wall and is_noise(value) else ""
     return Row(target, value, reached, aimed, remark)
