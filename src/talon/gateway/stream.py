@@ -163,6 +163,8 @@ class Streams:
             if reader.check or reader.place.deleted:
                 reader.check = False
                 if await self._is_over(reader):
+                    if rest := reader.take():  # pushed while the row was read
+                        await write.send(reader, rest)
                     return
             await reader.wait()
 
