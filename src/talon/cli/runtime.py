@@ -58,7 +58,7 @@ class Runtime:
     store: Store
     writer: JournalWriter
     bells: LocalBroker
-    publish_to: list[Callable[[Sequence[Committed]], None]]
+    publish_to: list[Callable[[Sequence[Committed]], None]] = field(default_factory=list[Callable[[Sequence[Committed]], None]])
     vital: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
     def broken(self) -> str:
@@ -94,9 +94,8 @@ async def open_runtime(role: Role, settings: Settings) -> AsyncGenerator[Runtime
             log.info("database migrated: %s", ", ".join(map(str, applied)))
         await _default_namespace(store, ids)
         bells = LocalBroker()
-        publish_to: list[Callable[[Sequence[Committed]], None]] = []
-        runtime = Runtime(role, settings, clock, ids, store, None, bells, publish_to)  # type: ignore[arg-type]
-        runtime.writer = JournalWriter(store, runtime.published)
+        writer = JournalWriter(store, lambda committed: runtime.published(committed))
+        runtime = Runtime(role, settings, clock, ids, store, writer, bells)
         await runtime.writer.start()
         stack.push_async_callback(runtime.writer.close)
         if broker_of(settings) == "postgres":

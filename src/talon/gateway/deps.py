@@ -39,7 +39,6 @@ class GatewaySettings:
     streams_max: int = 4096
     stream_buffer_max: int = 1 * MIB
     poll_s: float = 1.0
-    shutdown_grace_s: float = 5.0
 
 
 class JournalWriter(Protocol):
