@@ -1,8 +1,9 @@
 """Manifests as rows: what a store keeps of resources, how they change, and how changes are watched.
 
-Every namespace has a counter. A change takes the counters of the namespaces that it writes (those of their ancestors shared), in one
-order, to its commit, and gives each row that it writes the next number of its namespace: its *version*. So versions of a namespace
-become visible in their order, and who has read up to one misses nothing (decision 0008). Namespaces themselves live in "".
+Every namespace has a counter. A change takes the counters of the namespaces that it writes (those of their ancestors shared), in
+one order, to its commit, and gives each row that it writes the next number of its namespace: its *version*. So versions of a
+namespace become visible in their order, and who has read up to one misses nothing (decision 0008). Namespaces themselves live
+in "".
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ class Unchanged(msgspec.Struct, frozen=True):
 
 
 class SameUsers(msgspec.Struct, frozen=True):
-    """A guard: those that refer to `ref` from `namespace`, and for an inherited kind from below it, are still exactly these, at these
-    generations: sorted (namespace, kind, name, generation), as `users` gives them."""
+    """A guard: those that refer to `ref` from `namespace`, and for an inherited kind from below it, are still exactly these, at
+    these generations: sorted (namespace, kind, name, generation), as `users` gives them."""
 
     namespace: str
     ref: Ref
@@ -198,8 +199,8 @@ class Resources(Protocol):
         ...
 
     async def users(self, namespace: str, ref: Ref, cursor: str, limit: int) -> tuple[list[tuple[str, str, str, int]], str]:
-        """(namespace, kind, name, generation) of those that name `ref` in `namespace` and, for an inherited kind, anywhere below it,
-        sorted. Whether one of the same name is nearer to a user is not looked at."""
+        """(namespace, kind, name, generation) of those that name `ref` in `namespace` and, for an inherited kind, anywhere below
+        it, sorted. Whether one of the same name is nearer to a user is not looked at."""
         ...
 
     async def refs_of(self, identities: Sequence[Identity]) -> Mapping[Identity, tuple[Ref, ...]]:
