@@ -49,10 +49,15 @@ class ResourceRow(msgspec.Struct, frozen=True):
 
 
 class ResourceEvent(msgspec.Struct, frozen=True):
-    """One change of one row. `row` is as it was written; of a deleted one, the last, with the version of its deletion."""
+    """One change of one row. `row` is as it was written; of a deleted one, the last, with the version of its deletion.
+
+    `labels_before` are those that the row had before this change (kept beside the change; empty for an added one): with them a
+    watch by labels tells what begins or stops to match, without knowing what it told before.
+    """
 
     event: Literal["added", "modified", "deleted"]
     row: ResourceRow
+    labels_before: Mapping[str, str] = {}
 
 
 class RevisionRow(msgspec.Struct, frozen=True):
