@@ -89,7 +89,8 @@ class PutResource(msgspec.Struct, frozen=True):
     `labels` and `refs` are those of `body`, for selectors and users; they replace the stored ones when `body` is given.
     For an Agent `effective` is its resolved definition; a new revision is made when its `digest` differs from the newest one's.
     `body` None keeps the body, labels, refs and generation: only the effective definition (or the sealed value) changed.
-    `sealed` is a Secret's encrypted value (None keeps the stored one); a new one counts as a change of the body.
+    `sealed` is a Secret's encrypted value (None keeps the stored one), `key_id` the key that its own key is wrapped with; a new
+    one counts as a change of the body.
     `deleting` marks the row as being deleted.
     """
 
@@ -105,6 +106,7 @@ class PutResource(msgspec.Struct, frozen=True):
     digest: str = ""
     cause: str = ""
     sealed: bytes | None = None
+    key_id: str = ""
     deleting: bool = False
 
 
@@ -249,8 +251,9 @@ class Resources(Protocol):
         """A Secret's encrypted value, or None if it has none or does not exist."""
         ...
 
-    async def list_sealed(self, not_key_id: str, limit: int) -> list[SealedRow]:
-        """Values whose key is wrapped with another key than this one."""
+    async def list_sealed(self, not_key_id: str, after: tuple[str, str], limit: int) -> list[SealedRow]:
+        """Values whose key is wrapped with another key than this one, by namespace and name, those after `after` (("", "") starts):
+        one that cannot be opened must not stand in the way of the others."""
         ...
 
     async def reseal(self, old: SealedRow, new: SealedRow) -> bool:
