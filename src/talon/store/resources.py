@@ -13,20 +13,10 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from talon.domain.resources import INHERITED_KINDS, Identity, Ref, Requirement
 from talon.store.model import NewSession
 
-Identity = tuple[str, str, str]  # namespace, kind, name
-
-#: Kinds that the children of a namespace see unless one of the same name is nearer to them.
-INHERITED_KINDS = frozenset({"AgentTemplate", "Knowledge", "McpServer"})
-
-
-class Ref(msgspec.Struct, frozen=True, order=True):
-    """What a resource refers to: a resource of this kind and name, in its own namespace or (`INHERITED_KINDS`) the nearest
-    ancestor's."""
-
-    kind: str
-    name: str
+__all__ = ["INHERITED_KINDS", "Identity", "Ref", "Requirement"]
 
 
 class ResourceRow(msgspec.Struct, frozen=True):
@@ -72,15 +62,6 @@ class RevisionRow(msgspec.Struct, frozen=True):
     cause: str
     body: bytes
     created_at_ms: int
-
-
-class Requirement(msgspec.Struct, frozen=True):
-    """One requirement on labels. `in` and `notin` take values; `notin` also holds where the label is absent; `exists` and `absent`
-    take none. Equality is `in` with one value."""
-
-    key: str
-    operator: Literal["in", "notin", "exists", "absent"]
-    values: tuple[str, ...] = ()
 
 
 class PutResource(msgspec.Struct, frozen=True):
@@ -143,7 +124,8 @@ class SameUsers(msgspec.Struct, frozen=True):
 class Changes(msgspec.Struct, frozen=True):
     """All or nothing. A guard that fails (`if_generation`, `unchanged`, `same_users`, a session that meanwhile exists) raises
     `Conflict("conflict")` and nothing is written: read again, decide again. What is written into a namespace that does not exist
-    (and is not created here), or that is being deleted, raises `Conflict("conflict")` too, deletes excepted."""
+    (and is not created here), or that is being deleted, raises `Conflict("conflict")` too; deletes, and puts that only mark
+    (`deleting`), excepted."""
 
     puts: tuple[PutResource, ...] = ()
     deletes: tuple[DeleteResource, ...] = ()
@@ -234,6 +216,10 @@ class Resources(Protocol):
         """One revision; readable for ever, also after the agent is gone."""
         ...
 
+    async def get_revisions(self, wanted: Sequence[tuple[str, str, int]]) -> list[RevisionRow]:
+        """Those of `wanted` (namespace, agent, revision) that exist, in no order: one query for all."""
+        ...
+
     async def change(self, changes: Changes) -> list[ResourceRow]:
         """Write all of `changes` or nothing; -> the rows of its `puts`. Raises `Conflict("conflict")` when a guard fails."""
         ...
@@ -249,6 +235,10 @@ class Resources(Protocol):
 
     async def get_sealed(self, namespace: str, name: str) -> SealedRow | None:
         """A Secret's encrypted value, or None if it has none or does not exist."""
+        ...
+
+    async def have_values(self, secrets: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those of these Secrets, as (namespace, name), that have a value: one query for all."""
         ...
 
     async def list_sealed(self, not_key_id: str, after: tuple[str, str], limit: int) -> list[SealedRow]:
