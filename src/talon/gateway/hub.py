@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from talon.domain.errors import TalonError, Throttled, Unavailable
@@ -166,15 +166,16 @@ class StreamHub:
         self._tasks: list[asyncio.Task[None]] = []
         self.shared = shared
         self.closing = False
+        self.watches = 0  # streams of another kind (`talon.gateway.watch`), which count among these
+        self.on_close: list[Callable[[], Awaitable[None]]] = []
 
     def open(self, sid: int, place: Place, cut: Callable[[], None]) -> Reader:
         """A reader of session `sid` from `place` on. Raises `Unavailable` when closing, `Throttled` when too many are open."""
         if self.closing:
             raise Unavailable("shutting_down", "the gateway is shutting down; connect again", retry_after_s=1.0)
-        if self._count >= self._settings.streams_max:
-            raise Throttled(
-                "too_many_streams", f"{self._count} streams are open, the most of this gateway; try later", retry_after_s=5.0
-            )
+        most = self._settings.streams_max
+        if self._count + self.watches >= most:
+            raise Throttled("too_many_streams", f"{most} streams are open, the most of this gateway; try later", retry_after_s=5.0)
         if not self._tasks:
             self._tasks.append(asyncio.create_task(self._beat(), name="stream heartbeat"))
             if self.shared:
@@ -234,6 +235,8 @@ class StreamHub:
         for readers in self._readers.values():
             for reader in readers:
                 reader.end("shutdown")
+        for close in self.on_close:
+            await close()
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
