@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from talon.domain.errors import Defect, Unavailable
 
@@ -16,9 +16,19 @@ Op = TypeVar("Op")
 Answer = TypeVar("Answer")
 
 
-class _Waiting(NamedTuple, Generic[Op, Answer]):
-    op: Op
-    future: asyncio.Future[Answer]
+class _Waiting(Generic[Op, Answer]):
+    """An operation, and who is told, once, what came of it."""
+
+    __slots__ = ("_answered", "op")
+
+    def __init__(self, op: Op, answered: Callable[[Answer | Exception], None]) -> None:
+        self.op = op
+        self._answered: Callable[[Answer | Exception], None] | None = answered
+
+    def tell(self, answer: Answer | Exception) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:  # else it was answered before the loop died
+            answered(answer)
 
 
 class Group(Generic[Op, Answer]):
@@ -48,16 +58,33 @@ class Group(Generic[Op, Answer]):
         Raises its own answer where that is an exception; `Unavailable` when the group is closed, `Defect` when its loop has died.
         A caller that is cancelled does not take its operation back: it is committed all the same.
         """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def answered(answer: Answer | Exception) -> None:
+            if future.done():  # its caller was cancelled
+                return
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        self.put(op, answered)
+        return await future
+
+    def put(self, op: Op, answered: Callable[[Answer | Exception], None]) -> None:
+        """The same for a caller that does not wait: `answered` is told, exactly once, what `submit` would return or raise. It is
+        called on the event loop, perhaps at once; it must neither wait nor raise."""
         if self._dead is not None:
-            raise _died(self._dead)
-        if self._closing:
-            raise Unavailable(
-                "shutting_down", "the program is shutting down and takes nothing more; send it again, elsewhere or later"
+            answered(_died(self._dead))
+        elif self._closing:
+            answered(
+                Unavailable(
+                    "shutting_down", "the program is shutting down and takes nothing more; send it again, elsewhere or later"
+                )
             )
-        waiting = _Waiting[Op, Answer](op, asyncio.get_running_loop().create_future())
-        self._pending.append(waiting)
-        self._wake.set()
-        return await waiting.future
+        else:
+            self._pending.append(_Waiting(op, answered))
+            self._wake.set()
 
     async def run(self) -> None:
         """Commit until `close`, then what is left. However it ends, nobody is left waiting."""
@@ -74,7 +101,7 @@ class Group(Generic[Op, Answer]):
         except BaseException as error:
             self._dead = error
             for waiting in (*self._flying, *self._pending):
-                _settle(waiting.future, _died(error))
+                waiting.tell(_died(error))
             self._pending.clear()
             raise
 
@@ -105,7 +132,7 @@ class Group(Generic[Op, Answer]):
         except Unavailable as error:
             # Nobody's fault in the batch: parting it would only ask an absent database more often.
             for waiting in batch:
-                _settle(waiting.future, error)
+                waiting.tell(error)
         except Exception as error:  # noqa: BLE001  it goes to the caller whose operation it is
             await self._part(batch, error)
         else:
@@ -113,7 +140,7 @@ class Group(Generic[Op, Answer]):
                 raise Defect("defect", f"a store answered {len(answers)} of {len(batch)} operations")
             written: list[tuple[Op, Answer]] = []
             for waiting, answer in zip(batch, answers, strict=True):
-                _settle(waiting.future, answer)
+                waiting.tell(answer)
                 if not isinstance(answer, Exception):
                     written.append((waiting.op, answer))
             self._committed(written)
@@ -121,20 +148,11 @@ class Group(Generic[Op, Answer]):
     async def _part(self, batch: Sequence[_Waiting[Op, Answer]], error: Exception) -> None:
         """A batch was refused as a whole: halve it until the culprit fails alone."""
         if len(batch) == 1:
-            _settle(batch[0].future, error)
+            batch[0].tell(error)
             return
         middle = len(batch) // 2
         await self._write(batch[:middle])
         await self._write(batch[middle:])
-
-
-def _settle(future: asyncio.Future[Answer], answer: Answer | Exception) -> None:
-    if future.done():  # its caller was cancelled, or it was answered before the loop died
-        return
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)
 
 
 def _died(cause: BaseException) -> Defect:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -38,8 +37,7 @@ RETRY_FIRST_S, RETRY_MOST_S = 0.05, 1.0
 _RUNNABLE = frozenset({"turn.queued", "turn.cancelled", "turn.cancel_requested", "approval.resolved", "plan.resolved"})
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """What one commit added to one session: entries `base + 1 …` and fragments. Payloads are whole, also those in blobs.
 
     `runnable`: some session may be claimable now; ring the workers' bell.
@@ -99,6 +97,10 @@ class JournalWriter:
         does not take its append back.
         """
         return await self._appends.submit(op)
+
+    def put(self, op: Append, answered: Callable[[Appended | Exception], None]) -> None:
+        """The same for a caller that does not wait: `answered` is told, exactly once, what `append` would return or raise."""
+        self._appends.put(op, answered)
 
     async def deliver(self, op: Operation) -> Receipt:
         """Commit, with others, one inbox operation; returns when it is durable. Raises what `Journal.deliver` answers with.
@@ -169,6 +171,8 @@ def _whole(op: Operation, receipt: Receipt) -> Receipt:
 
 
 def _of_append(append: Append, done: Appended) -> Committed:
+    if not append.entries:
+        return Committed(done.sid, done.base, (), append.fragments, done.runnable)
     entries = number(done.base, append.entries, done.at_ms)
     for index, new in enumerate(append.entries):
         if isinstance(new, Spilled):

@@ -267,6 +267,28 @@ async def test_appends_and_deliveries_do_not_wait_for_each_other(store: SqliteSt
     assert {type(answer) for answer in await settled(*append, delivery)} == {Appended, Receipt}
 
 
+async def test_who_does_not_wait_is_told_once_when_it_is_durable(
+    store: SqliteStore, faults: Faults, writer: JournalWriter, heard: list[Committed]
+) -> None:
+    (one,) = await claimed_sessions(store, 1)
+    told: list[Appended | Exception] = []
+    piece, stranger = Fragment(3, 0, "hello"), s.append(one, fragments=(Fragment(3, 0, "no"),), sid=1_000)
+    faults.gate.clear()
+    writer.put(s.append(one, fragments=(piece,)), told.append)
+    writer.put(stranger, told.append)
+    await faults.reached(1)
+    assert not told
+    faults.gate.set()
+    await settled(*start(writer, s.append(one, STEP)))
+    assert isinstance(told[0], Appended)
+    assert isinstance(told[1], FencedOut)
+    assert [commit.fragments for commit in heard] == [(piece,), ()]
+    await writer.close()
+    writer.put(s.append(one, fragments=(piece,)), told.append)
+    assert isinstance(told[2], Unavailable)
+    assert len(told) == 3
+
+
 async def test_listeners_hear_what_is_durable_as_it_was_written(
     store: SqliteStore, writer: JournalWriter, heard: list[Committed]
 ) -> None:
