@@ -9,6 +9,7 @@
     │   ├── NotFound         no such thing                      404
     │   ├── Gone             it was replaced or deleted         410
     │   ├── AheadOfJournal   a cursor nobody handed out         416
+    │   ├── PreconditionFailed  not as the request wants it     412
     │   └── Conflict         it clashes with what is            409
     ├── Unavailable      the same request may succeed later     503 (Throttled: 429), Retry-After
     │   └── Throttled        a limit is full for now            429
@@ -103,6 +104,12 @@ class AheadOfJournal(Refused):
     http_status = 416
 
 
+class PreconditionFailed(Refused):
+    """What the request means is not as the request wants it to be."""
+
+    http_status = 412
+
+
 class Unavailable(TalonError):
     """Not now: the same request may succeed later. `retry_after_s` says when to try."""
 
@@ -152,20 +159,29 @@ CODES: dict[str, str] = {
     "in_use": "Others depend on it",
     "internal": "A mistake in Talon",
     "invalid": "A field is wrong",
+    "knowledge_not_found": "No such knowledge",
     "malformed": "The request cannot be read",
+    "mcp_binding_not_found": "No such MCP binding",
+    "mcp_server_not_found": "No such MCP server",
     "method_not_allowed": "The route does not know this method",
     "namespace_not_found": "No such namespace",
+    "precondition_failed": "It is not as the request wants it",
     "queue_full": "The session's queue is full",
     "route_not_found": "No such route",
+    "schedule_not_found": "No such schedule",
+    "secret_not_found": "No such secret",
     "session_busy": "The session is busy",
     "session_not_found": "No such session",
     "session_replaced": "The session was deleted and created again",
     "shutting_down": "The server is shutting down",
     "storage_full": "The disk is full",
     "template_not_found": "No such template",
+    "terminating": "It is being deleted",
     "too_large": "Over a size limit",
     "too_many_streams": "Too many streams are open",
-    "turn_not_found": "No such turn",
     "turn_ended": "The turn has ended",
+    "turn_not_found": "No such turn",
     "unsupported_media_type": "The content type is not accepted",
+    "version_ahead": "The version is ahead of the namespace",
+    "version_gone": "The changes since then are no longer kept",
 }
