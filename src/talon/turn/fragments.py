@@ -1,42 +1,84 @@
-"""Streamed text on its way to the journal's side table (kernel §4): the first piece at once, later ones paced."""
+"""Streamed text on its way to the journal's side table (kernel §4): the first piece at once, later ones paced.
+
+The pace is one clock for all answers of a process: what came since its last beat goes together into the next commit, however many
+answers it belongs to. A piece costs a place in a list, no task and no timer of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Literal
 
-from talon.store.model import Fragment
+from talon.store.model import Appended, Fragment
 
 PACE_S = 0.05
 Kind = Literal["text", "reasoning"]
+#: Takes what came of an append, once.
+Answered = Callable[[Appended | Exception], None]
+
+
+class Pace:
+    """Beats while there is something to flush, `pace_s` apart at least and not before `pace_s` after a first piece that found
+    nothing else waiting. After a silence of that length a beat comes at once."""
+
+    def __init__(self, pace_s: float = PACE_S) -> None:
+        self._pace_s = pace_s
+        self._next_s = 0.0
+        self._waiting: list[Callable[[], None]] = []
+
+    def at_once(self, flush: Callable[[], None]) -> None:
+        """Call `flush` when the event loop turns."""
+        loop = asyncio.get_running_loop()
+        self._next_s = loop.time() + self._pace_s
+        loop.call_soon(flush)
+
+    def at_beat(self, flush: Callable[[], None]) -> None:
+        """Call `flush` at the next beat, never before the event loop turns."""
+        self._waiting.append(flush)
+        if len(self._waiting) == 1:
+            loop = asyncio.get_running_loop()
+            loop.call_at(max(self._next_s, loop.time()), self._beat)
+
+    def _beat(self) -> None:
+        self._next_s = asyncio.get_running_loop().time() + self._pace_s
+        waiting, self._waiting = self._waiting, []
+        for flush in waiting:
+            flush()
 
 
 class FragmentStream:
-    """Gathers the text of one model call and hands it over as fragments.
+    """Gathers the text of one model call and hands it over as fragments, one append at a time.
 
-    A text that is complete before the event loop turns (a model that does not stream, an answer in one packet) makes no fragment
-    at all: its message holds it. A failed append ends the stream; `close` raises what it was.
+    `append` begins to write fragments and tells later what came of it. A text that is complete before the event loop turns (a model
+    that does not stream, an answer in one packet) makes no fragment at all: its message holds it. A failed append ends the stream;
+    `close` raises what it was.
     """
 
-    def __init__(self, seq: int, append: Callable[[tuple[Fragment, ...]], Awaitable[None]], pace_s: float = PACE_S) -> None:
-        self._seq, self._append, self._pace_s = seq, append, pace_s
+    def __init__(self, seq: int, append: Callable[[tuple[Fragment, ...], Answered], None], pace: Pace) -> None:
+        self._seq, self._append, self._pace = seq, append, pace
         self._texts: dict[Kind, list[str]] = {"text": [], "reasoning": []}
         self._fresh: dict[Kind, list[str]] = {"text": [], "reasoning": []}
         self._sent: dict[Kind, int] = {"text": 0, "reasoning": 0}
-        self._more = asyncio.Event()
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task: asyncio.Task[None] | None = None
+        self._busy = False  # a flush is to come, or its append is under way
+        self._flying = False
+        self._ended = False
+        self._error: Exception | None = None
+        self._landed: asyncio.Future[None] | None = None
 
     def add(self, text: str, kind: Kind = "text") -> None:
         """More text. Raises what an earlier append raised, so that a worker that lost its session stops listening."""
+        if self._error is not None:
+            raise self._error
         self._texts[kind].append(text)
         self._fresh[kind].append(text)
-        self._more.set()
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._flush())
-        elif self._task.done() and not self._task.cancelled():
-            self._task.result()
+        if self._busy:
+            return
+        self._busy = True
+        if self.streamed:
+            self._pace.at_beat(self._flush)
+        else:
+            self._pace.at_once(self._flush)
 
     def text(self, kind: Kind = "text") -> str:
         """All text so far."""
@@ -50,13 +92,11 @@ class FragmentStream:
     @property
     def streamed(self) -> bool:
         """Whether a client may have seen some of it."""
-        return any(self._sent.values())
+        return bool(self._sent["text"] or self._sent["reasoning"])
 
     def end(self) -> None:
         """The text is complete: no append begins any more. What was not handed over yet is in the message that follows."""
-        if not self._ended.done():
-            self._ended.set_result(None)
-        self._more.set()
+        self._ended = True
 
     @property
     def to_drop(self) -> int:
@@ -66,25 +106,32 @@ class FragmentStream:
     async def close(self) -> None:
         """End, and wait for the append under way."""
         self.end()
-        if self._task is not None:
-            await self._task
+        if self._flying:
+            self._landed = asyncio.get_running_loop().create_future()
+            await self._landed
+        if self._error is not None:
+            raise self._error
 
-    async def _flush(self) -> None:
-        while True:
-            await self._more.wait()
-            if self._ended.done():
-                return
-            self._more.clear()
-            pieces = tuple(piece for kind in ("text", "reasoning") if (piece := self._piece(kind)) is not None)
-            await self._append(pieces)
-            # A wakeable wait: the end of the answer does not stand in line behind the pace.
-            await asyncio.wait({self._ended}, timeout=self._pace_s)
+    def _flush(self) -> None:
+        if self._ended:
+            return
+        pieces = tuple(self._piece(kind, texts) for kind, texts in self._fresh.items() if texts)
+        self._flying = True
+        self._append(pieces, self._answered)
 
-    def _piece(self, kind: Kind) -> Fragment | None:
-        text = "".join(self._fresh[kind])
-        if not text:
-            return None
-        self._fresh[kind].clear()
+    def _answered(self, answer: Appended | Exception) -> None:
+        self._busy = self._flying = False
+        if isinstance(answer, Exception):
+            self._error = answer
+        elif self._fresh["text"] or self._fresh["reasoning"]:
+            self._busy = True
+            self._pace.at_beat(self._flush)
+        if self._landed is not None and not self._landed.done():
+            self._landed.set_result(None)
+
+    def _piece(self, kind: Kind, texts: list[str]) -> Fragment:
+        text = "".join(texts)
+        texts.clear()
         offset = self._sent[kind]
         self._sent[kind] += len(text)
         return Fragment(self._seq, offset, text, kind)

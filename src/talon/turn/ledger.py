@@ -33,6 +33,10 @@ class Writer(Protocol):
         """Commit, with others, one append. Raises `FencedOut`, `Behind`, `Unavailable`."""
         ...
 
+    def put(self, op: Append, answered: Callable[[Appended | Exception], None]) -> None:
+        """The same without waiting: `answered` is told what `append` would return or raise."""
+        ...
+
     async def spill(self, namespace: str, entries: Sequence[e.NewEntry]) -> tuple[e.NewEntry, ...]:
         """The entries, those with large payloads put into blobs first."""
         ...
@@ -218,9 +222,11 @@ class Ledger:
         self._refold()
         return True
 
-    async def fragments(self, pieces: tuple[Fragment, ...]) -> None:
-        """Make streamed text durable; it has no seq of its own, so nobody's writing is in its way."""
-        await self._writer.append(Append(id=self._ids.uuid7(), sid=self.session.sid, fence=self.session.fence, fragments=pieces))
+    def fragments(self, pieces: tuple[Fragment, ...], answered: Callable[[Appended | Exception], None]) -> None:
+        """Begin to make streamed text durable; it has no seq of its own, so nobody's writing is in its way. `answered` is told what
+        came of it."""
+        op = Append(id=self._ids.uuid7(), sid=self.session.sid, fence=self.session.fence, fragments=pieces)
+        self._writer.put(op, answered)
 
     async def abandon(self, end: e.TurnFailed) -> None:
         """End the turn without having read it."""

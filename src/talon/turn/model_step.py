@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from talon.domain import entries as e
 from talon.domain.ids import Clock
@@ -16,7 +16,7 @@ from talon.store.protocols import Journal
 from talon.turn.attend import Attention
 from talon.turn.context import ContextLimits, transcript
 from talon.turn.definition import Pin
-from talon.turn.fragments import FragmentStream
+from talon.turn.fragments import FragmentStream, Pace
 from talon.turn.history import history
 from talon.turn.ledger import Draft, Intent, Ledger
 from talon.turn.machine import CallModel, State
@@ -30,6 +30,7 @@ class ModelStep:
     journal: Journal
     clock: Clock
     limits: ContextLimits
+    pace: Pace = field(default_factory=Pace)
 
     async def announce(self, command: CallModel, ledger: Ledger, pin: Pin) -> None:
         """Make the intent durable, with all facts so far in one commit; not if somebody has written meanwhile."""
@@ -44,7 +45,7 @@ class ModelStep:
         seq = announced.seq
         profile = next(profile for profile in pin.definition.profiles if profile.name == announced.profile)
         request = self._request(ledger, pin, profile)
-        stream = FragmentStream(seq, ledger.fragments)
+        stream = FragmentStream(seq, ledger.fragments, self.pace)
         began_s = self.clock.monotonic_s()
         task = asyncio.create_task(self._consume(profile.provider, request, stream))
         ended = asyncio.Event()

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talon.domain.errors import FencedOut
-from talon.store.model import Fragment
-from talon.turn.fragments import FragmentStream, Kind
+from talon.store.model import Appended, Fragment
+from talon.turn.fragments import Answered, FragmentStream, Kind, Pace
 
 LONG_S = 3600.0
 WAIT_S = 5.0
 
 
 class Sink:
-    """Takes fragments; each append waits for `open`."""
+    """Takes fragments; an append is answered when the loop turns, but not before the sink is `open`."""
 
     def __init__(self) -> None:
         self.appends: list[tuple[Fragment, ...]] = []
@@ -27,14 +27,19 @@ class Sink:
         self.arrived = asyncio.Event()
         self.error: Exception | None = None
         self.ended = 0
+        self._writing: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, pieces: tuple[Fragment, ...]) -> None:
+    def __call__(self, pieces: tuple[Fragment, ...], answered: Answered) -> None:
         self.appends.append(pieces)
         self.arrived.set()
+        task = asyncio.create_task(self._write(answered))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
+    async def _write(self, answered: Answered) -> None:
         await self.open.wait()
-        if self.error is not None:
-            raise self.error
-        self.ended += 1
+        self.ended += self.error is None
+        answered(self.error or Appended(1, 7, 0))
 
     async def next(self) -> tuple[Fragment, ...]:
         """The next append that begins."""
@@ -61,7 +66,7 @@ def whole(appends: Sequence[tuple[Fragment, ...]], kind: Kind) -> str:
 
 async def test_the_first_piece_goes_at_once_and_the_next_waits_for_its_pace() -> None:
     sink = Sink()
-    stream = FragmentStream(7, sink, pace_s=LONG_S)
+    stream = FragmentStream(7, sink, Pace(LONG_S))
     stream.add("Hel")
     assert await sink.next() == (Fragment(7, 0, "Hel"),)
     stream.add("lo ")
@@ -75,7 +80,7 @@ async def test_the_first_piece_goes_at_once_and_the_next_waits_for_its_pace() ->
 
 async def test_what_came_during_the_pace_is_one_fragment() -> None:
     sink = Sink()
-    stream = FragmentStream(7, sink, pace_s=0.001)
+    stream = FragmentStream(7, sink, Pace(0.001))
     sink.open.clear()
     stream.add("a")
     await sink.next()
@@ -86,9 +91,30 @@ async def test_what_came_during_the_pace_is_one_fragment() -> None:
     await stream.close()
 
 
+async def test_one_beat_takes_what_all_answers_have_and_a_first_piece_waits_for_none() -> None:
+    sinks = [Sink() for _ in range(3)]
+    pace = Pace(0.2)
+    began_s = asyncio.get_running_loop().time()
+    first, second, third = (FragmentStream(number, sink, pace) for number, sink in enumerate(sinks, 1))
+    for stream, sink in ((first, sinks[0]), (second, sinks[1])):
+        stream.add("a")
+        await sink.next()
+        await turns()
+        stream.add("b")
+    third.add("c")
+    await sinks[2].next()
+    assert asyncio.get_running_loop().time() - began_s < 0.2
+    assert [len(sink.appends) for sink in sinks] == [1, 1, 1], "later pieces wait for the beat"
+    await sinks[0].next()
+    assert asyncio.get_running_loop().time() - began_s >= 0.19
+    assert [sink.appends[1:] for sink in sinks] == [[(Fragment(1, 1, "b"),)], [(Fragment(2, 1, "b"),)], []]
+    for stream in (first, second, third):
+        await stream.close()
+
+
 async def test_a_text_that_is_complete_at_once_makes_no_fragment() -> None:
     sink = Sink()
-    stream = FragmentStream(7, sink)
+    stream = FragmentStream(7, sink, Pace())
     stream.add("all of it")
     await stream.close()
     await turns()
@@ -99,7 +125,7 @@ async def test_a_text_that_is_complete_at_once_makes_no_fragment() -> None:
 
 async def test_an_answer_in_one_packet_makes_no_fragment_however_late_it_is_closed() -> None:
     sink = Sink()
-    stream = FragmentStream(7, sink)
+    stream = FragmentStream(7, sink, Pace())
     stream.add("all of it")
     stream.end()
     await turns()
@@ -109,14 +135,14 @@ async def test_an_answer_in_one_packet_makes_no_fragment_however_late_it_is_clos
 
 
 async def test_without_text_there_is_nothing_to_close() -> None:
-    stream = FragmentStream(7, Sink())
+    stream = FragmentStream(7, Sink(), Pace())
     await stream.close()
     assert (stream.text(), stream.length, stream.streamed) == ("", 0, False)
 
 
 async def test_text_and_reasoning_count_their_own_offsets() -> None:
     sink = Sink()
-    stream = FragmentStream(7, sink, pace_s=0.001)
+    stream = FragmentStream(7, sink, Pace(0.001))
     stream.add("hm", "reasoning")
     stream.add("So")
     assert await sink.next() == (Fragment(7, 0, "So"), Fragment(7, 0, "hm", "reasoning"))
@@ -129,7 +155,7 @@ async def test_text_and_reasoning_count_their_own_offsets() -> None:
 
 async def test_closing_waits_for_the_append_under_way_and_begins_none() -> None:
     sink = Sink()
-    stream = FragmentStream(7, sink, pace_s=0.0)
+    stream = FragmentStream(7, sink, Pace(0.0))
     sink.open.clear()
     stream.add("a")
     await sink.next()
@@ -145,7 +171,7 @@ async def test_closing_waits_for_the_append_under_way_and_begins_none() -> None:
 async def test_a_failed_append_stops_the_listening_and_is_raised_at_the_end() -> None:
     sink = Sink()
     sink.error = FencedOut("somebody else has it")
-    stream = FragmentStream(7, sink, pace_s=0.0)
+    stream = FragmentStream(7, sink, Pace(0.0))
     stream.add("a")
     await sink.next()
     await turns()
@@ -161,7 +187,7 @@ async def test_a_failed_append_stops_the_listening_and_is_raised_at_the_end() ->
 def test_fragments_are_a_gapless_beginning_of_the_text(pieces: list[tuple[str, Kind, int]]) -> None:
     async def run() -> None:
         sink = Sink()
-        stream = FragmentStream(7, sink, pace_s=0.0)
+        stream = FragmentStream(7, sink, Pace(0.0))
         for text, kind, pause in pieces:
             stream.add(text, kind)
             await turns(pause)
