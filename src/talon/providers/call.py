@@ -23,6 +23,7 @@ from talon.providers.faults import from_status, safe_text
 from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatEvent, ChatRequest, ErrorClass, Finished, ProviderError
 from talon.providers.sse import LineTooLong, SseParser
+from talon.providers.watchdog import Watchdog
 from talon.providers.wire import Chunk, decode_chunk
 
 _ERROR_BODY_MAX = 65_536
@@ -36,7 +37,8 @@ _FIELDS = frozenset({b"data", b"event", b"id", b"retry", b""})
 
 
 class WireCall:
-    """One call of provider `provider`, made on the running loop: `send`, then `more` until it gives nothing, then `finish`."""
+    """One call of provider `provider`, made on the running loop: `send`, then `more` until it gives nothing, then `finish`; `over`
+    however it ends."""
 
     def __init__(self, provider: str, secret: str, limits: CallLimits, request: ChatRequest) -> None:
         self._provider = provider
@@ -48,6 +50,7 @@ class WireCall:
         self._first_at = now + limits.first_token_s
         self._answer = Answer(provider, request, limits, secret)
         self._parser = SseParser(limits.line_max)
+        self._watchdog: Watchdog | None = None  # of the reading, once there is something to read
         self._head = b""
         self._accepted = False  # status 200 came: tokens are being spent
         self._begun = False  # the first event came
@@ -95,6 +98,11 @@ class WireCall:
     def finish(self) -> Finished:
         """The end of the answer, after `more` gave nothing. Raises `ProviderError`."""
         return self._answer.finish()
+
+    def over(self) -> None:
+        """Nothing is read any more."""
+        if self._watchdog is not None:
+            self._watchdog.stop()
 
     async def _first(self, content: aiohttp.StreamReader, data: bytes, events: list[ChatEvent]) -> None:
         """The first bytes say what the body is. Blank ones are a server keeping the line alive."""
@@ -158,16 +166,21 @@ class WireCall:
 
     async def _read(self, content: aiohttp.StreamReader) -> bytes:
         """What has arrived; `b""` at the end."""
-        due = self._now() + self._limits.idle_s if self._begun else self._first_at
+        due_s = self._now() + self._limits.idle_s if self._begun else self._first_at
+        watchdog = self._watchdog
+        if watchdog is None:
+            watchdog = self._watchdog = Watchdog(lambda: content.set_exception(TimeoutError()))
+        watchdog.watch(min(due_s, self._total_at))
         try:
-            async with asyncio.timeout_at(min(due, self._total_at)):
-                return await content.readany()
+            return await content.readany()
         except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
             if self._answer.stop:
                 return b""  # only the end mark, perhaps the usage, is lost
             if isinstance(error, TimeoutError):
                 self._timed_out()
             raise
+        finally:
+            watchdog.rest()
 
     def _timed_out(self) -> NoReturn:
         limits = self._limits
