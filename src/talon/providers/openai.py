@@ -69,6 +69,7 @@ class OpenAIProvider:
         except (aiohttp.ClientError, OSError) as error:
             raise call.failed(error, self._url) from None
         finally:
+            call.over()
             if response is not None:
                 if answered and not response.content.is_eof():
                     self._recycle(response)
