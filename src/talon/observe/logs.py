@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, TextIO
+from urllib.parse import quote, quote_plus
 
 import msgspec
 
@@ -17,6 +20,8 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "text", "json")
 #: A shorter value is no secret worth its name, and taking it out would make every line unreadable.
 SECRET_MIN = 6
+#: How many values that were read while the process runs are remembered, the latest.
+HIDDEN_MAX = 64
 _HIDDEN = "***"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -25,8 +30,8 @@ def configure(level: str, format: str, *, secrets: Iterable[str] = (), stream: T
     """Write the log of this process to `stream` (stderr): Talon's own from `level` on, that of libraries from `warning` on.
 
     `format`: text | json (one object a line) | auto (text on a terminal, else json). `secrets`: values that no line may show,
-    wherever they come from (message, arguments, fields, tracebacks); not found when they are encoded otherwise, for example as
-    base64. Calling it again replaces the former configuration. Raises `ValueError` for an unknown level or format.
+    wherever they come from (message, arguments, fields, tracebacks), as they are and in their usual `forms`; `hide` adds to them.
+    Calling it again replaces the former configuration. Raises `ValueError` for an unknown level or format.
     """
     if level not in LEVELS or format not in FORMATS:
         raise ValueError(f"log level {level!r} and format {format!r}: levels are {LEVELS}, formats {FORMATS}")
@@ -35,11 +40,22 @@ def configure(level: str, format: str, *, secrets: Iterable[str] = (), stream: T
     handler = _Handler(out)
     handler.setFormatter((TextFormatter if plain else JsonFormatter)(Redactor(secrets)))
     root = logging.getLogger()
-    for old in [one for one in root.handlers if isinstance(one, _Handler)]:
+    for old in _ours():
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("talon").setLevel(level.upper())
+
+
+def hide(secret: str) -> None:
+    """From now on no line of this process shows `secret`; the `HIDDEN_MAX` latest are remembered."""
+    for handler in _ours():
+        if isinstance(handler.formatter, _Formatter):
+            handler.formatter.redactor.add(secret)
+
+
+def _ours() -> list[_Handler]:
+    return [one for one in logging.getLogger().handlers if isinstance(one, _Handler)]
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -51,14 +67,35 @@ class _Handler(logging.StreamHandler[TextIO]):
             self.stream.write(f"a log line cannot be written: {record.pathname}:{record.lineno}\n")
 
 
+def forms(secret: str) -> tuple[str, ...]:
+    """`secret` and what it looks like in a printed dict, in JSON, in a URL, in base64 and in hex; the longest first."""
+    data = secret.encode("utf-8", "surrogatepass")
+    known = {secret, repr(secret)[1:-1], data.hex(), data.hex().upper(), quote(data, safe=""), quote(data), quote_plus(data)}
+    known |= {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    known |= {encode(data).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)}
+    return tuple(sorted(known, key=len, reverse=True))
+
+
 class Redactor:
     """Takes known secrets out of texts."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        known = {one for one in secrets if len(one) >= SECRET_MIN}
-        known |= {repr(one)[1:-1] for one in known}  # as it stands inside a printed dict
+        self._fixed = tuple(one for one in secrets if len(one) >= SECRET_MIN)
+        self._added: tuple[str, ...] = ()
+        self._secrets: tuple[str, ...] = ()
+        self._sort()
+
+    def add(self, secret: str) -> None:
+        """One more, in the place of the oldest of those that were added if there are too many."""
+        if len(secret) >= SECRET_MIN and secret not in self._fixed and secret not in self._added[-1:]:
+            fresh = secret not in self._added
+            self._added = (*(one for one in self._added if one != secret), secret)[-HIDDEN_MAX:]
+            if fresh:
+                self._sort()
+
+    def _sort(self) -> None:
         # the longest first: a secret may contain another one
-        self._secrets = tuple(sorted(known, key=len, reverse=True))
+        self._secrets = tuple(sorted({f for one in (*self._fixed, *self._added) for f in forms(one)}, key=len, reverse=True))
 
     def text(self, text: str) -> str:
         """`text` without them."""
@@ -75,17 +112,17 @@ class Redactor:
 class _Formatter(logging.Formatter):
     def __init__(self, redactor: Redactor) -> None:
         super().__init__()
-        self._redactor = redactor
+        self.redactor = redactor
 
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """What was given as `extra`."""
-        return {key: self._redactor.value(value) for key, value in vars(record).items() if key not in _STANDARD}
+        return {key: self.redactor.value(value) for key, value in vars(record).items() if key not in _STANDARD}
 
     def _traceback(self, record: logging.LogRecord) -> str:
         parts = [self.formatException(record.exc_info)] if record.exc_info and record.exc_info[0] else []
         if record.stack_info:
             parts.append(self.formatStack(record.stack_info))
-        return self._redactor.text("\n".join(parts))
+        return self.redactor.text("\n".join(parts))
 
     def _at(self, record: logging.LogRecord) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -99,7 +136,7 @@ class TextFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in self._redactor.text(record.getMessage()))
+        message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in self.redactor.text(record.getMessage()))
         fields = "".join(f" {key}={value!r}" for key, value in self._fields(record).items())
         line = f"{self._at(record)} {record.levelname} {record.name}: {message}{fields}"
         trace = self._traceback(record)
@@ -113,7 +150,7 @@ class JsonFormatter(_Formatter):
         """The line."""
         line = self._fields(record)
         line |= {"at": self._at(record), "level": record.levelname.lower(), "logger": record.name}
-        line["message"] = self._redactor.text(record.getMessage())
+        line["message"] = self.redactor.text(record.getMessage())
         current = tracing.traceparent()
         if current:
             line["traceparent"] = current

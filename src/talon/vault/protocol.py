@@ -13,7 +13,7 @@ VALUE_MAX_BYTES = 65_536
 
 
 class Sealed(msgspec.Struct, frozen=True):
-    """A value as a store keeps it (`PutResource.sealed`, `.key_id`). It opens only for the namespace, name and uid it was made for."""
+    """A value as a store keeps it (`PutResource.sealed`, `.key_id`). It opens only for the resource that it was made for."""
 
     sealed: bytes
     key_id: str
