@@ -11,7 +11,7 @@ from pathlib import Path
 
 from talon.domain.errors import Invalid, Unavailable
 from talon.vault.envelope import Key
-from talon.vault.ring import RingKey, read_lines, to_lines
+from talon.vault.ring import KEYS_MAX, RingKey, read_lines, to_lines
 
 FILE_MAX_BYTES = 65_536
 
@@ -59,6 +59,10 @@ class FileRing:
         with self._locked():
             keys = self.current()
             if not keys or not only_if_empty:
+                if len(keys) >= KEYS_MAX:
+                    raise Invalid(
+                        "invalid", f"{self.where} has {len(keys)} keys already; old ones are dropped an hour after their time"
+                    )
                 retired = tuple(RingKey(old.key, now_ms if old.retired_at_ms is None else old.retired_at_ms) for old in keys)
                 self._write((RingKey(key), *retired))
             return self.current()
