@@ -416,6 +416,18 @@ def test_a_profile_that_fails_for_good_is_not_asked_again() -> None:
     assert ended_with(asked(state)) == "model_failed"
 
 
+def test_a_turn_whose_models_could_not_be_asked_at_all_is_denied_by_name() -> None:
+    unresolved = e.ModelFailed(error="unresolved", detail="no secret 'key'")
+    state = story(started(), model(), unresolved).state()
+    assert asked(state) == CallModel(1, 2, 1), "the spare may have its key"
+    both = extended(state, model(profile="spare", attempt=2), unresolved)
+    command = asked(both)
+    assert isinstance(command, Finish)
+    assert command.end == e.TurnDenied(reason="unresolved_reference", detail="no secret 'key'")
+    one_was = extended(state, model(profile="spare", attempt=2), failed("authentication", retryable=False))
+    assert ended_with(asked(one_was)) == "model_failed"
+
+
 def test_retry_after_is_honoured_for_the_profile_that_asked_for_it() -> None:
     state = story(started(), model(), failed("rate_limit", retry_after_s=7.5), model(profile="spare", attempt=2), failed()).state()
     command = asked(state)

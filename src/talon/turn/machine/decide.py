@@ -126,6 +126,8 @@ def _after_failure(state: State, bounds: Bounds, joined: tuple[int, ...]) -> Com
     dead = {failure.profile for failure in state.failures if not failure.retryable}
     alive = [index for index, name in enumerate(bounds.profiles) if name not in dead]
     tried = {name: sum(1 for f in state.failures if f.profile == name) for name in bounds.profiles}
+    if not alive and not state.iteration and all(failure.error == "unresolved" for failure in state.failures):
+        return _finish(state, e.TurnDenied(reason="unresolved_reference", detail=last.detail))  # nobody was asked
     if not alive:
         return _fail(state, "model_failed", f"{last.error}: {last.detail}")
     fewest = min(tried[bounds.profiles[index]] for index in alive)
