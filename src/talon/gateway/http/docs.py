@@ -31,6 +31,8 @@ STATUS: dict[str, int] = {
     "conflict": 409,
     "idempotency_conflict": 409,
     "in_use": 409,
+    "secret_key_missing": 409,
+    "secret_unreadable": 409,
     "session_busy": 409,
     "terminating": 409,
     "turn_ended": 409,
@@ -52,7 +54,9 @@ STATUS: dict[str, int] = {
 }
 COMMON = ("malformed", "forbidden_host", "invalid", "internal", "database_unavailable")
 BODY_CODES = ("forbidden_origin", "too_large", "unsupported_media_type", "storage_full")
-_WORDS = {200: "OK", 201: "Created", 202: "Accepted", 204: "Deleted"}
+_WORDS = {200: "OK", 201: "Created", 202: "Accepted", 204: "Deleted", 304: "Not modified"}
+#: Answers that have no body, whatever the others of their route have.
+_BARE = frozenset({204, 304})
 _SESSION_PLACES = {"ns": "$request.path.ns", "agent": "$request.path.agent"}
 #: Where an answer leads: operation ids of the routes that its fields are parameters of.
 _LINKS: dict[str, dict[str, Any]] = {
@@ -60,16 +64,46 @@ _LINKS: dict[str, dict[str, Any]] = {
         name: {"operationId": name, "parameters": {**_SESSION_PLACES, "session_id": "$response.body#/id"}}
         for name in ("sendMessage", "streamSession", "getSession", "listEntries", "deleteSession")
     },
-    "namespace": {
+    "Namespace": {
         name: {"operationId": name, "parameters": {"ns": "$response.body#/metadata/name"}}
-        for name in ("getNamespace", "listTemplates", "listAgents", "listApprovals", "createAgent", "deleteNamespace")
+        for name in (
+            "getNamespace",
+            "patchNamespace",
+            "listTemplates",
+            "listAgents",
+            "listApprovals",
+            "createAgent",
+            "createSecret",
+            "getGraph",
+            "exportNamespace",
+            "deleteNamespace",
+        )
     },
-    "agent": {
-        name: {
-            "operationId": name,
-            "parameters": {"ns": "$response.body#/metadata/namespace", "agent": "$response.body#/metadata/name"},
+    **{
+        one: {
+            name: {
+                "operationId": name,
+                "parameters": {"ns": "$response.body#/metadata/namespace", "name": "$response.body#/metadata/name"},
+            }
+            for name in (*(f"{verb}{one}" for verb in ("get", "put", "patch", "delete")), f"list{one}Users")
         }
-        for name in ("getAgent", "putAgent", "listRevisions", "createSession", "listSessions", "deleteAgent")
+        for one in ("Template", "Schedule", "Knowledge", "McpServer", "McpBinding", "Secret")
+    },
+    "Agent": {
+        **{
+            name: {
+                "operationId": name,
+                "parameters": {"ns": "$response.body#/metadata/namespace", "name": "$response.body#/metadata/name"},
+            }
+            for name in ("getAgent", "putAgent", "patchAgent", "deleteAgent", "listAgentUsers")
+        },
+        **{
+            name: {
+                "operationId": name,
+                "parameters": {"ns": "$response.body#/metadata/namespace", "agent": "$response.body#/metadata/name"},
+            }
+            for name in ("listRevisions", "rollbackAgent", "createSession", "listSessions")
+        },
     },
     "turn": {
         name: {
@@ -123,32 +157,64 @@ def doc(
     refused: tuple[str, ...] = (),
     links: str = "",
     body: bool | None = None,
+    headers: dict[str, Any] | None = None,
+    content: dict[str, Any] | None = None,
 ) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route: `kind` (None for no body) under each of `statuses`, a page of it if `listed`, and its problems.
 
     `refused` are the codes of the route itself; `body` adds those of any route that changes something (the default but for
-    reading answers, status 200).
+    reading answers, status 200). `headers` are those of the answers, `content` what they may be instead of JSON.
     """
     answers: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         answer: dict[str, Any] = {"description": _WORDS[status]}
-        if kind is not None:
-            schema = ref(kind)
-            answer["content"] = {"application/json": {"schema": page_of(schema) if listed else schema}}
-        if links:
-            answer["links"] = _LINKS[links]
+        if status not in _BARE:
+            if kind is not None:
+                schema = ref(kind)
+                answer["content"] = {"application/json": {"schema": page_of(schema, kind) if listed else schema}, **(content or {})}
+            if links:
+                answer["links"] = _LINKS[links]
+        if headers and status != 204:
+            answer["headers"] = headers
         answers[status] = answer
     changes = statuses != (200,) if body is None else body
     return {**answers, **problems(refused, body=changes)}
 
 
-def page_of(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a list's page."""
-    return {
-        "type": "object",
-        "required": ["items", "next_cursor"],
-        "properties": {"items": {"type": "array", "items": schema}, "next_cursor": {"type": ["string", "null"]}},
-    }
+def page_of(schema: dict[str, Any], kind: type) -> dict[str, Any]:
+    """The schema of a list's page. One of resources says from where a watch goes on."""
+    properties = {"items": {"type": "array", "items": schema}, "next_cursor": {"type": ["string", "null"]}}
+    if kind.__name__ == "Manifest":
+        properties["resource_version"] = {"type": "string", "pattern": "^[0-9]+$"}
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
+
+
+_TAGS = {"type": "string", "pattern": r'^(\*|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$'}
+IF_MATCH = _header("If-Match", "Only if the resource is still as this `ETag` says; `*`: if it exists.", _TAGS)
+IF_NONE_MATCH = _header("If-None-Match", "Only if it is another than this `ETag` says; `*`: if it does not exist.", _TAGS)
+LAST_EVENT_ID = _header(
+    "Last-Event-ID", "With `watch`: as `resource_version`, and wins over it.", {"type": "string", "pattern": "^[0-9]{0,18}$"}
+)
+ETAG = {"ETag": {"description": "The resource's version, for If-Match.", "schema": {"type": "string"}}}
+_PLACES = {
+    "ns": "A namespace.",
+    "name": "The name of a resource.",
+    "agent": "The name of an agent.",
+    "revision": "A revision's number.",
+    "kind": "A kind, as in manifests.",
+}
+
+
+def path_doc(*names: str) -> list[dict[str, Any]]:
+    """The path parameters of a route that reads them by itself."""
+    return [
+        {"name": name, "in": "path", "required": True, "description": _PLACES[name], "schema": {"type": "string", "minLength": 1}}
+        for name in names
+    ]
 
 
 KEY_PARAMETER: dict[str, Any] = {
