@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from talon.domain.bell import EVERYTHING, WIRE_MAX, Bell, decode, encode
 
 seqs = st.integers(0, 2**63 - 1)
-bells = st.builds(Bell, st.booleans(), st.lists(st.tuples(seqs, seqs), max_size=20).map(tuple))
+names = st.from_regex(r"([a-z0-9]{1,9}(:[a-z0-9]{1,9})?)?", fullmatch=True)
+bells = st.builds(
+    Bell, st.booleans(), st.lists(st.tuples(seqs, seqs), max_size=20).map(tuple), st.lists(names, max_size=9).map(tuple)
+)
 
 
 @given(bells)
@@ -37,4 +40,4 @@ def test_a_bell_never_exceeds_what_notify_takes() -> None:
 
 def test_a_bell_is_true_when_it_says_something() -> None:
     assert not Bell()
-    assert all([Bell(runnable=True), Bell(tails=((1, 0),)), EVERYTHING])
+    assert all([Bell(runnable=True), Bell(tails=((1, 0),)), Bell(namespaces=("",)), EVERYTHING])
