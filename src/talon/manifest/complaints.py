@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterable
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -13,11 +13,12 @@ from pydantic_core import ErrorDetails
 from talon.domain.errors import FieldError
 from talon.manifest.document import Document, Path
 
-_PATTERNS = {
-    "^[A-Za-z_]": "is no feature name: letters, digits, _ and -, not beginning with a digit or -, at most 63",
-    "^[A-Za-z0-9](": "is no label key: letters, digits, '.', '_', '-' and '/', at most 254, a letter or digit at both ends",
-    "^([A-Za-z0-9]": "is no label value: letters, digits, '.', '_' and '-', a letter or digit at both ends",
-}
+#: At most so many errors of one document are told, and then how many more there are.
+ERRORS_MAX: Final = 100
+#: What stands below a field of this name may be secret and is never shown.
+_HIDDEN: Final = frozenset({"value", "env", "headers"})
+#: Which form of a value was read: pydantic puts it into the place, the user did not.
+_FORMS: Final = frozenset({"text", "ref"})
 _SHAPES = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -55,17 +56,21 @@ def what(value: Any) -> str:
 
 
 def complaints(document: Document, model: type[BaseModel], error: ValidationError, root: Path = ()) -> list[FieldError]:
-    """Every error of `error` (from validating the value at `root` of `document` as `model`) as a field error."""
-    return [_complaint(document, model, one, root) for one in error.errors(include_url=False)]
+    """Every error of `error` (from validating the value at `root` of `document` as `model`) as a field error: the first
+    `ERRORS_MAX`, and one that counts the others."""
+    found = error.errors(include_url=False)
+    told = [_complaint(document, model, one, root) for one in found[:ERRORS_MAX]]
+    more = len(found) - len(told)
+    return told + ([document.error(root, f"and {more} more errors in this document")] if more else [])
 
 
 def _complaint(document: Document, model: type[BaseModel], one: ErrorDetails, root: Path) -> FieldError:
-    loc = tuple(part for part in one["loc"] if part != "[key]")
+    loc = _written(document.data, root, one["loc"])
     path = _existing(document.data, (*root, *loc), missing=one["type"] in ("missing", "extra_forbidden"))
     if one["type"] == "extra_forbidden":
         # The value is not shown: under an unknown name may stand anything, a password too.
         return document.error(path, f"unknown field{nearest(str(loc[-1]), known_fields(model, loc[:-1]))}")
-    value = None if one["type"] == "missing" else one["input"]
+    value = None if one["type"] == "missing" or not _HIDDEN.isdisjoint(path) else one["input"]
     return document.error(path, _message(one), value)
 
 
@@ -80,9 +85,6 @@ def _message(one: ErrorDetails) -> str:
         words = str(context["expected"])
         hint = nearest(value, words.replace("'", "").replace(" or ", ", ").split(", ")) if isinstance(value, str) else ""
         return f"must be {words}" + (hint if "did you mean" in hint else "")
-    if kind == "string_pattern_mismatch":
-        pattern = str(context["pattern"])
-        return next(message for start, message in _PATTERNS.items() if pattern.startswith(start))
     if kind == "greater_than_equal":
         return f"must be at least {context['ge']}"
     if kind == "less_than_equal":
@@ -91,7 +93,23 @@ def _message(one: ErrorDetails) -> str:
         return "must not be empty"
     if kind == "string_too_long":
         return f"has more than {context['max_length']} characters"
+    if kind == "too_long":
+        return f"has {context['actual_length']} items; at most {context['max_length']}"
     return one["msg"]
+
+
+def _written(data: Any, root: Path, loc: tuple[int | str, ...]) -> Path:
+    """`loc` as the user wrote it: without what pydantic adds to tell keys from values and one form of a value from another."""
+    path: Path = ()
+    at: Any = data
+    for part in (*root, *loc):
+        inside = cast(dict[Any, Any] | list[Any], at) if isinstance(at, dict | list) else ()
+        known = part in inside if isinstance(inside, dict) else isinstance(part, int) and part < len(inside)
+        if part == "[key]" or (part in _FORMS and not known):
+            continue
+        path = (*path, part)
+        at = cast(Any, inside)[part] if known else None
+    return path[len(root) :]
 
 
 def _existing(data: Any, path: Path, *, missing: bool) -> Path:
@@ -128,7 +146,9 @@ def _inside(annotation: Any) -> Any:
         if origin is Annotated:
             annotation = get_args(annotation)[0]
         elif origin in (Union, types.UnionType):
-            annotation = next((arg for arg in get_args(annotation) if arg is not type(None)), None)
+            forms = [_inside(arg) for arg in get_args(annotation) if arg is not type(None)]
+            models = [form for form in forms if isinstance(form, type) and issubclass(form, BaseModel)]
+            annotation = (models or forms or [None])[0]
         elif hasattr(annotation, "__value__"):
             annotation = annotation.__value__
         else:

@@ -26,7 +26,7 @@ class Document:
     """One document. `index` counts from 1; `lines` are known for YAML only; `problems` are what reading it found wrong."""
 
     index: int
-    data: Any
+    data: Any = field(repr=False)  # may hold a Secret's value
     lines: Mapping[Path, int] = field(default_factory=dict[Path, int])
     problems: tuple[FieldError, ...] = ()
 

@@ -41,7 +41,7 @@ class Effective(msgspec.Struct, frozen=True, omit_defaults=True):
     """A resolved agent. `system_prompt` still has its `{{ feature }}` places: a session may give features too.
 
     `tool_refs` are the toolsets named in `mcpServerRefs`; `allowed_tools` narrows what they grant, or, without refs, names built-in
-    tools; None and no refs means no tools. `features` are the agent's own values.
+    tools; None and no refs means no tools. `knowledge_refs` are names of Knowledge. `features` are the agent's own values.
     """
 
     namespace: str
@@ -55,6 +55,7 @@ class Effective(msgspec.Struct, frozen=True, omit_defaults=True):
     allowed_tools: tuple[str, ...] | None = None
     limits: Limits = Limits()
     template: str = ""
+    knowledge_refs: tuple[str, ...] = ()
 
 
 def encode(effective: Effective) -> bytes:

@@ -147,7 +147,7 @@ def _checked(index: int, data: Any, lines: dict[Path, int], complaints: list[tup
         repeated: list[str] = cast(dict[Any, Any], value).pop(_REPEATED, []) if isinstance(value, dict) else []
         problems += [document.error((*path, key), "is given twice; keep one of them") for key in repeated]
         if reason := unusable(value):
-            problems.append(document.error(path, reason, value))
+            problems.append(document.error(path, reason, None if isinstance(value, str) else value))
         if path and isinstance(path[-1], str) and (reason := unusable(path[-1])):
             problems.append(document.error(path, f"its name {reason}"))
     return Document(index, data, lines, tuple(problems))

@@ -7,13 +7,15 @@ from typing import Any
 import msgspec
 
 from talon.domain.errors import FieldError, Invalid
+from talon.domain.resources import Identity
 from talon.manifest import kinds
+from talon.manifest.agents import Definition, SessionSpec
 from talon.manifest.complaints import nearest
 from talon.manifest.conditions import unresolved, unserved_providers
 from talon.manifest.diff import changes, same
 from talon.manifest.document import path_text
 from talon.manifest.effective import Effective
-from talon.manifest.read import Identity, Manifest, Reading
+from talon.manifest.read import Manifest, Reading
 from talon.manifest.resolve import Resolved, load, resolve, template_of
 from talon.manifest.sessions import differs, planned_session, wrong_session
 from talon.manifest.state import (
@@ -203,7 +205,7 @@ class _Planner:
         self._plain(manifest, resolved)
         self._warn_unserved(manifest, resolved.effective)
 
-    def _template(self, namespace: str, name: str) -> tuple[kinds.Definition | None, bool]:
+    def _template(self, namespace: str, name: str) -> tuple[Definition | None, bool]:
         """-> (the template's definition as it will be, whether all is well: found, or none asked for)."""
         if not name:
             return None, True
@@ -247,7 +249,7 @@ class _Planner:
 
     # --- sessions -------------------------------------------------------------------------------------------------------------
 
-    def _session(self, manifest: Manifest, spec: kinds.SessionSpec) -> None:
+    def _session(self, manifest: Manifest, spec: SessionSpec) -> None:
         agent = (manifest.namespace, "Agent", spec.agent)
         stored = self._state.resources.get(agent)
         effective = self._agents.get(agent) or (stored.effective if stored and agent not in self._by_identity else None)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
 from talon.domain.errors import FieldError
+from talon.domain.resources import Identity
 from talon.manifest import kinds
 from talon.manifest.complaints import complaints, nearest, what
 from talon.manifest.document import Document, Path
+from talon.manifest.environment import wrong_secret
+from talon.manifest.metadata import API_VERSION, STAMPS, NamespaceMetadata
 from talon.manifest.within import within
 
 DEFAULT_NAMESPACE = "default"
-Identity = tuple[str, str, str]  # namespace, kind, name; the namespace of a Namespace is ""
-_SERVER_METADATA = ("uid", "generation", "createdAt", "updatedAt")
+#: So many errors are told at once.
+ERRORS_MAX: Final = 1000
+_STAMPS = frozenset(STAMPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +33,21 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A document that is a manifest. `body` is what is stored: what the user wrote, without what only Talon writes.
+    """A document that is a manifest. `body` is what is stored: what the user wrote, without what only Talon writes and without a
+    Secret's value, which is `secret` (None: none given).
 
-    `root` is where the fields of `spec` (session) or of the document begin, for error paths.
+    `root` is where the fields of `spec` stand (a session without an envelope has them at its top), for error paths.
     """
 
-    document: Document
+    document: Document = field(repr=False)
     kind: kinds.Kind
     namespace: str
     name: str
     body: dict[str, Any]
     model: kinds.Doc
-    root: Path = ()
+    root: Path = ("spec",)
     warnings: tuple[Warned, ...] = ()
+    secret: str | None = field(default=None, repr=False)
 
     @property
     def identity(self) -> Identity:
@@ -76,14 +82,19 @@ class Reading:
 
 
 def read(documents: Sequence[Document], expected: Expected | None = None) -> Reading:
-    """Read all documents. Never raises for what is in them."""
+    """Read all documents; those after `ERRORS_MAX` errors are not looked at. Never raises for what is in them."""
     reading = Reading()
     first: dict[Identity, Document] = {}
     for document in documents:
+        if len(reading.errors) >= ERRORS_MAX:
+            reading.errors.append(
+                FieldError("", f"{document.place()} and those after it: not looked at, there are too many errors")
+            )
+            break
         errors = list(document.problems)
         manifest = None if _not_a_mapping(document, errors) else _manifest(document, expected, errors)
         if manifest is not None:
-            errors += within(manifest.document, manifest.model, manifest.root)
+            errors += within(manifest.document, manifest.model)
             other = first.setdefault(manifest.identity, document)
             if other is not document:
                 errors.append(document.error((), f"{manifest.label} is in {other.place()} already; keep one of them"))
@@ -122,6 +133,8 @@ def _manifest(document: Document, expected: Expected | None, errors: list[FieldE
     if "kind" not in data:
         if _is_bare_session(data):
             return _bare_session(document, errors)
+        if _is_bare_schedule(data):
+            return _bare_schedule(document, errors)
         errors.append(document.error(("kind",), _no_kind(data)))
         return None
     kind = data["kind"]
@@ -132,8 +145,8 @@ def _manifest(document: Document, expected: Expected | None, errors: list[FieldE
         errors.append(document.error(("kind",), f"must be {expected.kind} on this route", kind))
         return None
     if "apiVersion" not in data:
-        errors.append(document.error(("apiVersion",), f"is missing; write {kinds.API_VERSION}"))
-        data = {"apiVersion": kinds.API_VERSION, **data}
+        errors.append(document.error(("apiVersion",), f"is missing; write {API_VERSION}"))
+        data = {"apiVersion": API_VERSION, **data}
     try:
         model = kinds.DOCS[kind].model_validate(data)
     except ValidationError as error:
@@ -143,11 +156,15 @@ def _manifest(document: Document, expected: Expected | None, errors: list[FieldE
 
 
 def _filled(data: dict[str, Any], expected: Expected) -> dict[str, Any]:
-    """The body of a request with what its route says. A namespace may be just `{"name": …}`."""
-    if expected.kind == "Namespace" and "name" in data and "metadata" not in data:
-        named = {key: data[key] for key in ("name", "labels", "annotations") if key in data}
-        data = {"metadata": named, **{key: value for key, value in data.items() if key not in named}}
-    filled = {"apiVersion": kinds.API_VERSION, "kind": expected.kind, **data}
+    """The body of a request with what its route says. Instead of `metadata` the body may hold `name`, `ns`, `labels` and
+    `annotations`: a namespace is just `{"name": …}`, a schedule `{"name": …, "spec": …}`."""
+    if "name" in data and "metadata" not in data:
+        moved = {key: key for key in ("name", "labels", "annotations")} | (
+            {} if expected.kind == "Namespace" else {"ns": "namespace"}
+        )
+        named = {written: data[key] for key, written in moved.items() if key in data}
+        data = {"metadata": named, **{key: value for key, value in data.items() if key not in moved}}
+    filled = {"apiVersion": API_VERSION, "kind": expected.kind, **data}
     metadata = filled.get("metadata", {})
     if expected.name and isinstance(metadata, dict) and "name" not in metadata:
         filled["metadata"] = {"name": expected.name, **cast(dict[str, Any], metadata)}
@@ -159,7 +176,7 @@ def _named(
 ) -> Manifest | None:
     metadata = model.metadata
     namespace = ""
-    if not isinstance(metadata, kinds.NamespaceMetadata):
+    if not isinstance(metadata, NamespaceMetadata):
         namespace = metadata.namespace or (expected.namespace if expected else "") or DEFAULT_NAMESPACE
     if expected is not None and expected.namespace and namespace != expected.namespace:
         message = f"is not the namespace of the route ({expected.namespace})"
@@ -171,9 +188,24 @@ def _named(
     body = {key: value for key, value in data.items() if key != "status"}
     written = cast(dict[str, Any], body["metadata"])
     named: dict[str, Any] = {"name": metadata.name, "namespace": namespace} if namespace else {"name": metadata.name}
-    body["metadata"] = {**named, **{key: value for key, value in written.items() if key not in _SERVER_METADATA}}
-    root: Path = ("spec",) if model.kind == "Session" else ()
-    return Manifest(document, model.kind, namespace, metadata.name, body, model, root)
+    body["metadata"] = {**named, **{key: value for key, value in written.items() if key not in _STAMPS}}
+    if isinstance(model, kinds.SecretDoc):
+        return _secret(document, namespace, body, model, errors)
+    return Manifest(document, model.kind, namespace, metadata.name, body, model)
+
+
+def _secret(
+    document: Document, namespace: str, body: dict[str, Any], model: kinds.SecretDoc, errors: list[FieldError]
+) -> Manifest | None:
+    """A secret without its value, which goes another way."""
+    value, kept = model.spec.value, model.spec.model_copy(update={"value": None})
+    if reason := wrong_secret(value or ""):
+        errors.append(document.error(("spec", "value"), reason))
+        return None
+    spec = {key: one for key, one in body.pop("spec", {}).items() if key != "value"}
+    body |= {"spec": spec} if spec else {}
+    model = model.model_copy(update={"spec": kept})
+    return Manifest(document, "Secret", namespace, model.metadata.name, body, model, secret=value)
 
 
 def _is_bare_session(data: dict[str, Any]) -> bool:
@@ -190,7 +222,7 @@ def _bare_session(document: Document, errors: list[FieldError]) -> Manifest | No
     written = cast(dict[str, Any], document.data)
     moved = ("agent", "features", "profile", "metadata", "messages")
     body: dict[str, Any] = {
-        "apiVersion": kinds.API_VERSION,
+        "apiVersion": API_VERSION,
         "kind": "Session",
         "metadata": {"name": bare.id, "namespace": namespace},
         "spec": {key: written[key] for key in moved if key in written},
@@ -200,17 +232,37 @@ def _bare_session(document: Document, errors: list[FieldError]) -> Manifest | No
     return Manifest(document, "Session", namespace, bare.id, body, kinds.SessionDoc.model_validate(body), (), warnings)
 
 
+def _is_bare_schedule(data: dict[str, Any]) -> bool:
+    spec = data.get("spec")
+    shaped = isinstance(spec, dict) and (
+        "ns" in data or not {"cron", "target", "inputMessage"}.isdisjoint(cast(dict[str, Any], spec))
+    )
+    return shaped and "name" in data and not {"apiVersion", "metadata"} & data.keys()
+
+
+def _bare_schedule(document: Document, errors: list[FieldError]) -> Manifest | None:
+    try:
+        bare = kinds.BareSchedule.model_validate(document.data)
+    except ValidationError as error:
+        errors += complaints(document, kinds.BareSchedule, error)
+        return None
+    body: dict[str, Any] = {
+        "apiVersion": API_VERSION,
+        "kind": "Schedule",
+        "metadata": {"name": bare.name, "namespace": bare.ns or DEFAULT_NAMESPACE},
+        "spec": cast(dict[str, Any], document.data)["spec"],
+    }
+    model = kinds.ScheduleDoc.model_validate(body)
+    return Manifest(document, "Schedule", bare.ns or DEFAULT_NAMESPACE, bare.name, body, model)
+
+
 def _no_kind(data: dict[str, Any]) -> str:
-    if isinstance(data.get("spec"), dict) and ("ns" in data or "cron" in data["spec"] or "target" in data["spec"]):
-        return "is missing; this looks like a Schedule: kind not served by this version"
     if isinstance(data.get("agent"), dict) or "policies" in data:
         return "is missing; this looks like an agent with its policy (*.talon.yaml): form not served by this version"
     return f"is missing; write one of {', '.join(kinds.KINDS)}"
 
 
 def _wrong_kind(kind: Any) -> str:
-    if isinstance(kind, str) and kind in kinds.LATER_KINDS:
-        return f"kind not served by this version: {kind}; it serves {', '.join(kinds.KINDS)}"
     if isinstance(kind, str):
         return f"unknown kind{nearest(kind, kinds.KINDS)}"
     return f"must be text, not {what(kind)}"

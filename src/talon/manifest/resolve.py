@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from talon.domain.errors import Defect
 from talon.manifest import kinds
+from talon.manifest.agents import Capabilities, Definition, LimitsDecl, ModelPolicy, flat
 from talon.manifest.complaints import nearest
 from talon.manifest.document import Complaint, Path
 from talon.manifest.effective import Effective, Limits, Profile, encode
@@ -41,12 +42,12 @@ def template_of(agent: kinds.AgentDoc) -> str:
     return agent.spec.template_ref.name if agent.spec.template_ref else ""
 
 
-def resolve(agent: kinds.AgentDoc, namespace: str, template: kinds.Definition | None) -> Resolved | list[Complaint]:
+def resolve(agent: kinds.AgentDoc, namespace: str, template: Definition | None) -> Resolved | list[Complaint]:
     """The agent as turns run it, or every reason why it is none. `template` is what its `templateRef` names, if it has one.
 
     An agent's own part replaces that of its template or definition; limits replace one by one.
     """
-    base = kinds.flat(template or agent.definition or agent.spec.definition or kinds.Definition())
+    base = flat(template or agent.definition or agent.spec.definition or Definition())
     spec = agent.spec
     features = declared(base)
     wrong: list[Complaint] = [
@@ -63,7 +64,8 @@ def resolve(agent: kinds.AgentDoc, namespace: str, template: kinds.Definition | 
     if wrong:
         return wrong
     refs = spec.mcp_server_refs if spec.mcp_server_refs is not None else base.mcp_server_refs
-    allowed = (spec.capabilities or base.capabilities or kinds.Capabilities()).allowed_tools
+    knowledge = spec.knowledge_refs if spec.knowledge_refs is not None else base.knowledge_refs
+    allowed = (spec.capabilities or base.capabilities or Capabilities()).allowed_tools
     effective = Effective(
         namespace=namespace,
         name=agent.metadata.name,
@@ -76,6 +78,7 @@ def resolve(agent: kinds.AgentDoc, namespace: str, template: kinds.Definition | 
         allowed_tools=None if allowed is None else tuple(allowed),
         limits=_limits(base.limits, spec.limits),
         template=template_of(agent),
+        knowledge_refs=tuple(knowledge or ()),
     )
     body = encode(effective)
     return Resolved(effective, body, hashlib.sha256(body).hexdigest())
@@ -85,14 +88,14 @@ def _definition_path(agent: kinds.AgentDoc) -> Path:
     return ("definition", "modelPolicy") if agent.definition is not None else ("spec", "modelPolicy")
 
 
-def _profiles(policy: kinds.ModelPolicy | None) -> tuple[Profile, ...]:
+def _profiles(policy: ModelPolicy | None) -> tuple[Profile, ...]:
     return tuple(
         Profile(one.name, one.model.provider, one.model.name, one.model.temperature, one.model.max_tokens)
         for one in (policy.profiles if policy else ())
     )
 
 
-def _limits(*written: kinds.LimitsDecl | None) -> Limits:
+def _limits(*written: LimitsDecl | None) -> Limits:
     """The defaults, overlaid by what is written, later ones last. A turn makes one model call at least, whatever
     `max_iterations` says."""
     values: dict[str, Any] = {}

@@ -8,7 +8,7 @@ import msgspec
 
 from talon.domain.entries import MessageCompleted, MessageReceived, NewEntry, new_entry
 from talon.domain.session import SessionRow
-from talon.manifest import kinds
+from talon.manifest.agents import HistoryMessage, SessionSpec
 from talon.manifest.diff import changes
 from talon.manifest.document import Complaint
 from talon.manifest.effective import Effective
@@ -20,7 +20,7 @@ from talon.manifest.state import PlannedSession
 DATA_MAX: Final = 64 * 1024
 
 
-def wrong_session(spec: kinds.SessionSpec, effective: Effective) -> list[Complaint]:
+def wrong_session(spec: SessionSpec, effective: Effective) -> list[Complaint]:
     """What keeps a session from being one of the agent: features, profile, sizes. Paths are those of `spec`."""
     wrong: list[Complaint] = [
         (("features", name), text, value) for name, text, value in check_session_features(effective, spec.features)
@@ -34,7 +34,7 @@ def wrong_session(spec: kinds.SessionSpec, effective: Effective) -> list[Complai
     return wrong
 
 
-def planned_session(spec: kinds.SessionSpec, namespace: str, name: str) -> PlannedSession:
+def planned_session(spec: SessionSpec, namespace: str, name: str) -> PlannedSession:
     """The session to create."""
     return PlannedSession(
         namespace,
@@ -47,7 +47,7 @@ def planned_session(spec: kinds.SessionSpec, namespace: str, name: str) -> Plann
     )
 
 
-def differs(spec: kinds.SessionSpec, row: SessionRow) -> list[Complaint]:
+def differs(spec: SessionSpec, row: SessionRow) -> list[Complaint]:
     """Where the manifest of a session that exists says something else than the session is: an apply creates, it does not change.
 
     Messages are not compared: the session has had others since.
@@ -68,7 +68,7 @@ def differs(spec: kinds.SessionSpec, row: SessionRow) -> list[Complaint]:
     return wrong
 
 
-def _imported(message: kinds.HistoryMessage) -> NewEntry:
+def _imported(message: HistoryMessage) -> NewEntry:
     if message.role == "user":
         return new_entry(MessageReceived(content=message.content, source="import", imported=True))
     return new_entry(MessageCompleted(content=message.content, imported=True))

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import msgspec
 
 from talon.domain.entries import NewEntry
+from talon.domain.resources import Identity
 from talon.domain.session import SessionRow
 from talon.manifest.catalogue import Catalogue
 from talon.manifest.diff import FieldChange
 from talon.manifest.effective import Effective
-from talon.manifest.read import DEFAULT_NAMESPACE, Identity, Manifest
+from talon.manifest.read import DEFAULT_NAMESPACE, Manifest
 
 
 class Stored(msgspec.Struct, frozen=True):

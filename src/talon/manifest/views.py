@@ -9,7 +9,7 @@ import msgspec
 
 from talon.manifest.conditions import Condition
 from talon.manifest.effective import Effective, Feature, Profile
-from talon.manifest.kinds import API_VERSION
+from talon.manifest.metadata import API_VERSION
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -57,6 +57,8 @@ def shown_definition(effective: Effective) -> dict[str, Any]:
         "systemPrompt": effective.system_prompt,
         "mcpServerRefs": list(effective.tool_refs),
     }
+    if effective.knowledge_refs:
+        spec["knowledgeRefs"] = list(effective.knowledge_refs)
     if effective.allowed_tools is not None:
         spec["capabilities"] = {"allowed_tools": list(effective.allowed_tools)}
     spec["limits"] = msgspec.to_builtins(effective.limits)

@@ -6,23 +6,52 @@ from collections.abc import Iterable, Sequence
 
 from talon.domain.errors import FieldError
 from talon.manifest import kinds
+from talon.manifest.agents import PARTS, CustomSpec, Definition, Overrides
 from talon.manifest.complaints import nearest
 from talon.manifest.document import Complaint, Document, Path
 from talon.manifest.effective import Feature
+from talon.manifest.environment import wrong_binding, wrong_knowledge, wrong_server
 from talon.manifest.features import wrong_value
 from talon.manifest.prompt import places
+from talon.manifest.schedule import wrong_schedule
 
 
-def within(document: Document, model: kinds.Doc, root: Path) -> list[FieldError]:
+def within(document: Document, model: kinds.Doc) -> list[FieldError]:
     """All such errors of one document."""
     if isinstance(model, kinds.TemplateDoc):
         return _definition(document, ("definition",), model.definition)
     if isinstance(model, kinds.AgentDoc):
         return _agent(document, model)
+    return [document.error(("spec", *path), message, value) for path, message, value in _complaints(model)] + _listed(
+        document, model
+    )
+
+
+def _complaints(model: kinds.Doc) -> list[Complaint]:
+    """What the spec of a kind says against itself. Paths are those of the spec."""
+    if isinstance(model, kinds.ScheduleDoc):
+        return wrong_schedule(model.spec)
+    if isinstance(model, kinds.KnowledgeDoc):
+        return wrong_knowledge(model.spec)
+    if isinstance(model, kinds.McpServerDoc):
+        return wrong_server(model.spec)
+    return wrong_binding(model.spec) if isinstance(model, kinds.McpBindingDoc) else []
+
+
+def _listed(document: Document, model: kinds.Doc) -> list[FieldError]:
+    """What stands in a list twice."""
+    if isinstance(model, kinds.KnowledgeDoc):
+        return _doubles(document, ("spec", "documents"), "name", [one.name for one in model.spec.documents])
+    if isinstance(model, kinds.McpBindingDoc):
+        agents = _doubles(document, ("spec", "agents"), "", model.spec.agents or ())
+        return agents + _doubles(document, ("spec", "allowedTools"), "", model.spec.allowed_tools or ())
+    if isinstance(model, kinds.McpServerDoc) and model.spec.tools is not None:
+        allow = _doubles(document, ("spec", "tools", "allow"), "", model.spec.tools.allow or ())
+        return allow + _doubles(document, ("spec", "tools", "deny"), "", model.spec.tools.deny or ())
     return []
 
 
-def declared(spec: kinds.CustomSpec) -> tuple[Feature, ...]:
+def declared(spec: CustomSpec) -> tuple[Feature, ...]:
     """The features of a definition, in its own words."""
     return tuple(
         Feature(one.name, one.type, one.required, one.default, tuple(one.values or ()), one.description) for one in spec.features
@@ -47,10 +76,10 @@ def _agent(document: Document, model: kinds.AgentDoc) -> list[FieldError]:
     return errors
 
 
-def _definition(document: Document, path: Path, definition: kinds.Definition) -> list[FieldError]:
-    inner = definition.custom_spec or kinds.CustomSpec()
+def _definition(document: Document, path: Path, definition: Definition) -> list[FieldError]:
+    inner = definition.custom_spec or CustomSpec()
     errors = _parts(document, path, definition) + _parts(document, (*path, "customSpec"), inner)
-    for name, written in kinds.PARTS.items():
+    for name, written in PARTS.items():
         if getattr(definition, name) is not None and getattr(inner, name) is not None:
             errors.append(document.error((*path, written), "is in customSpec already; keep one of them"))
     features = declared(inner)
@@ -77,7 +106,7 @@ def _features(document: Document, path: Path, features: Sequence[Feature]) -> li
 
 def unknown_places(path: Path, prompt: str, features: Iterable[Feature]) -> list[Complaint]:
     """A complaint for each place of `prompt` that names no feature."""
-    names = [feature.name for feature in features]
+    names = {feature.name: None for feature in features}
     return [
         (
             path,
@@ -89,12 +118,13 @@ def unknown_places(path: Path, prompt: str, features: Iterable[Feature]) -> list
     ]
 
 
-def _parts(document: Document, path: Path, parts: kinds.Overrides) -> list[FieldError]:
+def _parts(document: Document, path: Path, parts: Overrides) -> list[FieldError]:
     errors: list[FieldError] = []
     if parts.model_policy is not None:
         at = (*path, "modelPolicy", "profiles")
         errors += _doubles(document, at, "name", [profile.name for profile in parts.model_policy.profiles])
     errors += _doubles(document, (*path, "mcpServerRefs"), "", parts.mcp_server_refs or ())
+    errors += _doubles(document, (*path, "knowledgeRefs"), "", parts.knowledge_refs or ())
     if parts.capabilities is not None:
         errors += _doubles(document, (*path, "capabilities", "allowed_tools"), "", parts.capabilities.allowed_tools or ())
     limits = parts.limits
@@ -107,8 +137,11 @@ def _parts(document: Document, path: Path, parts: kinds.Overrides) -> list[Field
 
 def _doubles(document: Document, path: Path, key: str, names: Sequence[str]) -> list[FieldError]:
     """An error for each item of the list at `path` whose name an earlier item has."""
-    return [
-        document.error((*path, index, key) if key else (*path, index), "is in the list already; keep one of them", name)
-        for index, name in enumerate(names)
-        if name in names[:index]
-    ]
+    seen: set[str] = set()
+    errors: list[FieldError] = []
+    for index, name in enumerate(names):
+        if name in seen:
+            where = (*path, index, key) if key else (*path, index)
+            errors.append(document.error(where, "is in the list already; keep one of them", name))
+        seen.add(name)
+    return errors

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from support.manifests import AGENT, ALL, SESSION, TEMPLATE
 from talon.domain.errors import Invalid
+from talon.domain.resources import Identity
 from talon.domain.session import SessionRow
 from talon.manifest import effective as effective_module
 from talon.manifest.catalogue import Catalogue, encode, merge
@@ -20,7 +21,7 @@ from talon.manifest.document import Path, path_text, walk
 from talon.manifest.effective import Effective
 from talon.manifest.parse import parse
 from talon.manifest.plan import plan_apply
-from talon.manifest.read import Identity, read
+from talon.manifest.read import read
 from talon.manifest.state import ApplyPlan, State, Stored, touched
 from talon.manifest.views import Stamp, shown_effective, shown_manifest
 
@@ -286,6 +287,7 @@ def test_the_effective_view_is_an_agent_that_resolves_to_the_same() -> None:
 
 names = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
 words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
+models = st.from_regex(r"[!-~äß漢]([ -~äß漢]{0,18}[!-~äß漢])?", fullmatch=True)
 scalars = words | st.integers(-(2**53) + 1, 2**53 - 1) | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
 
 
@@ -312,7 +314,7 @@ def definitions(draw: st.DrawFn) -> dict[str, Any]:
     features = draw(st.lists(declarations(), max_size=3, unique_by=lambda one: one["name"]))
     prompt = draw(words).replace("{", "").replace("}", "") + "".join(f"{{{{ {one['name']} }}}}" for one in features)
     profiles = [
-        {"name": name, "model": {"provider": draw(names), "name": draw(words.filter(bool)), "temperature": draw(st.floats(0, 2))}}
+        {"name": name, "model": {"provider": draw(names), "name": draw(models), "temperature": draw(st.floats(0, 2))}}
         for name in draw(st.lists(names, min_size=1, max_size=3, unique=True))
     ]
     spec: dict[str, Any] = {"features": features, "modelPolicy": {"profiles": profiles}, "systemPrompt": prompt}

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from talon.manifest import effective as effective_module
+from talon.manifest.agents import Definition, FeatureDecl, LimitsDecl, Model, ProfileDecl
 from talon.manifest.document import walk
 from talon.manifest.effective import Effective, Feature, Limits, Profile
 from talon.manifest.features import check_session_features, feature_values, session_feature_errors
-from talon.manifest.kinds import AgentDoc, Definition, FeatureDecl, LimitsDecl, Model, ProfileDecl
+from talon.manifest.kinds import AgentDoc
 from talon.manifest.prompt import render_prompt
 from talon.manifest.resolve import Resolved, chosen_profiles, resolve
 
