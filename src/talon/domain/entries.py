@@ -16,12 +16,18 @@ READER = 1
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Tokens of one or more model calls. `estimated` marks counts that no provider confirmed (a killed call)."""
+    """Tokens of one or more model calls. `estimated` marks counts that no provider confirmed (a killed call).
+
+    `cached_tokens` (read from the vendor's prompt cache) and `cache_write_tokens` (written to it) are part of `input_tokens`,
+    `reasoning_tokens` are part of `output_tokens`, whatever the vendor's own way of adding them up.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     estimated: bool = False
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
 
     def plus(self, other: Usage) -> Usage:
         """The sum; estimated if either is."""
@@ -30,7 +36,21 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
             self.estimated or other.estimated,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
         )
+
+
+class Opaque(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a vendor wants back with an answer that called tools: signed or encrypted reasoning, unread, in its order.
+
+    Good for `provider` and `model` (as it was asked for) alone. Each item is the vendor's own JSON text, or a place: `text N`
+    stands for the next N characters of the answer's text, `call N` for its tool call number N from 0.
+    """
+
+    provider: str
+    model: str
+    items: tuple[str, ...] = ()
 
 
 def always(value: Any) -> Any:
@@ -145,7 +165,8 @@ class ModelStarted(Payload, frozen=True, kw_only=True):
 
 class ModelFinished(Payload, frozen=True, kw_only=True):
     """A model answered. `content` is empty when the text is the turn's answer: then `message.completed` holds it, once.
-    The `calls` tool calls of the answer are the `tool.requested` entries that follow in the same commit."""
+    The `calls` tool calls of the answer are the `tool.requested` entries that follow in the same commit. `opaque` is what the
+    vendor wants back with them."""
 
     type = "model.finished"
     stop_reason: str
@@ -155,11 +176,12 @@ class ModelFinished(Payload, frozen=True, kw_only=True):
     usage: Usage = Usage()
     model: str = ""
     duration_ms: int = 0
+    opaque: Opaque | None = None
 
 
 class ModelFailed(Payload, frozen=True, kw_only=True):
     """A model call failed. `error` is a class: timeout | connection | rate_limit | overloaded | server | authentication |
-    bad_request | context_overflow | content_filter | malformed | empty | unresolved | cancelled."""
+    bad_request | context_overflow | content_filter | refusal | malformed | empty | unresolved | cancelled."""
 
     type = "model.failed"
     error: str
@@ -181,7 +203,8 @@ class StreamReset(Payload, frozen=True, kw_only=True):
 
 class ToolRequested(Payload, frozen=True, kw_only=True):
     """The model asked for a tool. `call` counts the calls of a turn from 1; the entry's `seq` derives the idempotency key (K5).
-    `call_id` is the vendor's (never a key of ours), `arguments` the JSON text as the model wrote it."""
+    `call_id` is the vendor's (never a key of ours), `arguments` the JSON text as the model wrote it, `opaque` what the vendor wants
+    back with this very call."""
 
     type = "tool.requested"
     call: int
@@ -189,6 +212,7 @@ class ToolRequested(Payload, frozen=True, kw_only=True):
     name: str
     arguments: str
     effect: str = always("unsafe")
+    opaque: str = ""
 
 
 class ToolDenied(Payload, frozen=True, kw_only=True):

@@ -1,39 +1,49 @@
-"""An answer as it arrives: chunks in, `ChatEvent`s out, and at the end one `Finished` or the error that the answer is.
+"""An answer as it arrives: what a vendor's reader has found, collected in Talon's words, and at the end one `Finished` or an error.
 
 Pure: no I/O and no clock, so every oddity of a compatible server is a test on plain values.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
-from talon.domain.entries import Usage
-from talon.providers.estimate import estimate_usage
+from talon.domain.entries import Opaque, Usage
+from talon.providers.estimate import estimate_usage, tokens_of
 from talon.providers.faults import from_event, safe_text
 from talon.providers.limits import CallLimits
-from talon.providers.protocol import ChatEvent, ChatRequest, Finished, ProviderError, ReasoningDelta, TextDelta, ToolCall
-from talon.providers.wire import CallDelta, Chunk, Delta, WireUsage
-
-#: The vendors' reasons for stopping, in Talon's words; an unknown one is a stop.
-_STOPS = {"tool_calls": "tool_calls", "function_call": "tool_calls", "length": "length", "max_tokens": "length"}
+from talon.providers.protocol import (
+    ChatEvent,
+    ChatRequest,
+    ErrorClass,
+    Finished,
+    ProviderError,
+    ReasoningDelta,
+    StopReason,
+    TextDelta,
+    ToolCall,
+)
 
 
 class _Slot:
     """A tool call that is being written."""
 
-    __slots__ = ("arguments", "id", "index", "name")
+    __slots__ = ("arguments", "id", "index", "name", "opaque")
 
     def __init__(self, index: int | None, call_id: str) -> None:
         self.index = index
         self.id = call_id
         self.name = ""
         self.arguments: list[str] = []
+        self.opaque = ""
 
 
 class Answer:
-    """Collects one answer of provider `provider` to `request`. Not to be used again after `finish` or an error."""
+    """Collects one answer of provider `provider` to `request`. Not to be used again after `finish` or an error.
+
+    A reader calls `text`, `reasoning`, `call`, `keep`, … in the order in which things came, and sets `id`, `model` and `stop`.
+    """
 
     def __init__(self, provider: str, request: ChatRequest, limits: CallLimits, secret: str = "") -> None:
         self._provider = provider
@@ -41,64 +51,66 @@ class Answer:
         self._limits = limits
         self._secret = secret
         self._slots: list[_Slot] = []
-        self._usage: WireUsage | None = None
+        self._usage: Usage | None = None
         self._chars = 0  # everything that the model wrote
-        self._said = False  # some of it was for the reader
-        self._id = ""
-        self._model = ""
-        self.stop = ""  # the vendor's word for why it stopped; empty until it has
+        self._text = 0  # characters of it that were for the reader
+        self._refusal: list[str] = []
+        self._kept: list[str | int | _Slot] = []  # the vendor's own, characters of text, calls: in their order
+        self._kept_chars = 0
+        self._keeps = False
+        self.id = ""
+        self.model = ""
+        self.stop: StopReason | None = None  # why the model stopped; None until it has
 
-    def take(self, chunk: Chunk) -> list[ChatEvent]:
-        """What is new in `chunk`, in order. Raises `ProviderError` on an error event, a content filter, or a limit."""
-        if chunk.error is not None:
-            raise self._with_usage(from_event(self._provider, chunk.error, self._secret))
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        if chunk.model:
-            self._model = chunk.model
-        if chunk.id:
-            self._id = chunk.id
-        events: list[ChatEvent] = []
-        for choice in chunk.choices or ():
-            if choice.index:
-                continue  # only one answer was asked for
-            delta = choice.delta or choice.message
-            if delta is not None:
-                self._delta(delta, events)
-            if choice.finish_reason:
-                self._stopped(choice.finish_reason)
-        if self._chars > self._limits.answer_max:
-            raise self.error("malformed", f"the answer is longer than answer_max ({self._limits.answer_max} characters)")
-        return events
+    def text(self, piece: str, out: list[ChatEvent]) -> None:
+        """More text for the reader. Raises `ProviderError("malformed")` above `answer_max`."""
+        if piece:
+            self._count(piece)
+            self._text += len(piece)
+            kept = self._kept
+            if kept and type(kept[-1]) is int:
+                kept[-1] += len(piece)
+            else:
+                kept.append(len(piece))
+            out.append(TextDelta(piece))
 
-    def _delta(self, delta: Delta, events: list[ChatEvent]) -> None:
-        reasoning = delta.reasoning_content or delta.reasoning
-        if reasoning:
-            self._chars += len(reasoning)
-            events.append(ReasoningDelta(reasoning))
-        text = delta.content or delta.refusal
-        if text:
-            self._chars += len(text)
-            self._said = True
-            events.append(TextDelta(text))
-        for call in delta.tool_calls or ():
-            self._call(call)
+    def reasoning(self, piece: str, out: list[ChatEvent]) -> None:
+        """More of the visible reasoning."""
+        if piece:
+            self._count(piece)
+            out.append(ReasoningDelta(piece))
 
-    def _call(self, delta: CallDelta) -> None:
-        name = (delta.function.name if delta.function else None) or ""
-        slot = self._slot(delta.index, delta.id or "", name)
+    def refusal(self, piece: str) -> None:
+        """More of the words in which the model refuses; the answer then ends as `ProviderError("refusal")`."""
+        self._count(piece)
+        self._refusal.append(piece)
+
+    def keep(self, item: str) -> None:
+        """JSON text of the vendor's own that must go back with this answer, at this place of it."""
+        self._kept_chars += len(item)
+        self._bound(self._kept_chars)
+        self._kept.append(item)
+        self._keeps = True
+
+    def call(self, index: int | None, call_id: str, name: str, arguments: str | dict[str, Any] | None, opaque: str = "") -> None:
+        """A tool call, or a piece of one: the name comes whole and once, the arguments in pieces (or as an object).
+
+        The piece belongs to the latest call with its index (without an index, the latest of all), unless it begins another. It
+        does when it has a name and another id; without index and id, when it has a name. (Servers exist that give every call the
+        index 0, and servers that give none.)
+        """
+        slot = self._slot(index, call_id, name)
         slot.name = slot.name or name
-        slot.id = slot.id or delta.id or ""
-        arguments = delta.function.arguments if delta.function else None
+        slot.id = slot.id or call_id
+        if opaque:
+            slot.opaque = opaque
+            self._keeps = True
         if arguments:
             text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
             slot.arguments.append(text)
-            self._chars += len(text)
+            self._count(text)
 
     def _slot(self, index: int | None, call_id: str, name: str) -> _Slot:
-        """The call that a piece belongs to: the latest with its index (without an index, the latest of all), unless the piece
-        begins another. It does when it has a name and another id; without index and id, when it has a name. (Servers exist that
-        give every call the index 0, and servers that give none.)"""
         last = next((slot for slot in reversed(self._slots) if index is None or slot.index == index), None)
         if last is not None:
             another = call_id != last.id if call_id else index is None
@@ -106,58 +118,90 @@ class Answer:
                 return last
         if len(self._slots) == self._limits.tool_calls_max:
             raise self.error("malformed", f"the answer has more tool calls than tool_calls_max ({self._limits.tool_calls_max})")
-        self._slots.append(_Slot(index, call_id))
-        return self._slots[-1]
+        slot = _Slot(index, call_id)
+        self._slots.append(slot)
+        self._kept.append(slot)
+        return slot
 
-    def _stopped(self, reason: str) -> None:
-        if reason == "content_filter":
-            raise self.error("content_filter", "the vendor's content filter stopped the answer")
-        if reason == "error":
-            raise self.error("server", "the server stopped the answer with an error")
-        self.stop = reason
+    def arguments_of(self, index: int) -> str:
+        """What has come of the arguments of the call `index`; empty if there is none."""
+        slot = next((slot for slot in reversed(self._slots) if slot.index == index), None)
+        return "".join(slot.arguments) if slot is not None else ""
+
+    def _count(self, piece: str) -> None:
+        self._chars += len(piece)
+        self._bound(self._chars)
+
+    def _bound(self, chars: int) -> None:
+        if chars > self._limits.answer_max:
+            raise self.error("malformed", f"the answer is longer than answer_max ({self._limits.answer_max} characters)")
+
+    def counted(self, usage: Usage) -> None:
+        """Tokens as the vendor counted them so far; `estimated`: of the output not all is counted yet."""
+        self._usage = usage
+
+    def failed(self, error: object) -> NoReturn:
+        """The answer carries an error object in place of more: raises what it is."""
+        raise self._with_usage(from_event(self._provider, error, self._secret))
 
     def finish(self) -> Finished:
         """The end of the stream was reached in good order (the server's own end mark, or its reason for stopping).
 
-        Raises `ProviderError("empty")` when the model said nothing and called nothing (reasoning alone is nothing, unless it was
-        cut by the output limit), `("malformed")` for a tool call without a name.
+        Raises `ProviderError`: `content_filter` and `refusal` when the model stopped for that, `empty` when it said nothing and
+        called nothing (reasoning alone is nothing, unless it was cut by the output limit), `malformed` for a call without a name.
         """
-        stop = _STOPS.get(self.stop, "stop")
-        calls = self._calls(cut=stop == "length")
-        if calls and stop == "stop":
-            stop = "tool_calls"  # some servers say "stop" although they call tools
-        if not calls and not self._said and not (stop == "length" and self._chars):
-            raise self.error("empty", f"the answer is empty (finish_reason {self.stop or 'missing'})")
-        if not calls and stop == "tool_calls":
-            stop = "stop"
-        return Finished(stop, self.usage(), calls, self._model)
+        if self.stop == "content_filter":
+            raise self.error("content_filter", "the vendor's content filter stopped the answer")
+        if self.stop == "refusal" or self._refusal:
+            raise self.error("refusal", f"the model refuses to answer: {''.join(self._refusal) or 'it gave no reason'}")
+        cut = self.stop == "length"
+        calls = self._calls(cut=cut)
+        if not calls and not self._text and not (cut and self._chars):
+            raise self.error("empty", f"the answer is empty (it ended as {self.stop or 'nothing at all'})")
+        # Some servers say "stop" although they call tools, and some that they call tools although they do not.
+        stop = "length" if cut else "tool_calls" if calls else "stop"
+        return Finished(stop, self.usage(), calls, self.model, self._opaque(calls))
 
     def _calls(self, *, cut: bool) -> tuple[ToolCall, ...]:
         calls: list[ToolCall] = []
         used: set[str] = set()
-        for position, slot in enumerate(self._slots):
+        for position, slot in enumerate(list(self._slots)):
             text = "".join(slot.arguments)
             if cut and not _is_object(text):
+                self._slots.remove(slot)
                 continue  # the output limit fell inside it: it is not complete
             if not slot.name:
                 raise self.error("malformed", f"tool call {position} of the answer has no name")
-            call_id = slot.id or f"{self._id or 'call'}-{position}"
+            call_id = slot.id or f"{self.id or 'call'}-{position}"
             if call_id in used:
                 call_id = f"{call_id}-{position}"
             used.add(call_id)
-            calls.append(ToolCall(call_id, slot.name, text or "{}"))
+            calls.append(ToolCall(call_id, slot.name, text or "{}", slot.opaque))
         return tuple(calls)
 
-    def usage(self) -> Usage:
-        """As the server counted, else estimated from the request and from what has arrived."""
-        wire = self._usage
-        if wire is None or (wire.prompt_tokens is None and wire.completion_tokens is None):
-            return estimate_usage(self._request, self._chars)
-        details = wire.prompt_tokens_details
-        cached = (details.cached_tokens if details else None) or wire.prompt_cache_hit_tokens or 0
-        return Usage(wire.prompt_tokens or 0, wire.completion_tokens or 0, cached)
+    def _opaque(self, calls: tuple[ToolCall, ...]) -> Opaque | None:
+        if not calls or not self._keeps:
+            return None
+        items: list[str] = []
+        for kept in self._kept:
+            if isinstance(kept, str):
+                items.append(kept)
+            elif isinstance(kept, int):
+                items.append(f"text {kept}")
+            elif kept in self._slots:
+                items.append(f"call {self._slots.index(kept)}")
+        return Opaque(self._provider, self._request.model, tuple(items))
 
-    def error(self, error: Any, detail: str) -> ProviderError:
+    def usage(self) -> Usage:
+        """As the server counted; what it has not counted is estimated from the request and from what has arrived."""
+        known = self._usage
+        if known is None:
+            return estimate_usage(self._request, self._chars)
+        if known.estimated:
+            return msgspec.structs.replace(known, output_tokens=max(known.output_tokens, tokens_of(self._chars)))
+        return known
+
+    def error(self, error: ErrorClass, detail: str) -> ProviderError:
         """An error of this answer, with the usage that it had cost so far."""
         return self._with_usage(ProviderError(error, safe_text(f"providers.{self._provider}: {detail}", self._secret)))
 

@@ -1,9 +1,9 @@
 """One call over the wire: its deadlines, how its body is read, and how its failures are named.
 
     status ≠ 200 ──> ProviderError by status and body
-    200 ──> first byte `{`: one JSON document (the server ignored `stream`)
-            a field of an event stream: events until `[DONE]`, or the end of the body
-            anything else: malformed
+    200 ──> events until the reader has seen the last one, or the end of the body;
+            where the frames sniff: first byte `{` is one JSON document (the server ignored `stream`),
+            a field of an event stream are events, anything else is malformed
 
 The content type is not believed: servers send streams as `text/plain` and JSON as `text/event-stream`.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Mapping
 from typing import NoReturn
 
 import aiohttp
@@ -19,12 +20,11 @@ import msgspec
 from yarl import URL
 
 from talon.providers.answer import Answer
+from talon.providers.dialect import Dialect, FrameError
 from talon.providers.faults import from_status, safe_text
 from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatEvent, ChatRequest, ErrorClass, Finished, ProviderError
-from talon.providers.sse import LineTooLong, SseParser
 from talon.providers.watchdog import Watchdog
-from talon.providers.wire import Chunk, decode_chunk
 
 _ERROR_BODY_MAX = 65_536
 _ERROR_BODY_S = 5.0
@@ -32,7 +32,7 @@ _ERROR_BODY_S = 5.0
 _DRAIN_S = 1.0
 #: From here on aiohttp wants a file-like body, so that writing one large request does not hold the loop.
 _LARGE_BODY = 1_048_576
-_DONE = b"[DONE]"
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry", b""})
 
 
@@ -40,7 +40,7 @@ class WireCall:
     """One call of provider `provider`, made on the running loop: `send`, then `more` until it gives nothing, then `finish`; `over`
     however it ends."""
 
-    def __init__(self, provider: str, secret: str, limits: CallLimits, request: ChatRequest) -> None:
+    def __init__(self, provider: str, secret: str, limits: CallLimits, dialect: Dialect, request: ChatRequest) -> None:
         self._provider = provider
         self._secret = secret
         self._limits = limits
@@ -49,7 +49,8 @@ class WireCall:
         self._total_at = now + limits.total_s
         self._first_at = now + limits.first_token_s
         self._answer = Answer(provider, request, limits, secret)
-        self._parser = SseParser(limits.line_max)
+        self._reader = dialect.reader(self._answer)
+        self._frames = dialect.frames(limits.line_max)
         self._watchdog: Watchdog | None = None  # of the reading, once there is something to read
         self._head = b""
         self._accepted = False  # status 200 came: tokens are being spent
@@ -57,13 +58,15 @@ class WireCall:
         self._ended = False
         self._later: ProviderError | None = None
 
-    async def send(self, session: aiohttp.ClientSession, url: URL, body: bytes) -> aiohttp.ClientResponse:
+    async def send(
+        self, session: aiohttp.ClientSession, url: URL, headers: Mapping[str, str], body: bytes
+    ) -> aiohttp.ClientResponse:
         """-> the response with status 200, its body unread; the caller releases it. Raises `ProviderError` for any other status
         and for a deadline, and what aiohttp raises when the connection fails (`failed` names it)."""
         data = body if len(body) < _LARGE_BODY else io.BytesIO(body)
         try:
             async with asyncio.timeout_at(min(self._first_at, self._total_at)):
-                response = await session.post(url, data=data, allow_redirects=False)
+                response = await session.post(url, data=data, headers=headers, allow_redirects=False)
         except aiohttp.ConnectionTimeoutError:
             detail = f"no connection to {url.host}:{url.port} within connect_s ({self._limits.connect_s:g} s)"
             raise self._error("timeout", detail) from None
@@ -108,6 +111,10 @@ class WireCall:
         """The first bytes say what the body is. Blank ones are a server keeping the line alive."""
         if not data:
             self._fail("empty", "status 200 with an empty body")
+        if not self._frames.sniffs:
+            self._head = data
+            self._feed(data, events)
+            return
         self._head = data.lstrip()
         first = self._head[:1]
         if first == b"{":
@@ -126,21 +133,27 @@ class WireCall:
             body += more
             if len(body) > limit:
                 self._fail("malformed", f"the answer is longer than answer_max ({self._limits.answer_max} characters)")
-        events += self._answer.take(self._decode(bytes(body)))
+        try:
+            self._reader.whole(bytes(body), events)
+        except _UNREADABLE as error:
+            self._unreadable(bytes(body), error)
         self._ended = True
 
     def _feed(self, data: bytes, events: list[ChatEvent]) -> None:
         try:
-            arrived = self._parser.feed(data) if data else [self._parser.rest()]
-        except LineTooLong as error:
+            arrived = self._frames.feed(data) if data else [self._frames.rest()]
+        except FrameError as error:
             self._fail("malformed", str(error))
         for event in arrived:
-            if event == _DONE:
-                self._ended = True
-                return
             if event.strip():
                 self._begun = True
-                events += self._answer.take(self._decode(event))
+                try:
+                    ended = self._reader.take(event, events)
+                except _UNREADABLE as error:
+                    self._unreadable(event, error)
+                if ended:
+                    self._ended = True
+                    return
         if not data:
             self._closed()
 
@@ -150,19 +163,16 @@ class WireCall:
         if self._answer.stop:
             return
         if self._begun:
-            self._fail("connection", "the stream was closed before the answer had a finish_reason")
-        if self._head.splitlines()[0].partition(b":")[0].strip() in _FIELDS:
+            self._fail("connection", "the stream was closed before the model said why it stopped")
+        if not self._frames.sniffs or self._head.splitlines()[0].partition(b":")[0].strip() in _FIELDS:
             self._fail("empty", "the stream ended without one event")
         self._garbage()
 
     def _garbage(self) -> NoReturn:
         self._fail("malformed", f"neither a stream nor a completion came, but {self._head[:80].decode('utf-8', 'replace')!r}")
 
-    def _decode(self, data: bytes) -> Chunk:
-        try:
-            return decode_chunk(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._fail("malformed", f"{data[:80].decode('utf-8', 'replace')!r} cannot be read: {error}")
+    def _unreadable(self, data: bytes, error: Exception) -> NoReturn:
+        self._fail("malformed", f"{data[:80].decode('utf-8', 'replace')!r} cannot be read: {error}")
 
     async def _read(self, content: aiohttp.StreamReader) -> bytes:
         """What has arrived; `b""` at the end."""

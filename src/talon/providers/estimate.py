@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from talon.domain.entries import Usage
-from talon.providers.protocol import ChatRequest
+from talon.providers.protocol import ChatRequest, Text
 
 CHARS_PER_TOKEN = 4
 
@@ -16,14 +16,14 @@ def estimate_usage(request: ChatRequest, output_chars: int) -> Usage:
     Input: the characters of all messages, of their tool calls (name and arguments) and of the offered tools (name, description,
     JSON Schema); output: `output_chars` (text, reasoning and arguments). Images, templates and special tokens are not counted.
     """
-    return Usage(_tokens(input_chars(request)), _tokens(output_chars), estimated=True)
+    return Usage(tokens_of(input_chars(request)), tokens_of(output_chars), estimated=True)
 
 
 def input_chars(request: ChatRequest) -> int:
     """The characters of a request that the rule counts."""
     total = 0
     for message in request.messages:
-        total += len(message.content)
+        total += len(message.content) + sum(len(part.text) for part in message.parts if isinstance(part, Text))
         for call in message.tool_calls:
             total += len(call.name) + len(call.arguments)
     for tool in request.tools:
@@ -31,5 +31,6 @@ def input_chars(request: ChatRequest) -> int:
     return total
 
 
-def _tokens(chars: int) -> int:
+def tokens_of(chars: int) -> int:
+    """Tokens of so many characters by the stated rule."""
     return -(-chars // CHARS_PER_TOKEN)

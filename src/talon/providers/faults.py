@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
@@ -21,8 +22,15 @@ _OVERFLOW = re.compile(
     r"|too many tokens|input is too long|max_tokens must be at least 1",
     re.IGNORECASE,
 )
+_UNPAID = re.compile(r"insufficient_quota|credit balance|billing", re.IGNORECASE)
 _FILTERED = re.compile(r"content_filter|content_policy|content management policy|moderation|ResponsibleAIPolicy", re.IGNORECASE)
 _OVERLOADED = re.compile(r"overloaded|at capacity|over capacity|no capacity", re.IGNORECASE)
+#: `x-ratelimit-reset-tokens`, `x-ratelimit-reset`; `anthropic-ratelimit-tokens-reset`.
+_RESET = re.compile(r"x-ratelimit-reset(?:-[\w-]+)?|anthropic-ratelimit-[\w-]+-reset")
+_SPAN = re.compile(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
+_SCALES = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
+#: From here on a number is a moment (Unix time), not a wait; and from here on one in milliseconds.
+_UNIX, _MILLIS = 1e8, 1e11
 _BEARER = re.compile(r"(?i)bearer\s+\S+")
 _TYPES: tuple[tuple[str, ErrorClass], ...] = (  # an error inside a 200 stream often has a type and no status
     ("overloaded", "overloaded"),
@@ -57,7 +65,7 @@ def from_status(provider: str, status: int, body: bytes, headers: Mapping[str, s
         error,
         safe_text(f"{detail}: {words}" if words else detail, secret),
         status=status,
-        retry_after_s=retry_after(headers),
+        retry_after_s=retry_after(headers, quota=status == 429),
     )
 
 
@@ -91,20 +99,21 @@ def class_of(status: int, words: str) -> ErrorClass:
     if status >= 500:
         return "server"
     if status == 429:
-        return "rate_limit"
+        return "authentication" if _UNPAID.search(words) else "rate_limit"  # waiting pays no bill
     if status == 408:
         return "timeout"
     if _FILTERED.search(words):
         return "content_filter"
-    if status in (401, 402, 403, 407):
+    if status in (401, 402, 403, 407) or _UNPAID.search(words):
         return "authentication"
     if status == 413 or _OVERFLOW.search(words):
         return "context_overflow"
     return "bad_request"
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait: `retry-after-ms`, or `Retry-After` as seconds or as a date.
+def retry_after(headers: Mapping[str, str], *, quota: bool = True) -> float | None:
+    """Seconds that the server asks to wait: `retry-after-ms`, `Retry-After` as seconds or as a date, or, where a `quota` is used
+    up, the latest reset of those that have nothing left (`x-ratelimit-reset-*`, `anthropic-ratelimit-*-reset`).
 
     A date is measured against the answer's own `Date` header, so the two clocks need not agree; without that header it is ignored.
     """
@@ -113,16 +122,40 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return min(millis / 1000, RETRY_AFTER_MAX_S)
     value = headers.get("Retry-After")
     seconds = _number(value)
-    if seconds is not None:
-        return min(seconds, RETRY_AFTER_MAX_S)
-    now = headers.get("Date")
-    if not value or not now:
-        return None
+    if seconds is None and value:
+        seconds = _until(value, headers)
+    if seconds is None and quota:
+        seconds = max((wait for wait in _resets(headers) if wait is not None), default=None)
+    return None if seconds is None else min(seconds, RETRY_AFTER_MAX_S)
+
+
+def _until(moment: str, headers: Mapping[str, str]) -> float | None:
+    """Seconds from the answer's `Date` to a moment: an HTTP date, RFC 3339, or Unix time in seconds or milliseconds."""
     try:
-        wait = (parsedate_to_datetime(value) - parsedate_to_datetime(now)).total_seconds()
-    except (ValueError, TypeError):
+        now = parsedate_to_datetime(headers.get("Date") or "").timestamp()
+        unix = _number(moment)
+        if unix is not None:
+            then = unix / 1000 if unix > _MILLIS else unix
+        elif moment[:1].isdigit():
+            then = datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+        else:
+            then = parsedate_to_datetime(moment).timestamp()
+    except (ValueError, TypeError, OverflowError):
         return None
-    return min(max(wait, 0.0), RETRY_AFTER_MAX_S)
+    return max(then - now, 0.0)
+
+
+def _resets(headers: Mapping[str, str]) -> Iterator[float | None]:
+    """The waits that the quotas' headers name; a quota that says it has something left is in nobody's way."""
+    for name, value in headers.items():
+        name, value = name.lower(), value.strip()
+        if _RESET.fullmatch(name) is None or not value or _number(headers.get(name.replace("reset", "remaining"))):
+            continue
+        span, number = _SPAN.fullmatch(value), _number(value)
+        if span is not None:
+            yield sum(float(part) * scale for part, scale in zip(span.groups("0"), _SCALES, strict=True))
+        else:
+            yield number if number is not None and number < _UNIX else _until(value, headers)
 
 
 def _number(text: str | None) -> float | None:

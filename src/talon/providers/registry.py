@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from talon.domain.errors import FieldError, Invalid
 from talon.domain.ids import is_name
+from talon.providers.dialect import Dialect
+from talon.providers.kinds import KINDS
 from talon.providers.limits import CallLimits
-from talon.providers.protocol import Provider, ProviderError
-
-KINDS = ("openai", "scripted")
-OPENAI_BASE_URL = "https://api.openai.com/v1"
+from talon.providers.protocol import Key, Provider, ProviderError
 
 
 @dataclass(frozen=True)
 class ProviderConfig:
     """`providers.NAME` of the configuration.
 
-    `kind`: openai | scripted. openai: `base_url` (empty: the vendor's own), `api_key` (empty: none is sent; never in `repr`),
-    `max_tokens_field` (empty: chosen by the host). scripted: `script`, a path. `limits` for both.
+    `kind`: scripted, or one of `kinds.KINDS`. Those: `base_url` (empty: the vendor's own), `api_key` (empty: none is sent; never in
+    `repr`); openai: `max_tokens_field` (empty: chosen by the host). scripted: `script`, a path. `limits` for all.
     """
 
     kind: str
     base_url: str = ""
-    api_key: str = field(default="", repr=False)
+    api_key: Key = field(default="", repr=False)
     script: str = ""
     max_tokens_field: str = ""
     limits: CallLimits = field(default_factory=CallLimits)
@@ -56,15 +57,12 @@ class Providers:
             if config is None:
                 known = ", ".join(sorted(self._configs)) or "none"
                 raise ProviderError("unresolved", f"no provider is named {name!r}; configured are: {known}"[:500])
-            provider = self._made[name] = _openai(name, config)
+            provider = self._made[name] = _http(name, config)
         return provider
 
     def catalogue(self) -> list[ProviderInfo]:
         """What is configured, by name."""
-        return [
-            ProviderInfo(name, config.kind, _base_url(config) if config.kind == "openai" else "")
-            for name, config in sorted(self._configs.items())
-        ]
+        return [ProviderInfo(name, config.kind, _base_url(config)) for name, config in sorted(self._configs.items())]
 
     async def close(self) -> None:
         """Close what was created; calls after it fail as `connection`. Closing twice does nothing."""
@@ -89,10 +87,17 @@ def build_providers(configs: Mapping[str, ProviderConfig]) -> Providers:
     return Providers(configs, made)
 
 
-def _openai(name: str, config: ProviderConfig) -> Provider:
-    from talon.providers.openai import OpenAIProvider  # aiohttp takes 0.3 s to import: only who calls a model pays it
+def dialect_of(config: ProviderConfig) -> Dialect:
+    """The dialect that a checked configuration of one of `KINDS` asks for."""
+    module, _, name = KINDS[config.kind].dialect.partition(":")
+    options: dict[str, Any] = {"max_tokens_field": config.max_tokens_field} if config.kind == "openai" else {}
+    return getattr(import_module(module), name)(_base_url(config), **options)
 
-    return OpenAIProvider(name, _base_url(config), config.api_key, limits=config.limits, max_tokens_field=config.max_tokens_field)
+
+def _http(name: str, config: ProviderConfig) -> Provider:
+    from talon.providers.http import HttpProvider  # aiohttp takes 0.3 s to import: only who calls a model pays it
+
+    return HttpProvider(name, dialect_of(config), config.api_key, limits=config.limits)
 
 
 def _scripted(name: str, config: ProviderConfig) -> Provider:
@@ -103,27 +108,28 @@ def _scripted(name: str, config: ProviderConfig) -> Provider:
 
 
 def _base_url(config: ProviderConfig) -> str:
-    return config.base_url or OPENAI_BASE_URL
+    return config.base_url or (KINDS[config.kind].base_url if config.kind in KINDS else "")
 
 
 def _check(name: str, config: ProviderConfig, errors: list[FieldError]) -> None:
     at = f"providers.{name}"
     if not is_name(name):
         errors.append(FieldError(at, "a provider's name is lower-case letters, digits and '-', at most 63", name))
-    if config.kind not in KINDS:
-        errors.append(FieldError(f"{at}.kind", f"unknown kind; there are {', '.join(KINDS)}", config.kind))
+    if config.kind not in (*KINDS, "scripted"):
+        errors.append(FieldError(f"{at}.kind", f"unknown kind; there are {', '.join((*KINDS, 'scripted'))}", config.kind))
+    unread: dict[str, Any] = {} if config.kind == "openai" else {"max_tokens_field": config.max_tokens_field}
     if config.kind == "scripted":
         if not config.script:
             errors.append(FieldError(f"{at}.script", "the path of a script is needed"))
-        unread = {"base_url": config.base_url, "api_key": config.api_key, "max_tokens_field": config.max_tokens_field}
+        unread |= {"base_url": config.base_url, "api_key": config.api_key}
     else:
-        unread = {"script": config.script}
+        unread |= {"script": config.script}
     errors += [FieldError(f"{at}.{key}", f"has no meaning for kind {config.kind}") for key, value in unread.items() if value]
     if config.base_url:
         problem = _url_problem(config.base_url)
         if problem:  # without the value: a URL may carry a password
             errors.append(FieldError(f"{at}.base_url", problem))
-    if any(c.isspace() or not c.isprintable() for c in config.api_key):
+    if isinstance(config.api_key, str) and any(c.isspace() or not c.isprintable() for c in config.api_key):
         errors.append(FieldError(f"{at}.api_key", "contains a blank or a control character"))
     for key, value in msgspec.structs.asdict(config.limits).items():
         if not value > 0:

@@ -6,9 +6,9 @@ and anything (a line end, a UTF-8 character) may be cut anywhere: the events do 
 
 from __future__ import annotations
 
+from typing import ClassVar
 
-class LineTooLong(ValueError):
-    """A line, or the data lines of one event together, went over the limit. The stream cannot be read on."""
+from talon.providers.dialect import FrameError
 
 
 class SseParser:
@@ -17,6 +17,7 @@ class SseParser:
     `line_max`: the most bytes of one line, and of one event's data.
     """
 
+    sniffs: ClassVar[bool] = True
     __slots__ = ("_data", "_data_size", "_line_max", "_skip_lf", "_started", "_tail", "_tail_size")
 
     def __init__(self, line_max: int) -> None:
@@ -31,7 +32,7 @@ class SseParser:
     def feed(self, chunk: bytes) -> list[bytes]:
         """-> the data of every event that ended in `chunk`, in order; several data lines are joined by LF.
 
-        Raises `LineTooLong`. Events without data are not reported.
+        Raises `FrameError`. Events without data are not reported.
         """
         if self._skip_lf and chunk:
             self._skip_lf = False
@@ -71,7 +72,7 @@ class SseParser:
         self._tail.append(piece)
         self._tail_size += len(piece)
         if self._tail_size > self._line_max:
-            raise LineTooLong(f"a line is longer than line_max ({self._line_max} bytes)")
+            raise FrameError(f"a line is longer than line_max ({self._line_max} bytes)")
 
     def _line(self, line: bytes) -> None:
         if not self._started:
@@ -85,7 +86,7 @@ class SseParser:
             return
         self._data_size += len(value)
         if self._data_size > self._line_max:
-            raise LineTooLong(f"an event is longer than line_max ({self._line_max} bytes)")
+            raise FrameError(f"an event is longer than line_max ({self._line_max} bytes)")
         self._data.append(value)
 
     def _event(self) -> bytes:

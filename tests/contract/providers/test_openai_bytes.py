@@ -1,4 +1,4 @@
-"""`OpenAIProvider` against servers that misbehave to the byte: every bad end has its class, its bound, and its closed socket."""
+"""`HttpProvider` against servers that misbehave to the byte: every bad end has its class, its bound, and its closed socket."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 from support.chats import ask, collect, end_of, failure, text_of
 from support.rawserver import BOUND_S, LAST_CHUNK, Answer, RawServer, answering, chunk, chunked_head, hanging, reply, stream_head
 from talon.domain.entries import Usage
+from talon.providers.http import HttpProvider
 from talon.providers.limits import CallLimits
-from talon.providers.openai import OpenAIProvider
+from talon.providers.openai_chat import OpenAIChat
 from talon.providers.protocol import ChatMessage, ChatRequest, Finished, ProviderError, TextDelta
 
 KEY = "sk-never-to-be-seen"
@@ -25,9 +26,9 @@ DONE = b"data: [DONE]\n\n"
 
 
 @asynccontextmanager
-async def serving(answer: Answer, limits: CallLimits | None = None) -> AsyncGenerator[tuple[OpenAIProvider, RawServer]]:
+async def serving(answer: Answer, limits: CallLimits | None = None) -> AsyncGenerator[tuple[HttpProvider, RawServer]]:
     async with RawServer(answer) as server:
-        provider = OpenAIProvider("main", server.base_url, KEY, limits=limits)
+        provider = HttpProvider("main", OpenAIChat(server.base_url), KEY, limits=limits)
         try:
             yield provider, server
         finally:
@@ -93,7 +94,7 @@ async def test_characters_that_are_cut_by_packets_come_whole() -> None:
         ((stream_head(), b"internal problem\n"), "malformed", "internal problem"),
         ((stream_head(), b"[1,2]"), "malformed", "[1,2]"),
         ((stream_head(), b"\x00\x01\x02"), "malformed", "neither"),
-        ((stream_head(), HELLO), "connection", "finish_reason"),
+        ((stream_head(), HELLO), "connection", "why it stopped"),
         ((chunked_head(), chunk(HELLO)), "connection", "closed the connection"),
         ((b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", HELLO), "connection", "closed the connection"),
         ((stream_head(), HELLO, b'data: {"error":{"message":"busy","code":503}}\n\n'), "server", "busy"),
@@ -242,7 +243,7 @@ async def test_connections_are_reused_after_a_whole_answer_and_not_after_half_of
         ended.set()
 
     async with RawServer(answer, keep_alive=True) as server:
-        provider = OpenAIProvider("main", server.base_url)
+        provider = HttpProvider("main", OpenAIChat(server.base_url))
         for _ in range(3):
             async with asyncio.timeout(BOUND_S), aclosing(provider.chat(ask())) as stream:
                 async for event in stream:
@@ -307,7 +308,7 @@ async def test_a_refused_connection_and_a_name_that_is_not_there_are_connection_
     async with RawServer(hanging()) as server:
         port = server.port
     for url, words in ((f"http://127.0.0.1:{port}/v1", "cannot connect"), ("http://no-such-host.invalid/v1", "cannot be resolved")):
-        provider = OpenAIProvider("main", url)
+        provider = HttpProvider("main", OpenAIChat(url))
         failed, _ = await failure(provider)
         await provider.close()
         assert (failed.error, words in failed.detail, failed.usage) == ("connection", True, Usage()), failed.detail
@@ -321,7 +322,7 @@ async def test_tls_with_a_server_that_speaks_none_is_a_connection_error() -> Non
             transport.close()
 
     server = await asyncio.get_running_loop().create_server(Mail, "127.0.0.1", 0)
-    provider = OpenAIProvider("main", f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", KEY)
+    provider = HttpProvider("main", OpenAIChat(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"), KEY)
     failed, _ = await failure(provider)
     await provider.close()
     server.close()
@@ -347,7 +348,9 @@ async def test_a_connection_that_is_never_accepted_ends_at_connect_s() -> None:
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
-        provider = OpenAIProvider("main", f"http://127.0.0.1:{port}/v1", limits=CallLimits(connect_s=0.3, first_token_s=1.0))
+        provider = HttpProvider(
+            "main", OpenAIChat(f"http://127.0.0.1:{port}/v1"), limits=CallLimits(connect_s=0.3, first_token_s=1.0)
+        )
         failed, _ = await failure(provider)
         await provider.close()
         for filler in fillers:

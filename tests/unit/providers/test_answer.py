@@ -11,13 +11,15 @@ from support.chats import ask
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
 from talon.providers.limits import CallLimits
+from talon.providers.openai_chat import ChatReader
 from talon.providers.protocol import ChatEvent, Finished, ProviderError, ReasoningDelta, TextDelta, ToolCall
-from talon.providers.wire import decode_chunk
 
 
 def run(*chunks: dict[str, Any], limits: CallLimits | None = None) -> tuple[list[ChatEvent], Finished]:
     answer = Answer("p", ask("12345678"), limits or CallLimits())
-    events = [event for chunk in chunks for event in answer.take(decode_chunk(msgspec.json.encode(chunk)))]
+    reader, events = ChatReader(answer), list[ChatEvent]()
+    for chunk in chunks:
+        reader.take(msgspec.json.encode(chunk), events)
     return events, answer.finish()
 
 
@@ -123,8 +125,8 @@ def test_usage_on_every_chunk_counts_once() -> None:
 
 def test_an_empty_finish_reason_is_no_end() -> None:
     answer = Answer("p", ask(), CallLimits())
-    answer.take(decode_chunk(msgspec.json.encode(delta("", content="a"))))
-    assert answer.stop == ""
+    ChatReader(answer).take(msgspec.json.encode(delta("", content="a")), [])
+    assert answer.stop is None
 
 
 @pytest.mark.parametrize("finish", ["stop", None])

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talon.providers.sse import LineTooLong, SseParser
+from talon.providers.dialect import FrameError
+from talon.providers.sse import SseParser
 
 
 def parse(*chunks: bytes, line_max: int = 1000) -> list[bytes]:
@@ -68,12 +69,12 @@ def test_what_the_last_blank_line_never_closed_is_given_as_the_rest() -> None:
 def test_a_line_over_the_limit_is_refused_before_it_is_whole() -> None:
     parser = SseParser(100)
     parser.feed(b"data: " + b"x" * 90)
-    with pytest.raises(LineTooLong, match=r"line_max \(100 bytes\)"):
+    with pytest.raises(FrameError, match=r"line_max \(100 bytes\)"):
         parser.feed(b"x" * 10)
 
 
 def test_an_event_of_many_short_lines_is_bounded_too() -> None:
-    with pytest.raises(LineTooLong):
+    with pytest.raises(FrameError):
         parse(b"data: 0123456789\n" * 11, line_max=100)
 
 

@@ -84,6 +84,6 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     delay_ms: int
     chunk_chars: int
     chunk_delay_ms: int
-    stop_reason: str
+    stop_reason: Literal["stop", "tool_calls", "length"]
     usage: Usage | None
     fault: Fault | None

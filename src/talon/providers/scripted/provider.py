@@ -71,7 +71,7 @@ class ScriptedProvider:
             case "half_json":
                 raise self._error("malformed", "an event cannot be read: it is half a JSON")
             case _:
-                raise self._error("connection", "the stream was closed before the answer had a finish_reason")
+                raise self._error("connection", "the stream was closed before the model said why it stopped")
 
     def _error(self, error: ErrorClass, detail: str) -> ProviderError:
         return ProviderError(error, f"providers.{self._name}: {detail}")

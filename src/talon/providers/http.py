@@ -1,4 +1,4 @@
-"""`OpenAIProvider`: OpenAI's chat completions, and every server that speaks them, on one pooled aiohttp session."""
+"""`HttpProvider`: one endpoint of any vendor, on one pooled aiohttp session."""
 
 from __future__ import annotations
 
@@ -6,39 +6,41 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import aiohttp
-from yarl import URL
+from msgspec.structs import replace
 
 from talon import __version__
 from talon.providers.call import WireCall, drain
+from talon.providers.dialect import Dialect
 from talon.providers.limits import CallLimits
-from talon.providers.protocol import ChatEvent, ChatRequest, ProviderError
-from talon.providers.wire import encode_request
+from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Key, ProviderError
+
+_HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "text/event-stream",
+    "Accept-Encoding": "identity",  # a compressed stream is held back until a block is full
+    "User-Agent": f"talon/{__version__}",
+}
 
 
-class OpenAIProvider:
-    """A configured endpoint. Made anywhere; its pool is opened by the first call, on that call's event loop, and stays there.
+class HttpProvider:
+    """A configured endpoint that speaks `dialect`. Made anywhere; its pool is opened by the first call, on that call's event loop,
+    and stays there.
 
-    `base_url` ends before `/chat/completions` (`https://api.openai.com/v1`). An empty `api_key` sends no Authorization (local
-    servers). `max_tokens_field` is the server's name for the output limit; empty: `max_completion_tokens` for api.openai.com,
-    `max_tokens` elsewhere. Redirects are not followed, cookies not kept, proxies of the environment not used. The key appears in
-    no error and no `repr`.
+    `key` is asked for each call. Redirects are not followed, cookies not kept, proxies of the environment not used. The key appears
+    in no error and no `repr`.
     """
 
-    def __init__(
-        self, name: str, base_url: str, api_key: str = "", *, limits: CallLimits | None = None, max_tokens_field: str = ""
-    ) -> None:
+    def __init__(self, name: str, dialect: Dialect, key: Key = "", *, limits: CallLimits | None = None) -> None:
         self._name = name
-        self._url = URL(base_url.rstrip("/") + "/chat/completions")
-        self._secret = api_key
+        self._dialect = dialect
+        self._key = key
         self._limits = limits or CallLimits()
-        vendor = self._url.host == "api.openai.com"
-        self._max_tokens_field = max_tokens_field or ("max_completion_tokens" if vendor else "max_tokens")
         self._session: aiohttp.ClientSession | None = None
         self._draining: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"OpenAIProvider({self._name!r}, {str(self._url)!r})"
+        return f"HttpProvider({self._name!r}, {self._dialect!r})"
 
     @property
     def name(self) -> str:
@@ -50,16 +52,20 @@ class OpenAIProvider:
 
         Close the generator if you stop before `Finished`; after it there is nothing to wait for, and the connection is kept.
         """
+        request = without_foreign(request, self._name)
+        dialect = self._dialect
         try:
-            body = encode_request(request, self._max_tokens_field)
+            body = dialect.body(request)
         except (UnicodeEncodeError, TypeError) as error:
             raise ProviderError("bad_request", f"the request cannot be written as JSON ({type(error).__name__})") from None
+        url = dialect.url(request)
+        key = self._key if isinstance(self._key, str) else await self._ask_key()
         session = self._pool()
-        call = WireCall(self._name, self._secret, self._limits, request)
+        call = WireCall(self._name, key, self._limits, dialect, request)
         response: aiohttp.ClientResponse | None = None
         answered = False
         try:
-            response = await call.send(session, self._url, body)
+            response = await call.send(session, url, dialect.headers(key, url, body), body)
             while events := await call.more(response):
                 for event in events:
                     yield event
@@ -67,7 +73,7 @@ class OpenAIProvider:
             answered = True
             yield finished
         except (aiohttp.ClientError, OSError) as error:
-            raise call.failed(error, self._url) from None
+            raise call.failed(error, url) from None
         finally:
             call.over()
             if response is not None:
@@ -86,6 +92,16 @@ class OpenAIProvider:
         if session is not None:
             await session.close()
 
+    async def _ask_key(self) -> str:
+        """The key that is valid now; asking for it takes no longer than a connection may."""
+        assert not isinstance(self._key, str)
+        try:
+            async with asyncio.timeout(self._limits.connect_s):
+                return await self._key()
+        except TimeoutError:
+            words = f"its key was not there within connect_s ({self._limits.connect_s:g} s)"
+            raise ProviderError("timeout", f"providers.{self._name}: {words}") from None
+
     def _recycle(self, response: aiohttp.ClientResponse) -> None:
         """The answer is given, the body's own end may be a packet behind: wait for it aside, then the connection is used again."""
         task = asyncio.get_running_loop().create_task(drain(response))
@@ -96,18 +112,28 @@ class OpenAIProvider:
         if self._closed:
             raise ProviderError("connection", f"providers.{self._name} is closed")
         if self._session is None:
-            headers = {
-                "Content-Type": "application/json",
-                "Accept": "text/event-stream",
-                "Accept-Encoding": "identity",  # a compressed stream is held back until a block is full
-                "User-Agent": f"talon/{__version__}",
-            }
-            if self._secret:
-                headers["Authorization"] = f"Bearer {self._secret}"
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),  # the worker's concurrency is the bound; a second one would hide waits
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_s),
-                headers=headers,
+                headers=_HEADERS,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
+
+
+def without_foreign(request: ChatRequest, provider: str) -> ChatRequest:
+    """`request` without what other vendors or models want back: signatures and encrypted reasoning are good for their own only."""
+
+    def own(message: ChatMessage) -> ChatMessage:
+        opaque = message.opaque
+        if opaque is None:
+            if not any(call.opaque for call in message.tool_calls):
+                return message
+        elif opaque.provider == provider and opaque.model == request.model:
+            return message
+        calls = tuple(replace(call, opaque="") for call in message.tool_calls)
+        return replace(message, opaque=None, tool_calls=calls)
+
+    if all(message.opaque is None and not message.tool_calls for message in request.messages):
+        return request
+    return replace(request, messages=tuple(map(own, request.messages)))

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from support.chats import ask
+from talon.providers.openai_chat import OpenAIChat
 from talon.providers.protocol import ChatMessage, ChatRequest, ToolCall, ToolDef
-from talon.providers.wire import encode_request
 
 
 def sent(request: ChatRequest, field: str = "max_tokens") -> dict[str, Any]:
-    return msgspec.json.decode(encode_request(request, field), type=dict[str, Any])
+    return msgspec.json.decode(OpenAIChat("http://x/v1", max_tokens_field=field).body(request), type=dict[str, Any])
 
 
 def test_only_what_was_given_is_sent() -> None:

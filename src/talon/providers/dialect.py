@@ -1,0 +1,76 @@
+"""What a vendor's adapter is: how a request is written, how an answer's events are read. Everything else is the same for all.
+
+HttpProvider (pool, key, cancellation) ─> WireCall (deadlines, limits) ─> Frames (bytes → events) ─> Reader (event → Answer)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+from yarl import URL
+
+from talon.providers.answer import Answer
+from talon.providers.protocol import ChatEvent, ChatRequest
+
+
+class Frames(Protocol):
+    """Cuts the bytes of a body into the payloads of its events, however the bytes were chunked.
+
+    `sniffs`: the body may also be one JSON document (a server that ignored the wish to stream), told by its first byte.
+    """
+
+    sniffs: ClassVar[bool]
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """-> the payloads that became whole. Raises `FrameError`."""
+        ...
+
+    def rest(self) -> bytes:
+        """At the end of the body: what was begun and not closed; `b""` for nothing."""
+        ...
+
+
+class FrameError(ValueError):
+    """The body cannot be cut into events: an event goes over `line_max`, or its framing is broken. It cannot be read on."""
+
+
+class Reader(Protocol):
+    """Reads the events of one answer into its `Answer`. Raises `ProviderError` for an event that says so; what it cannot decode
+    is a `msgspec.DecodeError`."""
+
+    def take(self, event: bytes, out: list[ChatEvent]) -> bool:
+        """One event; what is new for the consumer goes to `out`. -> True when it was the answer's last."""
+        ...
+
+    def whole(self, body: bytes, out: list[ChatEvent]) -> None:
+        """An answer that came as one JSON document."""
+        ...
+
+
+class Dialect(Protocol):
+    """A vendor's wire. Stateless, and without I/O."""
+
+    #: Fields of `ChatRequest` that this vendor has no word for: they are not sent.
+    leaves_out: ClassVar[frozenset[str]]
+
+    def url(self, request: ChatRequest) -> URL:
+        """Where this request is posted."""
+        ...
+
+    def headers(self, key: str, url: URL, body: bytes) -> Mapping[str, str]:
+        """The headers of this call beside the common ones; `key` may be empty."""
+        ...
+
+    def body(self, request: ChatRequest) -> bytes:
+        """The request as the vendor wants it, always streamed. Raises `UnicodeEncodeError` or `TypeError` for what JSON cannot say
+        (half a surrogate pair, a schema that is not JSON)."""
+        ...
+
+    def frames(self, line_max: int) -> Frames:
+        """A cutter for one answer."""
+        ...
+
+    def reader(self, answer: Answer) -> Reader:
+        """A reader for one answer."""
+        ...
