@@ -167,6 +167,7 @@ CODES: dict[str, str] = {
     "namespace_not_found": "No such namespace",
     "precondition_failed": "It is not as the request wants it",
     "queue_full": "The session's queue is full",
+    "revision_not_found": "No such revision",
     "route_not_found": "No such route",
     "schedule_not_found": "No such schedule",
     "secret_key_missing": "There is no key to encrypt secrets with",

@@ -20,6 +20,7 @@ STATUS: dict[str, int] = {
     "mcp_binding_not_found": 404,
     "mcp_server_not_found": 404,
     "namespace_not_found": 404,
+    "revision_not_found": 404,
     "schedule_not_found": 404,
     "secret_not_found": 404,
     "session_not_found": 404,
@@ -90,20 +91,21 @@ _LINKS: dict[str, dict[str, Any]] = {
         for one in ("Template", "Schedule", "Knowledge", "McpServer", "McpBinding", "Secret")
     },
     "Agent": {
-        **{
-            name: {
-                "operationId": name,
-                "parameters": {"ns": "$response.body#/metadata/namespace", "name": "$response.body#/metadata/name"},
-            }
-            for name in ("getAgent", "putAgent", "patchAgent", "deleteAgent", "listAgentUsers")
-        },
-        **{
-            name: {
-                "operationId": name,
-                "parameters": {"ns": "$response.body#/metadata/namespace", "agent": "$response.body#/metadata/name"},
-            }
-            for name in ("listRevisions", "rollbackAgent", "createSession", "listSessions")
-        },
+        name: {
+            "operationId": name,
+            "parameters": {"ns": "$response.body#/metadata/namespace", "agent": "$response.body#/metadata/name"},
+        }
+        for name in (
+            "getAgent",
+            "putAgent",
+            "patchAgent",
+            "deleteAgent",
+            "listAgentUsers",
+            "listRevisions",
+            "rollbackAgent",
+            "createSession",
+            "listSessions",
+        )
     },
     "turn": {
         name: {
