@@ -27,6 +27,7 @@ _STOPS: dict[str, StopReason] = {  # an unknown reason is a stop
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "refusal",
+    "content_filter": "content_filter",  # of servers that pass another vendor's reason on
 }
 #: Models up to 4.5 think by a budget, later ones as much as they find right, guided by an effort.
 _VERSION_OF = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")

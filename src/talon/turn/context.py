@@ -49,15 +49,16 @@ def transcript(state: State, limits: ContextLimits) -> tuple[ChatMessage, ...]:
         match item:
             case UserItem(content=content):
                 out.append(ChatMessage(role="user", content=content))
-            case AssistantItem(content=content, calls=numbers):
+            case AssistantItem(content=content, calls=numbers, opaque=opaque):
                 calls = [state.call(number) for number in numbers]
-                out.append(ChatMessage(role="assistant", content=content, tool_calls=tuple(map(_tool_call, calls))))
+                asked = tuple(map(_tool_call, calls))
+                out.append(ChatMessage(role="assistant", content=content, tool_calls=asked, opaque=opaque))
                 out.extend(_result(call, state.iteration, limits) for call in calls)
     return tuple(out)
 
 
 def _tool_call(call: Call) -> ToolCall:
-    return ToolCall(call.call_id, call.name, call.arguments)
+    return ToolCall(call.call_id, call.name, call.arguments, call.opaque)
 
 
 def _result(call: Call, iteration: int, limits: ContextLimits) -> ChatMessage:

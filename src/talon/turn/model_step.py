@@ -152,6 +152,7 @@ def answer_facts(finished: Finished, stream: FragmentStream, state: State, seq: 
             usage=finished.usage,
             model=finished.model,
             duration_ms=duration_ms,
+            opaque=finished.opaque,
         )
     ]
     facts += [_requested(len(state.calls) + number, call) for number, call in enumerate(calls, 1)]
@@ -161,4 +162,4 @@ def answer_facts(finished: Finished, stream: FragmentStream, state: State, seq: 
 
 
 def _requested(number: int, call: ToolCall) -> e.ToolRequested:
-    return e.ToolRequested(call=number, call_id=call.id, name=call.name, arguments=call.arguments)
+    return e.ToolRequested(call=number, call_id=call.id, name=call.name, arguments=call.arguments, opaque=call.opaque)

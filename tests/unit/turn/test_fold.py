@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from support.turns import TURN, Story, answer, extended, failed, final, intent, model, queued, resumed, started, story
 from talon.domain import entries as e
+from talon.turn.context import ContextLimits, transcript
 from talon.turn.machine import State, apply, fold
 from talon.turn.machine.state import AssistantItem, ModelCall, UserItem
 
@@ -188,3 +189,17 @@ def test_a_clock_that_is_set_back_takes_no_time_away() -> None:
     assert active_s(journal) >= 0
     ended = journal.add(e.TurnCompleted(), after_ms=10_000).state()
     assert ended.active_s(journal.at_ms + 99_000) == ended.active_ms / 1000
+
+
+def test_what_a_vendor_wants_back_with_its_calls_is_in_the_next_context_and_comes_from_the_journal() -> None:
+    opaque = e.Opaque("main", "m", ('{"type":"thinking","signature":"s"}', "text 4", "call 0"))
+    state = story(
+        started(),
+        model(),
+        e.ModelFinished(stop_reason="tool_calls", content="look", calls=1, opaque=opaque),
+        e.ToolRequested(call=1, call_id="c1", name="look", arguments="{}", opaque='"signed"'),
+        intent(1),
+        e.ToolFinished(call=1, output="4"),
+    )
+    asked = next(message for message in transcript(state.state(), ContextLimits()) if message.role == "assistant")
+    assert (asked.opaque, asked.tool_calls[0].opaque) == (opaque, '"signed"')

@@ -80,7 +80,7 @@ def _model_started(state: State, p: e.ModelStarted, seq: int) -> State:
 
 def _model_finished(state: State, p: e.ModelFinished, seq: int) -> State:
     first = len(state.calls) + 1
-    item = AssistantItem(p.content, tuple(range(first, first + p.calls)))
+    item = AssistantItem(p.content, tuple(range(first, first + p.calls)), p.opaque)
     # A final answer's text is in `message.completed`; only what a later model call must see goes into the transcript.
     transcript = (*state.transcript, item) if p.calls else state.transcript
     return replace(
@@ -105,7 +105,7 @@ def _stream_reset(state: State, p: e.StreamReset, seq: int) -> State:
 
 
 def _tool_requested(state: State, p: e.ToolRequested, seq: int) -> State:
-    call = Call(p.call, p.call_id, p.name, p.arguments, p.effect, seq, state.iteration)
+    call = Call(p.call, p.call_id, p.name, p.arguments, p.effect, seq, state.iteration, opaque=p.opaque)
     return replace(state, calls=(*state.calls, call))
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from talon.domain.entries import Payload, TurnCancelRequested, Usage
+from talon.domain.entries import Opaque, Payload, TurnCancelRequested, Usage
 
 #: requested  the model asked, nothing was done          started    intent is durable, this worker runs it
 #: orphaned   started by a worker that is gone            uncertain  nobody knows; an approval is open
@@ -35,6 +35,7 @@ class Call(msgspec.Struct, frozen=True):
     result: str = ""
     ok: bool = True
     human: tuple[str, str] | None = None  # (outcome, result) of an approval that no receipt has followed yet
+    opaque: str = ""
 
 
 class ModelCall(msgspec.Struct, frozen=True):
@@ -63,10 +64,11 @@ class UserItem(msgspec.Struct, frozen=True):
 
 
 class AssistantItem(msgspec.Struct, frozen=True):
-    """An answer of the model with the numbers of the calls that it asked for."""
+    """An answer of the model with the numbers of the calls that it asked for, and what its vendor wants back with them."""
 
     content: str
     calls: tuple[int, ...]
+    opaque: Opaque | None = None
 
 
 Item = UserItem | AssistantItem
