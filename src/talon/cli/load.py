@@ -19,10 +19,12 @@ from talon.cli.errors import WrongUse
 from talon.cli.leaves import Leaf
 from talon.cli.settings import Settings
 from talon.cli.sources import Given
-from talon.domain.ids import NAME_MAX
+from talon.domain.ids import NAME_MAX, is_name, is_namespace
+from talon.providers.kinds import ProviderKind, kind_of
 
 WORKER_PORT = 19790
-PROVIDER_KINDS = ("openai", "scripted")
+#: In place of a key: the secret that has it.
+SECRET_PREFIX = "secret:"
 NOT_ACTIVE = "NotImplemented: not active in this version"
 
 
@@ -108,8 +110,8 @@ def _validate(merged: Mapping[str, Given], mistakes: list[str]) -> Settings | No
         else:
             node[last] = _absolute(given) if leaf.is_path else given.value
     for name, entry in tree.get("providers", {}).items():
-        if name in PROVIDER_KINDS:
-            entry.setdefault("kind", name)
+        if kind := kind_of(name):
+            entry.setdefault("kind", kind)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -204,6 +206,13 @@ def broker_of(settings: Settings) -> str:
     return "postgres" if isinstance(database_of(settings), PostgresAt) else "local"
 
 
+def secret_of(key: str) -> tuple[str, str] | None:
+    """(namespace, name) of the secret that `providers.NAME.api_key` refers to; None for a key that stands there itself."""
+    namespace, slash, name = key.removeprefix(SECRET_PREFIX).partition("/")
+    found = key.startswith(SECRET_PREFIX) and slash and is_namespace(namespace) and is_name(name)
+    return (namespace, name) if found else None
+
+
 def _cross_checks(settings: Settings, merged: Mapping[str, Given]) -> Iterator[str]:
     try:
         database = database_of(settings)
@@ -223,9 +232,27 @@ def _cross_checks(settings: Settings, merged: Mapping[str, Given]) -> Iterator[s
         yield f"worker.sweep_s: {settings.worker.sweep_s:g} must be shorter than worker.lease_ttl_s"
     for name, provider in settings.providers.items():
         if provider.kind is None:
-            yield f"providers.{name}.kind: not given, and {name!r} is no kind: set it to {' or '.join(PROVIDER_KINDS)}"
+            yield f"providers.{name}.kind: not given, and {name!r} is no kind: set it to {' or '.join(get_args(ProviderKind))}"
         if provider.kind == "scripted" and provider.script is None:
             yield f"providers.{name}.script: a scripted provider needs a file with its answers"
+        key = provider.api_key.get_secret_value() if provider.api_key else ""
+        if key.startswith(SECRET_PREFIX) and secret_of(key) is None:
+            yield f"providers.{name}.api_key: a reference to a secret is written secret:NAMESPACE/NAME, as in secret:default/openai"
+    yield from _key_checks(settings, merged)
+
+
+def _key_checks(settings: Settings, merged: Mapping[str, Given]) -> Iterator[str]:
+    if settings.secrets.key is None:
+        return
+    given = merged["secrets.key"]
+    if settings.secrets.key_file is not None:
+        yield f"secrets.key ({given.where}) and secrets.key_file ({merged['secrets.key_file'].where}) are both given: choose one"
+    from talon.vault.ring import parse_keys  # the cryptography comes with it
+
+    try:
+        parse_keys(settings.secrets.key.get_secret_value())
+    except ValueError as error:
+        yield f"secrets.key: the value (hidden) {error} ({given.where})"
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncGenerator
 
 from talon.cli.errors import Failed
-from talon.cli.load import port_of
+from talon.cli.load import port_of, secret_of
 from talon.cli.runtime import Role, Runtime, open_gateway, open_runtime, open_worker
 from talon.cli.settings import Settings
 from talon.worker.worker import Worker
@@ -44,7 +44,8 @@ def _fast_loop() -> asyncio.Runner:
 
 def _secrets(settings: Settings) -> tuple[str, ...]:
     found = [one.api_key.get_secret_value() for one in settings.providers.values() if one.api_key]
-    return tuple(value for value in found if value)
+    keys = settings.secrets.key.get_secret_value().split(",") if settings.secrets.key else []
+    return tuple(value for value in (*found, *(key.strip() for key in keys)) if value and secret_of(value) is None)
 
 
 async def _main(role: Role, settings: Settings) -> int:

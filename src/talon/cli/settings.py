@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from talon.domain.ids import is_name
+from talon.providers.kinds import KINDS, ProviderKind
 
 INACTIVE: dict[str, Any] = {"inactive": True}
 
@@ -160,6 +161,21 @@ class Session(Group):
     )
 
 
+class Secrets(Group):
+    """The keys that secrets are encrypted with."""
+
+    key: SecretStr | None = Field(
+        default=None,
+        description="keys, the newest first: base64 of 32 random bytes each; best in the environment, the same for all processes",
+        json_schema_extra={"expects": "base64 of 32 random bytes; several are separated by commas, the newest first"},
+    )
+    key_file: Path | None = Field(
+        default=None,
+        description="file with the keys, readable by its owner only (default on SQLite: secrets.key in the data directory, made "
+        "when it is first needed; on PostgreSQL: none)",
+    )
+
+
 class Context(Group):
     """How much of a session's past a model call is built from."""
 
@@ -173,16 +189,31 @@ class Context(Group):
 class Provider(Group):
     """One model endpoint, by the name that `modelPolicy` refers to."""
 
-    kind: Literal["openai", "scripted"] | None = Field(
-        default=None, description="openai (chat completions; every compatible server) or scripted (default: the provider's name)"
+    kind: ProviderKind | None = Field(
+        default=None,
+        description="; ".join(f"{name}: {kind.about}" for name, kind in KINDS.items())
+        + "; scripted: answers from a file, for demos and tests (default: what the provider's name says)",
     )
-    base_url: HttpUrl = Field(default="https://api.openai.com/v1", description="where the API begins", json_schema_extra=URL)
-    api_key: SecretStr | None = Field(default=None, description="key for the Authorization header; never shown")
+    base_url: HttpUrl | None = Field(
+        default=None, description="where the API begins (default: the vendor's own address)", json_schema_extra=URL
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        description="key for the Authorization header, or secret:NAMESPACE/NAME: the value of that secret; never shown",
+    )
     script: Path | None = Field(default=None, description="file with the answers of a scripted provider")
     connect_timeout_s: float = Field(default=10.0, gt=0, le=600, description="seconds to connect")
     first_token_timeout_s: float = Field(default=60.0, gt=0, le=3600, description="seconds to the first piece of an answer")
     idle_timeout_s: float = Field(default=60.0, gt=0, le=3600, description="seconds between two pieces of an answer")
     total_timeout_s: float = Field(default=600.0, gt=0, le=86_400, description="seconds for a whole answer")
+    max_tokens_field: Literal["", "max_tokens", "max_completion_tokens"] = Field(
+        default="", description="of kind openai: the server's name for the output limit (empty: chosen by the host)"
+    )
+    answer_max: int = Field(
+        default=10_000_000, ge=1, le=1_000_000_000, description="characters of an answer: text, reasoning and arguments together"
+    )
+    tool_calls_max: int = Field(default=128, ge=1, le=10_000, description="tool calls of one answer")
+    line_max: int = Field(default=1_048_576, ge=1024, le=1_000_000_000, description="bytes of one event of an answer's stream")
 
 
 class HttpRequest(Group):
@@ -229,6 +260,7 @@ class Settings(Group):
     worker: Worker = Field(default_factory=Worker)
     control_plane: ControlPlane = ControlPlane()
     session: Session = Session()
+    secrets: Secrets = Secrets()
     context: Context = Context()
     providers: dict[str, Provider] = Field(default={}, description="model endpoints by name")
     tools: Tools = Tools()
