@@ -33,6 +33,9 @@ LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError,
 CUT = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, ConnectionResetError)
 #: The heartbeat comes every 15 s: three missed ones are a dead connection.
 STREAM_IDLE_S = 50.0
+#: As many items as the server gives at once.
+PAGE_MAX = 500
+JSON = "application/json"
 #: A stream that lived this long was a good connection, also when nothing happened on it.
 STEADY_S = 5.0
 
@@ -67,7 +70,9 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60, connect=5))
+        # No bound on connections: a watch of all namespaces holds one for each.
+        connector = aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60, connect=5), connector=connector)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -78,16 +83,28 @@ class Client:
         """GET -> decoded body."""
         return await self.call("GET", path, params=params)
 
-    async def items(self, path: str, params: Mapping[str, str] | None = None) -> list[Any]:
-        """All pages of a list."""
+    async def items(self, path: str, params: Mapping[str, str] | None = None, limit: int | None = None) -> list[Any]:
+        """All pages of a list; with `limit` only so many items."""
+        return (await self.listing(path, params, limit))[0]
+
+    async def listing(self, path: str, params: Mapping[str, str] | None = None, limit: int | None = None) -> tuple[list[Any], str]:
+        """All pages of a list, and the version from which a watch goes on: that of the first page, so that what changed while the
+        others were read is told again, not lost. "" for a list that is not watched."""
         found: list[Any] = []
-        query = {"limit": "500", **(params or {})}
+        version = ""
+        query = {"limit": "", **(params or {})}
         while True:
+            query["limit"] = str(min(limit - len(found), PAGE_MAX) if limit else PAGE_MAX)
             page = await self.get(path, query)
+            version = version or str(page.get("resource_version") or "")
             found += page["items"]
-            if not page.get("next_cursor"):
-                return found
+            if not page.get("next_cursor") or (limit and len(found) >= limit):
+                return found, version
             query["cursor"] = page["next_cursor"]
+
+    async def text(self, path: str, accept: str) -> bytes:
+        """GET a body that is no JSON, as it is."""
+        return await self.call("GET", path, accept=accept)
 
     async def call(
         self,
@@ -98,25 +115,28 @@ class Client:
         text: tuple[str, bytes] | None = None,
         params: Mapping[str, str] | None = None,
         key: str = "",
+        if_match: str = "",
+        accept: str = JSON,
     ) -> Any:
-        """One request -> decoded body (None if empty). `body` is sent as JSON, `text` as (content type, bytes).
+        """One request -> decoded body (None if empty; bytes if something else than JSON is accepted). `body` is sent as JSON,
+        `text` as (content type, bytes). `if_match` is the version that the resource must still have.
 
         Repeated on a lost connection and while the server restarts. Raises `TalonError` for a problem, `Unreachable`, `Failed`.
         """
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": accept, **({"If-Match": f'"{if_match}"'} if if_match else {})}
         if method == "POST":
             headers["Idempotency-Key"] = key or self._ids.uuid7()
         data = None
         if text is not None:
             headers["Content-Type"], data = text
         elif body is not None:
-            headers["Content-Type"], data = "application/json", json.dumps(body).encode()
+            headers["Content-Type"], data = JSON, json.dumps(body).encode()
         waiting = _Patience(self._clock, self._patience_s)
         while True:
             try:
                 async with self._open(method, path, params, headers, data) as response:
                     self._answered = True
-                    return await self._decode(response)
+                    return await self._decode(response, accept)
             except LOST as error:
                 await self._wait(waiting, error)
             except err.Unavailable as error:
@@ -124,12 +144,13 @@ class Client:
                     raise
                 await self._wait(waiting, error)
 
-    async def delete(self, path: str) -> None:
-        """DELETE what is at `path`. Raises `NotFound` if nothing was there to begin with; that it is gone when a lost answer is
-        asked for again (aiohttp asks again by itself, too) is success."""
-        await self.get(path)
+    async def delete(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+        """DELETE what is at `path`; -> it as it was. Raises `NotFound` if nothing was there to begin with; that it is gone when a
+        lost answer is asked for again (aiohttp asks again by itself, too) is success."""
+        there = await self.get(path)
         with contextlib.suppress(err.NotFound):
-            await self.call("DELETE", path)
+            await self.call("DELETE", path, params=params)
+        return there
 
     async def events(self, path: str, params: Mapping[str, str], last_id: str) -> AsyncGenerator[Event]:
         """The stream after `last_id`, for as long as the caller reads: a lost connection is taken up again after the last event
@@ -182,8 +203,10 @@ class Client:
             timeout=timeout or self._session.timeout,
         )
 
-    async def _decode(self, response: aiohttp.ClientResponse) -> Any:
+    async def _decode(self, response: aiohttp.ClientResponse, accept: str = JSON) -> Any:
         raw = await response.read()
+        if response.status < 300 and accept != JSON:
+            return raw
         body: Any = None
         if "json" in response.content_type:
             try:

@@ -23,7 +23,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], empty: str = ""
         if empty:
             note(empty)
         return ""
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[cell(value) for value in row] for row in rows]
     if sys.stdout.isatty():
         _fit_last(headers, cells, shutil.get_terminal_size().columns)
     widths = [max(columns(header), *(columns(row[i]) for row in cells)) for i, header in enumerate(headers)]
@@ -39,7 +39,8 @@ def _fit_last(headers: Sequence[str], cells: list[list[str]], width: int) -> Non
         row[-1] = one_line(row[-1], max(width - before, 20))
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as a table shows it: on one line, `-` for nothing."""
     if value is None or value == "":
         return "-"
     return one_line(str(value), 80)

@@ -13,6 +13,7 @@ BY_STATUS: dict[int, type[err.TalonError]] = {
     404: err.NotFound,
     409: err.Conflict,
     410: err.Gone,
+    412: err.PreconditionFailed,
     413: err.TooLarge,
     416: err.AheadOfJournal,
     422: err.Invalid,
