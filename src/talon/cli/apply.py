@@ -2,64 +2,84 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import click
 
 from talon.cli.client import Client, path_of
 from talon.cli.connection import At, connection_options, run
-from talon.cli.documents import Source, collect, said
+from talon.cli.documents import Source, collect, placed, placed_in
 from talon.cli.errors import WrongUse
 from talon.cli.output import as_json, emit, note, output_option
 from talon.cli.text import one_line, styled
 from talon.domain.errors import FieldError, Refused, TalonError
 
-_DOCUMENT = re.compile(r"document (\d+)")
-SIGNS = {"created": "green", "changed": "yellow", "unchanged": "dim"}
+SIGNS = {"created": "green", "changed": "yellow", "unchanged": "dim", "deleted": "red"}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def prune_options(function: F) -> F:
+    """`--prune` and `--selector`."""
+    function = click.option("-l", "--selector", default="", metavar="SELECTOR", help="with --prune: app=x,tier!=y")(function)
+    return click.option("--prune", is_flag=True, help="also delete what has the labels of --selector and is in no manifest")(
+        function
+    )
 
 
 @click.command("apply")
 @click.option("-f", "--file", "files", multiple=True, required=True, metavar="DIR|FILE|-", help="manifests; may be given again")
 @click.option("--dry-run", is_flag=True, help="show what would change, change nothing")
+@prune_options
 @output_option
 @connection_options
-def command(at: At, files: tuple[str, ...], dry_run: bool, output: str) -> None:
+def command(at: At, files: tuple[str, ...], dry_run: bool, prune: bool, selector: str, output: str) -> None:
     """Create or change what manifests describe: all of it, or nothing.
 
-    A directory is read with everything below it: *.yaml, *.yml, *.json (talon.yaml is left out).
+    A directory is read with everything below it: *.yaml, *.yml, *.json (talon.yaml is left out). With --prune, what has the labels
+    of --selector and stands in no manifest is deleted in the same step: the manifests are then all there is of it.
 
     \b
     Examples:
       talon apply -f agents/
       talon apply -f agents/ --dry-run
+      talon apply -f agents/ --prune -l managed-by=git
       cat agent.yaml | talon apply -f -
     """
+    params = apply_params(dry_run=dry_run, prune=prune, selector=selector)
     sources = collect(files)
 
     async def work() -> dict[str, Any]:
         async with at.client() as client:
-            return await apply(client, sources, at.namespace, dry_run=dry_run)
+            return await apply(client, sources, at.namespace, params)
 
     answer = run(work())
     for warning in answer.get("warnings", []):
-        note(f"warning: {_placed(sources, warning)}")
+        note(f"warning: {placed(sources, warning)}")
     emit(answer, output, lambda a: "\n".join(_lines(a, dry_run)))
 
 
-async def apply(client: Client, sources: Sequence[Source], namespace: str, *, dry_run: bool = False) -> dict[str, Any]:
+def apply_params(*, dry_run: bool, prune: bool, selector: str) -> dict[str, str]:
+    """The query of an apply. Raises `WrongUse` for a prune without a selector: that would delete everything else."""
+    if prune != bool(selector):
+        raise WrongUse("--prune and --selector go together: what is deleted is what has these labels and stands in no manifest")
+    params = {"dry_run": "true"} if dry_run else {}
+    return {**params, "prune": "true", "label_selector": selector} if prune else params
+
+
+async def apply(
+    client: Client, sources: Sequence[Source], namespace: str, params: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Apply the documents in one request; -> the server's answer. Documents without a namespace go to `namespace`.
 
     Raises `Refused` with every wrong field at its file and line.
     """
-    params = {"dry_run": "true"} if dry_run else {}
-    body = [_placed_in(namespace, source.document.data) for source in sources]
+    body = [placed_in(namespace, source.document.data) for source in sources]
     try:
         return await client.call("POST", path_of("apply"), body=body, params=params)
     except Refused as error:
-        fields = tuple(FieldError("", _placed(sources, {"field": f.field, "message": f.message})) for f in error.errors)
+        fields = tuple(FieldError("", placed(sources, {"field": f.field, "message": f.message})) for f in error.errors)
         detail = "nothing was applied; what is wrong:" if fields else error.detail
         raise type(error)(error.code, detail, fields) from None
 
@@ -80,32 +100,10 @@ async def apply_at_start(server: str, paths: Sequence[Path]) -> None:
         note(f"error: the manifests of the setting `apply` were not applied: {error.detail} [{error.code}]{fields}")
     else:
         for warning in answer.get("warnings", []):
-            note(f"warning: {_placed(sources, warning)}")
+            note(f"warning: {placed(sources, warning)}")
         for item in answer["items"]:
             if item["action"] != "unchanged":
-                note(f"{_name(item)} {item['action']}")
-
-
-def _placed_in(namespace: str, document: Any) -> Any:
-    """The document with `namespace` where it names none; what is no manifest goes as it is, for the server to refuse."""
-    if not isinstance(document, dict):
-        return document
-    data = cast(dict[str, Any], document)
-    metadata: Any = data.get("metadata")
-    if "kind" not in data:
-        return {"ns": namespace, **data}
-    if data["kind"] == "Namespace" or not isinstance(metadata, dict):
-        return data
-    return {**data, "metadata": {"namespace": namespace, **cast(dict[str, Any], metadata)}}
-
-
-def _placed(sources: Sequence[Source], problem: dict[str, Any]) -> str:
-    """A remark of the server about `document N`, at the file and line where that stands."""
-    field, message = str(problem.get("field") or ""), str(problem["message"])
-    number = _DOCUMENT.match(message)
-    if number is None or not 0 < int(number[1]) <= len(sources):
-        return f"{field + ': ' if field else ''}{message}"
-    return said(sources[int(number[1]) - 1], FieldError(field, message))
+                note(f"{name_of(item)} {item['action']}")
 
 
 def _lines(answer: dict[str, Any], dry_run: bool) -> list[str]:
@@ -113,13 +111,14 @@ def _lines(answer: dict[str, Any], dry_run: bool) -> list[str]:
     for item in answer["items"]:
         action = styled(item["action"], SIGNS.get(item["action"], "bold"))
         cause = f" ({item['cause']})" if item.get("cause") else ""
-        lines.append(f"{_name(item)} {action}{cause}{' (dry run)' if dry_run else ''}")
+        lines.append(f"{name_of(item)} {action}{cause}{' (dry run)' if dry_run else ''}")
         if dry_run:
             lines += [_change(change) for change in item.get("changes", [])]
     return lines
 
 
-def _name(item: dict[str, Any]) -> str:
+def name_of(item: dict[str, Any]) -> str:
+    """`Agent acme/customer-support`, of an item of the server's answer."""
     return f"{item['kind']} {item['namespace']}/{item['name']}" if item.get("namespace") else f"{item['kind']} {item['name']}"
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from talon.cli.errors import WrongUse
 from talon.cli.output import note
@@ -16,6 +18,7 @@ from talon.manifest.parse import parse
 SUFFIXES = (".yaml", ".yml", ".json")
 #: The program's own configuration, not a manifest.
 CONFIGURATION = ("talon.yaml", "talon.yml")
+_DOCUMENT = re.compile(r"document (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,28 @@ def said(source: Source, problem: FieldError) -> str:
     if message.startswith("document "):  # the server counts documents; the user has files
         message = message.partition(": ")[2] or message
     return f"{source.place(problem.field)}: {problem.field + ': ' if problem.field else ''}{message}"
+
+
+def placed_in(namespace: str, document: Any) -> Any:
+    """The document with `namespace` where it names none; what is no manifest goes as it is, for the server to refuse."""
+    if not isinstance(document, dict):
+        return document
+    data = cast(dict[str, Any], document)
+    metadata: Any = data.get("metadata")
+    if "kind" not in data:
+        return {"ns": namespace, **data}
+    if data["kind"] == "Namespace" or not isinstance(metadata, dict):
+        return data
+    return {**data, "metadata": {"namespace": namespace, **cast(dict[str, Any], metadata)}}
+
+
+def placed(sources: Sequence[Source], problem: Mapping[str, Any]) -> str:
+    """A remark about `document N` of all `sources`, at the file and line where that stands."""
+    field, message = str(problem.get("field") or ""), str(problem["message"])
+    number = _DOCUMENT.match(message)
+    if number is None or not 0 < int(number[1]) <= len(sources):
+        return f"{field + ': ' if field else ''}{message}"
+    return said(sources[int(number[1]) - 1], FieldError(field, message))
 
 
 def _files(names: Sequence[str], mistakes: list[str]) -> list[tuple[str, bytes]]:

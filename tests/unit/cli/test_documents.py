@@ -75,7 +75,7 @@ async def test_the_servers_complaints_are_told_at_file_and_line(tmp_path: Path) 
     (tmp_path / "b.yaml").write_text("# a comment\nkind: Agent\nmetadata:\n  name: B\n")
     async with serving(handler) as tiny, Client(tiny.url) as client:
         with pytest.raises(err.Invalid) as caught:
-            await apply(client, collect([str(tmp_path)]), "acme", dry_run=True)
+            await apply(client, collect([str(tmp_path)]), "acme", {"dry_run": "true"})
     assert [f.message for f in caught.value.errors] == [f"{tmp_path}/b.yaml line 4: metadata.name: is no name", "x: by itself"]
     assert tiny.requests[0][1] == "/v1/apply?dry_run=true"
     assert sent == [[{"kind": "Agent", "metadata": {"namespace": "acme", "name": name}} for name in "aB"]]
