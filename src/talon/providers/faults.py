@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
+from talon.observe.logs import forms
 from talon.providers.protocol import ErrorClass, ProviderError
 
 DETAIL_MAX = 500
@@ -44,9 +45,11 @@ _TYPES: tuple[tuple[str, ErrorClass], ...] = (  # an error inside a 200 stream o
 
 
 def safe_text(text: str, secret: str = "") -> str:
-    """`text` as one line of at most 500 characters, without `secret`, bearer tokens and control characters."""
+    """`text` as one line of at most 500 characters, without `secret` (in any of its usual forms), bearer tokens and control
+    characters."""
     if secret:
-        text = text.replace(secret, "***")
+        for form in forms(secret):
+            text = text.replace(form, "***")
     text = _BEARER.sub("Bearer ***", text)
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: DETAIL_MAX * 4]).split())
     return text if len(text) <= DETAIL_MAX else text[: DETAIL_MAX - 1] + "…"

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from talon.cli import leaves
 from talon.cli.errors import WrongUse
 from talon.cli.leaves import Leaf
-from talon.cli.load import NOT_ACTIVE, Loaded, PostgresAt, SqliteAt, broker_of, database_of, describe, load, port_of
+from talon.cli.load import NOT_ACTIVE, Loaded, PostgresAt, SqliteAt, broker_of, database_of, describe, load, port_of, secret_of
 from talon.cli.settings import Settings
 
 SEED = """
@@ -47,6 +47,7 @@ def mistakes(tmp_path: Path, text: str = "", env: dict[str, str] | None = None, 
     return caught.value.lines
 
 
+KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 #: Valid values that no test of the rules below can guess: (in the file, as text, as it is read).
 SPECIAL: dict[str, tuple[Any, str]] = {
     "gateway.host": ("::1", "::1"),
@@ -54,6 +55,7 @@ SPECIAL: dict[str, tuple[Any, str]] = {
     "control_plane.database.url": ("sqlite:///x.db", "sqlite:///x.db"),
     "control_plane.message_broker.driver": ("local", "local"),
     "gateway.allow_origins": (["https://a.example"], "https://a.example"),
+    "secrets.key": (KEY, KEY),
 }
 
 
@@ -241,6 +243,31 @@ def test_secrets_are_in_no_representation(tmp_path: Path) -> None:
     loaded = read(tmp_path, "", env)
     assert "sekret" not in repr(loaded)
     assert describe(database_of(loaded.settings)) == "postgresql://h/x"
+
+
+@pytest.mark.parametrize(
+    "key", ["secret:openai", "secret:a/b/c", "secret:/openai", "secret:default/", "secret:Default/x", "secret:"]
+)
+def test_a_reference_to_a_secret_has_one_form(key: str, tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, env={"OPENAI_API_KEY": key})
+    assert line.startswith("providers.openai.api_key: a reference to a secret is written secret:NAMESPACE/NAME")
+    assert secret_of("secret:acme:eu/openai") == ("acme:eu", "openai")
+    assert secret_of("sk-secret:default/openai") is None
+
+
+@pytest.mark.parametrize(("value", "part"), [("c2hvcnQ=", "key 1 of 1 has 5 bytes"), (f"{KEY},§", "key 2 of 2 is not base64")])
+def test_a_key_for_secrets_that_is_none_keeps_the_program_from_starting_and_is_not_shown(
+    value: str, part: str, tmp_path: Path
+) -> None:
+    (line,) = mistakes(tmp_path, env={"TALON_SECRETS_KEY": value})
+    assert line.startswith(f"secrets.key: the value (hidden) {part}")
+    assert value[:6] not in line
+
+
+def test_the_keys_for_secrets_are_in_one_place(tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, "secrets: {key_file: k}", {"TALON_SECRETS_KEY": KEY})
+    assert "both given" in line
+    assert KEY not in line
 
 
 def test_a_worker_has_a_port_of_its_own_unless_one_is_given(tmp_path: Path) -> None:
