@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast, get_args, get_origin
 import click
 import msgspec
 
-from talon.cli import leaves, load
+from talon.cli import leaves, load, sources
 from talon.cli.main import app
 from talon.cli.runtime import open_gateway, open_runtime
 from talon.domain import entries, errors, ids
@@ -25,7 +25,6 @@ from talon.gateway.http import wire
 from talon.gateway.http.docs import STATUS
 from talon.manifest import parse
 from talon.manifest.document import DEPTH_MAX
-from talon.providers.limits import CallLimits
 from talon.store import paging
 from talon.tools import check
 from talon.tools.builtin.http_request import HttpRequestSettings
@@ -264,7 +263,9 @@ def settings_page() -> str:
         "can be given as `--set NAME=VALUE` too. Lists are separated by commas outside of the file. An unknown name is a mistake "
         "in the file and on the command line, and a warning in the environment.",
         "Beside them: `TALON_CONFIG` names the settings file; `TALON_SERVER` and `TALON_NAMESPACE` say where client commands work; "
-        "`TALON_DEBUG=1` shows tracebacks. `OPENAI_API_KEY` and `OPENAI_BASE_URL` make the provider `openai` exist.",
+        "`TALON_DEBUG=1` shows tracebacks. The vendors' own variables make a provider of that name exist: "
+        + ", ".join(f"`{variable}` (`{path}`)" for variable, path in sources.VENDOR_ENV.items())
+        + ".",
     ]
     groups: dict[str, list[leaves.Leaf]] = {}
     for leaf in leaves.leaves().values():
@@ -279,7 +280,6 @@ def settings_page() -> str:
 
 def fixed_limits() -> list[tuple[str, str]]:
     """Bounds that stand in the code, by the code's own numbers."""
-    call = CallLimits()
     http = HttpRequestSettings()
     return [
         ("characters of a name; of a namespace with all its parts", f"{ids.NAME_MAX}; 255"),
@@ -291,8 +291,6 @@ def fixed_limits() -> list[tuple[str, str]]:
         ("failures of one call with the same arguments, after which it is not made again", f"{check.REPEATS_MAX}"),
         ("characters of a tool's result, unless `output_max` says otherwise", f"{ToolSpec('', '', {}).output_max:,}"),
         ("bytes of an answer that `http_request` reads; redirects", f"{http.response_max:,}; {http.redirects_max}"),
-        ("characters of a model's answer; tool calls in it", f"{call.answer_max:,}; {call.tool_calls_max}"),
-        ("bytes of one event of a model's stream", f"{call.line_max:,}"),
         ("rounds over all model profiles, before a turn fails", f"{MODEL_ROUNDS_MAX}"),
     ]
 

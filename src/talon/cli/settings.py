@@ -206,8 +206,8 @@ class Provider(Group):
     first_token_timeout_s: float = Field(default=60.0, gt=0, le=3600, description="seconds to the first piece of an answer")
     idle_timeout_s: float = Field(default=60.0, gt=0, le=3600, description="seconds between two pieces of an answer")
     total_timeout_s: float = Field(default=600.0, gt=0, le=86_400, description="seconds for a whole answer")
-    max_tokens_field: Literal["", "max_tokens", "max_completion_tokens"] = Field(
-        default="", description="of kind openai: the server's name for the output limit (empty: chosen by the host)"
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
+        default=None, description="of kind openai: the server's name for the output limit (default: chosen by the host)"
     )
     answer_max: int = Field(
         default=10_000_000, ge=1, le=1_000_000_000, description="characters of an answer: text, reasoning and arguments together"

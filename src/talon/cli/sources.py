@@ -14,11 +14,17 @@ from talon.domain.errors import TalonError
 from talon.domain.ids import is_name
 from talon.manifest.document import Document
 from talon.manifest.parse import parse
+from talon.providers.kinds import KINDS
 
 #: Variables of the program that are no settings.
 OTHER_ENV = frozenset({"TALON_SERVER", "TALON_NAMESPACE", "TALON_DEBUG", "TALON_CONFIG"})
 #: The vendors' own variables; they make a provider of that name exist. Explicit configuration wins, field by field.
-VENDOR_ENV = {"OPENAI_API_KEY": "providers.openai.api_key", "OPENAI_BASE_URL": "providers.openai.base_url"}
+VENDOR_ENV = {
+    variable: f"providers.{name.replace('_', '-')}.{field}"
+    for name, kind in KINDS.items()
+    for variable, field in ((kind.key_env, "api_key"), (kind.url_env, "base_url"))
+    if variable
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +146,7 @@ class _Walk:
 
 
 def read_vendors(environ: Mapping[str, str], cwd: Path) -> Found:
-    """`OPENAI_API_KEY`, `OPENAI_BASE_URL`."""
+    """`OPENAI_API_KEY`, `ANTHROPIC_BASE_URL` and their like."""
     return Found(
         [Given(path, environ[name], f"environment variable {name}", cwd) for name, path in VENDOR_ENV.items() if environ.get(name)]
     )
