@@ -22,9 +22,10 @@ from talon.domain.errors import Invalid, Unavailable
 from talon.domain.inbox import Creation, DeleteSession, InboxWrite, Key, Message, Receipt, View
 from talon.domain.session import SessionRow
 from talon.store.conformance import support as s
-from talon.store.model import Appended, Caps, Changes, Claimed, Fragment, NewSession, PutResource
+from talon.store.model import Appended, Caps, Claimed, Fragment, NewSession
 from talon.store.postgres import PostgresStore, commit_sql, deliver_sql, open_store, queue_sql
 from talon.store.postgres.driver import connect
+from talon.store.resources import Changes, PutResource
 
 STEP = e.StepFinished(step="look", decision="go on")
 IMPATIENT_S = 0.3
@@ -137,6 +138,7 @@ class TestLostAnswers:
             CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$;
             CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON turns DEFERRABLE INITIALLY DEFERRED
                 FOR EACH ROW EXECUTE FUNCTION slow()"""
+        await s.ensure(store, ("", "Namespace", s.NAMESPACE))
         await store.change(Changes((PutResource(s.NAMESPACE, "Agent", s.AGENT, "u", 0, b"{}", effective=b"{}", digest="d"),)))
         where = (s.NAMESPACE, s.AGENT, "s1")
         if not new:
@@ -588,6 +590,7 @@ class TestSchema:
             assert await stores[0].schema_version() == (0, 1)
             answers = await asyncio.wait_for(asyncio.gather(*(store.migrate() for store in stores)), 60)
             assert sorted(answers) == [[], [], [], [1]]
+            await s.ensure_agent(stores[0])
             row, created = await stores[1].create_session(NewSession("uid", "acme", "support", "s1"))
             assert created
             assert await stores[2].get_session(("acme", "support", "s1")) == row
@@ -596,6 +599,7 @@ class TestSchema:
         self, store: PostgresStore, second: PostgresStore
     ) -> None:
         new = NewSession("uid", "acme", "support", "s1")
+        await s.ensure_agent(store)
 
         async def come_and_go(handle: PostgresStore) -> list[SessionRow]:
             rows: list[SessionRow] = []

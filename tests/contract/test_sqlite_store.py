@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from talon.cli.system import SystemClock
-from talon.store import conformance as suite
+from talon.store import conformance
 from talon.store.conformance.support import Execute
 from talon.store.protocols import Store
 from talon.store.sqlite import SqliteStore
@@ -49,70 +49,6 @@ def execute(store: Store, tmp_path: Path) -> Execute:
     return execute
 
 
-class TestApproval(suite.ApprovalSuite): ...
-
-
-class TestBlob(suite.BlobSuite): ...
-
-
-class TestCancel(suite.CancelSuite): ...
-
-
-class TestDelete(suite.DeleteSuite): ...
-
-
-class TestFault(suite.FaultSuite): ...
-
-
-class TestFragment(suite.FragmentSuite): ...
-
-
-class TestGapless(suite.GaplessSuite): ...
-
-
-class TestHold(suite.HoldSuite): ...
-
-
-class TestInbox(suite.InboxSuite): ...
-
-
-class TestJournal(suite.JournalSuite): ...
-
-
-class TestKey(suite.KeySuite): ...
-
-
-class TestList(suite.ListSuite): ...
-
-
-class TestOffer(suite.OfferSuite): ...
-
-
-class TestProjection(suite.ProjectionSuite): ...
-
-
-class TestQueue(suite.QueueSuite): ...
-
-
-class TestRead(suite.ReadSuite): ...
-
-
-class TestRepeat(suite.RepeatSuite): ...
-
-
-class TestResource(suite.ResourceSuite): ...
-
-
-class TestRevision(suite.RevisionSuite): ...
-
-
-class TestSchema(suite.SchemaSuite): ...
-
-
-class TestSession(suite.SessionSuite): ...
-
-
-class TestStrategy(suite.StrategySuite): ...
-
-
-class TestTakeover(suite.TakeoverSuite): ...
+# One class per suite, so that none can be forgotten: `TestJournalSuite`, …
+for _name in conformance.__all__:
+    globals()[f"Test{_name}"] = type(f"Test{_name}", (getattr(conformance, _name),), {"__module__": __name__})

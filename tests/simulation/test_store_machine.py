@@ -30,6 +30,7 @@ from talon.domain.errors import Behind, Conflict, FencedOut
 from talon.domain.inbox import CancelTurn, Key, Message, Operation, Receipt, ResolveApproval
 from talon.domain.session import Strategy
 from talon.store import postgres, sqlite
+from talon.store.conformance import support as s
 from talon.store.model import Append, Appended, Caps, Hold, NewApproval, NewSession, TurnChange
 from talon.store.protocols import Store
 
@@ -236,6 +237,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
+        self.run(s.ensure_agent(self.store, NAMESPACE, AGENT))
         for name in ("s0", "s1", "s2"):
             new = NewSession(self.ids.uuid7(), NAMESPACE, AGENT, name)
             row, created = self.run(self.store.create_session(new))

@@ -23,8 +23,9 @@ from talon.domain.inbox import Key, Message
 from talon.domain.session import SessionRow
 from talon.manifest.effective import Effective, Profile, encode
 from talon.providers.registry import ProviderConfig, build_providers
-from talon.store.model import Changes, NewSession, PutResource
+from talon.store.model import NewSession
 from talon.store.protocols import Store
+from talon.store.resources import Changes, PutResource
 from talon.store.writer import JournalWriter
 from talon.tools.loader import PythonToolset
 from talon.tools.protocol import Effect, Outcome, ToolContext, ToolSpec
@@ -255,7 +256,8 @@ async def prepare(store: Store) -> None:
         digest="1",
         cause="test",
     )
-    await store.change(Changes(puts=(put,)))
+    space = PutResource("", "Namespace", NAMESPACE, SystemIds().uuid7(), 0, b"{}")
+    await store.change(Changes(puts=(space, put)))
 
 
 async def new_session(store: Store, name: str) -> SessionRow:

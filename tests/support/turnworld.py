@@ -21,8 +21,9 @@ from talon.manifest.effective import Effective, Limits, Profile, encode
 from talon.providers.protocol import ChatEvent, ChatRequest, Finished, TextDelta, ToolCall
 from talon.providers.registry import Providers
 from talon.store.conformance.support import until
-from talon.store.model import Append, Changes, NewSession, PutResource
+from talon.store.model import Append, NewSession
 from talon.store.protocols import Store
+from talon.store.resources import Changes, PutResource
 from talon.store.sqlite import SqliteStore
 from talon.store.sqlite.connection import Database
 from talon.store.writer import Committed, JournalWriter
@@ -230,7 +231,8 @@ async def put_agent(store: Watched, limits: Limits | None = None, profiles: Sequ
     put = PutResource(
         NAMESPACE, "Agent", AGENT, SystemIds().uuid7(), 0, b"{}", effective=encode(effective), digest="1", cause="test"
     )
-    await store.change(Changes(puts=(put,)))
+    space = PutResource("", "Namespace", NAMESPACE, SystemIds().uuid7(), 0, b"{}")
+    await store.change(Changes(puts=(space, put)))
 
 
 # --- a worker --------------------------------------------------------------------------------------------------------

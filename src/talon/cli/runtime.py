@@ -31,8 +31,9 @@ from talon.manifest.read import DEFAULT_NAMESPACE
 from talon.manifest.state import bare_namespace
 from talon.providers.limits import CallLimits
 from talon.providers.registry import ProviderConfig, Providers, build_providers
-from talon.store.model import Caps, Changes, PutResource
+from talon.store.model import Caps
 from talon.store.protocols import Store, Where
+from talon.store.resources import Changes, PutResource
 from talon.store.writer import Committed, JournalWriter
 from talon.tools.registry import Registry
 from talon.turn.context import ContextCache, ContextLimits

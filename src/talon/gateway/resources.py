@@ -15,9 +15,10 @@ from talon.manifest.plan import plan_apply, plan_follow
 from talon.manifest.read import Identity, Reading
 from talon.manifest.resolve import load, template_of
 from talon.manifest.state import ApplyPlan, PlannedSession, Put, State, Stored, Touched, touched
-from talon.store.model import Changes, NewSession, PutResource, ResourceRow, RevisionRow
+from talon.store.model import NewSession
 from talon.store.paging import BLOB_MIN_BYTES
 from talon.store.protocols import Store
+from talon.store.resources import Changes, PutResource, ResourceRow, RevisionRow
 
 #: Others may write at the same time; each time everything is read and decided again.
 ATTEMPTS_MAX = 8

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from talon.domain.entries import Entry, NewEntry
-from talon.domain.errors import Behind, FencedOut
+from talon.domain.errors import Behind, Conflict, FencedOut, NotFound
 from talon.domain.inbox import Creation, InboxWrite, Receipt
 from talon.domain.session import SessionRow, TurnRow
 from talon.store.model import Append, NewSession, QueuedTurn
@@ -60,6 +60,18 @@ def new_session_row(sid: int, new: NewSession, first_seq: int, now: int) -> Sess
         created_at_ms=now,
         updated_at_ms=now,
     )
+
+
+def check_agent(new: NewSession, ends: bool | None) -> None:
+    """Refuse the creation of a session whose agent is absent (None), or is being deleted, or lives in a namespace that is.
+
+    Raises `NotFound("agent_not_found")`, `Conflict("conflict")`.
+    """
+    named = f"agent {new.agent!r} in namespace {new.namespace!r}"
+    if ends is None:
+        raise NotFound("agent_not_found", f"there is no {named}; apply it first")
+    if ends:
+        raise Conflict("conflict", f"{named} is being deleted; no session of it can begin")
 
 
 def bare_session_row(sid: int, where: tuple[str, str, str], creation: Creation, now: int) -> SessionRow:

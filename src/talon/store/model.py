@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from talon.domain.entries import Entry, NewEntry
-from talon.domain.session import ApprovalRow, SessionRow, TurnRow, TurnState
+from talon.domain.session import SessionRow, TurnRow, TurnState
 
 # --- what a worker writes, under its fence -------------------------------------------------------------------------------
 
@@ -140,7 +139,7 @@ class WorkerRow(msgspec.Struct, frozen=True):
     started_at_ms: int
 
 
-# --- sessions and resources -----------------------------------------------------------------------------------------------
+# --- sessions -------------------------------------------------------------------------------------------------------------
 
 
 class NewSession(msgspec.Struct, frozen=True):
@@ -163,75 +162,3 @@ class SessionPatch(msgspec.Struct, frozen=True):
     metadata: bytes | None = None
     features: bytes | None = None
     profile: str | None = None
-
-
-class ResourceRow(msgspec.Struct, frozen=True):
-    """A stored manifest. `namespace` is empty for kind Namespace. `body` is the manifest as canonical JSON bytes (what the user
-    applied, defaults not filled in), `status` the conditions as JSON bytes. `generation` grows with every change of `body`.
-    `revision` is the newest revision of an Agent, 0 for other kinds."""
-
-    namespace: str
-    kind: str
-    name: str
-    uid: str
-    generation: int
-    revision: int
-    body: bytes
-    status: bytes
-    created_at_ms: int
-    updated_at_ms: int
-
-
-class RevisionRow(msgspec.Struct, frozen=True):
-    """One immutable revision of an agent. `effective` is the resolved definition as JSON bytes; `cause` says what made it."""
-
-    namespace: str
-    agent: str
-    revision: int
-    effective: bytes
-    digest: str
-    cause: str
-    created_at_ms: int
-
-
-class PutResource(msgspec.Struct, frozen=True):
-    """Create (`if_generation` 0) or replace (`if_generation` = the generation that was read) a resource.
-
-    For an Agent `effective` is its resolved definition; a new revision is made when its `digest` differs from the newest one's.
-    `body` None keeps the body (and the generation): only the effective definition or the status changed.
-    """
-
-    namespace: str
-    kind: str
-    name: str
-    uid: str
-    if_generation: int
-    body: bytes | None
-    status: bytes = b"{}"
-    effective: bytes | None = None
-    digest: str = ""
-    cause: str = ""
-
-
-class DeleteResource(msgspec.Struct, frozen=True):
-    """Remove a resource that is still at `if_generation`. Revisions stay readable for ever."""
-
-    namespace: str
-    kind: str
-    name: str
-    if_generation: int
-
-
-class Changes(msgspec.Struct, frozen=True):
-    """All or nothing. A guard that fails (`if_generation`, a session that meanwhile exists) raises `Conflict("conflict")`
-    and nothing is written: read again, decide again."""
-
-    puts: tuple[PutResource, ...] = ()
-    deletes: tuple[DeleteResource, ...] = ()
-    sessions: tuple[NewSession, ...] = ()
-
-
-Page = tuple[list[ApprovalRow], str]  # rows, cursor of the next page ("" at the end)
-SessionPage = tuple[list[SessionRow], str]
-TurnPage = tuple[list[TurnRow], str]
-EntryMap = Mapping[int, list[Entry]]

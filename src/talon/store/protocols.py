@@ -18,15 +18,13 @@ from talon.store.model import (
     Append,
     Appended,
     Caps,
-    Changes,
     Claimed,
     Fragment,
     NewSession,
-    ResourceRow,
-    RevisionRow,
     SessionPatch,
     WorkerRow,
 )
+from talon.store.resources import Resources
 
 Where = tuple[str, str, str]  # namespace, agent, session id
 
@@ -152,9 +150,10 @@ class Sessions(Protocol):
     a cursor that cannot be read raises `Invalid("cursor_invalid")`."""
 
     async def create_session(self, new: NewSession) -> tuple[SessionRow, bool]:
-        """Create, or return the one of that name: (row, created). A deleted one is followed by a new incarnation whose
-        `first_seq` goes on after the old `last_seq`, with a gap where the old one's turn is still running: its worker may yet write
-        the end."""
+        """Create, or return the one of that name: (row, created). Raises `NotFound("agent_not_found")` without its agent, and
+        `Conflict("conflict")` when that, or a namespace above it, is being deleted. A deleted one is followed by a new incarnation
+        whose `first_seq` goes on after the old `last_seq`, with a gap where the old one's turn is still running: its worker may yet
+        write the end."""
         ...
 
     async def get_session(self, where: Where) -> SessionRow | None:
@@ -189,30 +188,6 @@ class Sessions(Protocol):
         self, namespace: str, state: str, cursor: str, limit: int
     ) -> tuple[list[tuple[ApprovalRow, SessionRow]], str]:
         """Approvals of a namespace's living sessions in `state` ("" for all), newest first."""
-        ...
-
-
-class Resources(Protocol):
-    """Manifests and their revisions."""
-
-    async def get_resource(self, namespace: str, kind: str, name: str) -> ResourceRow | None:
-        """One resource, or None."""
-        ...
-
-    async def list_resources(self, namespace: str, kind: str, cursor: str, limit: int) -> tuple[list[ResourceRow], str]:
-        """Resources of a kind by name; of all namespaces, by namespace and name, if `namespace` is "*"."""
-        ...
-
-    async def list_revisions(self, namespace: str, agent: str, cursor: str, limit: int) -> tuple[list[RevisionRow], str]:
-        """Revisions of an agent, newest first."""
-        ...
-
-    async def get_revision(self, namespace: str, agent: str, revision: int) -> RevisionRow | None:
-        """One revision; readable for ever, also after the agent is gone."""
-        ...
-
-    async def change(self, changes: Changes) -> list[ResourceRow]:
-        """Write all of `changes` or nothing; -> the rows of its `puts`. Raises `Conflict("conflict")` when a guard fails."""
         ...
 
 

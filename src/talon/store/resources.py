@@ -71,8 +71,8 @@ class PutResource(msgspec.Struct, frozen=True):
     For an Agent `effective` is its resolved definition; a new revision is made when its `digest` differs from the newest one's.
     `body` None keeps the body, labels, refs and generation: only the effective definition (or the sealed value) changed.
     `sealed` is a Secret's encrypted value (None keeps the stored one), `key_id` the key that its own key is wrapped with; a new
-    one counts as a change of the body.
-    `deleting` marks the row as being deleted.
+    one counts as a change of the body. `deleting` marks the row as being deleted. A put that would leave the row as it is writes
+    nothing, and makes no version.
     """
 
     namespace: str
@@ -176,7 +176,8 @@ class Resources(Protocol):
         self, namespace: str, kind: str, cursor: str, limit: int, selector: Sequence[Requirement] = ()
     ) -> tuple[list[ResourceRow], str]:
         """Resources of a kind by name, with labels that meet all of `selector`; of all namespaces, by namespace and name, if
-        `namespace` is "*". A selector with an `in` of one value is found by index; any other is filtered while reading."""
+        `namespace` is "*". A selector with an `in` of one value is found by index; any other is filtered while reading, at most
+        `talon.store.selecting.CANDIDATES_MAX` a page: a page may be short, or empty, and the list still go on at its cursor."""
         ...
 
     async def list_all(self, namespace: str, cursor: str, limit: int) -> tuple[list[ResourceRow], str]:
@@ -221,7 +222,12 @@ class Resources(Protocol):
         ...
 
     async def change(self, changes: Changes) -> list[ResourceRow]:
-        """Write all of `changes` or nothing; -> the rows of its `puts`. Raises `Conflict("conflict")` when a guard fails."""
+        """Write all of `changes` or nothing; -> the rows of its `puts`. Raises `Conflict("conflict")` when a guard fails,
+        `Conflict("in_use")` when what is deleted holds something, `ValueError` when it names a resource twice.
+
+        A loss of the database in the middle raises `Unavailable`, and all was written or nothing: which, is not known. The guards
+        make a repetition safe: of a change that was written it raises `Conflict`, and whoever reads again sees it.
+        """
         ...
 
     async def list_deleting(self, limit: int) -> list[ResourceRow]:

@@ -23,8 +23,8 @@ from talon.manifest import kinds
 from talon.manifest.effective import decode
 from talon.manifest.read import Expected
 from talon.manifest.views import shown_definition
-from talon.store.model import ResourceRow, RevisionRow
 from talon.store.protocols import Store
+from talon.store.resources import ResourceRow, RevisionRow
 
 AGENTS = "/v1/ns/{ns}/agents"
 AGENT = AGENTS + "/{agent}"

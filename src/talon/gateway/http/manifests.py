@@ -20,8 +20,8 @@ from talon.manifest.effective import decode
 from talon.manifest.parse import parse
 from talon.manifest.read import Expected, Reading, read
 from talon.manifest.views import Stamp, shown_effective, shown_manifest
-from talon.store.model import ResourceRow
 from talon.store.protocols import Store
+from talon.store.resources import ResourceRow
 
 #: Bodies above this are parsed beside the event loop.
 _INLINE_MAX = 16 * 1024

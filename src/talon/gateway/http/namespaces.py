@@ -17,8 +17,8 @@ from talon.gateway.resources import Resources
 from talon.manifest import kinds
 from talon.manifest.read import Expected
 from talon.manifest.state import is_default
-from talon.store.model import ResourceRow
 from talon.store.protocols import Store
+from talon.store.resources import ResourceRow
 
 NAMESPACES = "/v1/namespaces"
 _SHOWN_MAX = 5

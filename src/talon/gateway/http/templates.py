@@ -14,8 +14,8 @@ from talon.gateway.http.manifests import Manifest, shown
 from talon.gateway.http.wire import Cursor, Limit, page, reply
 from talon.gateway.http.writing import remove
 from talon.gateway.resources import Resources
-from talon.store.model import ResourceRow
 from talon.store.protocols import Store
+from talon.store.resources import ResourceRow
 
 TEMPLATES = "/v1/ns/{ns}/templates"
 _SHOWN_MAX = 5

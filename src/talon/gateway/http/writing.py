@@ -9,8 +9,8 @@ from talon.gateway.resources import ATTEMPTS_MAX, Resources
 from talon.manifest.plan import invalid
 from talon.manifest.read import Manifest, Reading
 from talon.manifest.state import ApplyPlan
-from talon.store.model import Changes, DeleteResource, ResourceRow
 from talon.store.protocols import Store
+from talon.store.resources import Changes, DeleteResource, ResourceRow
 
 _FIELDS_SHOWN_MAX = 5
 

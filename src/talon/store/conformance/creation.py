@@ -14,14 +14,15 @@ from talon.domain.inbox import Creation, DeleteSession, Key, Message, Receipt
 from talon.domain.session import SessionRow
 from talon.store.conformance import support as s
 from talon.store.conformance.resources import put
-from talon.store.model import Changes
 from talon.store.protocols import Store
+from talon.store.resources import Changes
 
 STEP = e.StepFinished(step="look", decision="go on")
 
 
 async def agent(store: Store) -> int:
     """The agent, newly made; -> its revision."""
+    await s.ensure(store, ("", "Namespace", s.NAMESPACE))
     await store.change(Changes(puts=(put(s.AGENT, 0, b"{}", effective=b"{}", digest="d"),)))
     return 1
 

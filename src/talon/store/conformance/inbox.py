@@ -13,8 +13,9 @@ from talon.domain.inbox import CancelTurn, Claim, DeleteSession, InboxWrite, Key
 from talon.domain.session import SessionRow
 from talon.store.conformance import support as s
 from talon.store.conformance.resources import put
-from talon.store.model import Caps, Changes, NewApproval
+from talon.store.model import Caps, NewApproval
 from talon.store.protocols import Store
+from talon.store.resources import Changes
 
 STEP = e.StepFinished(step="look", decision="go on")
 
@@ -176,7 +177,7 @@ class OfferSuite:
 
     async def test_the_turn_starts_on_the_newest_revision_of_its_agent(self, store: Store) -> None:
         session, worker = await s.create(store), await s.register(store)
-        for generation, digest in enumerate(("one", "two")):
+        for generation, digest in enumerate(("one", "two"), 1):
             await store.change(Changes(puts=(put(session.agent, generation, b"%d" % generation, effective=b"{}", digest=digest),)))
         receipt = await s.deliver(store, self.offered(session, worker))
         assert receipt.claimed is not None

@@ -12,8 +12,9 @@ from talon.domain.inbox import InboxWrite
 from talon.domain.session import TurnState
 from talon.store.conformance import support as s
 from talon.store.conformance.inbox import Probe
-from talon.store.model import Appended, Caps, Changes, Claimed, PutResource, TurnChange
+from talon.store.model import Appended, Caps, Claimed, TurnChange
 from talon.store.protocols import Store
+from talon.store.resources import Changes, PutResource
 
 STEP = e.StepFinished(step="look", decision="go on")
 
@@ -48,6 +49,7 @@ class QueueSuite:
         assert await store.claim(worker, 5, Caps()) == []
 
     async def test_a_claim_tells_the_agents_newest_revision(self, store: Store) -> None:
+        await s.ensure(store, ("", "Namespace", s.NAMESPACE))
         for number in (1, 2):
             put = PutResource(s.NAMESPACE, "Agent", s.AGENT, "u", number - 1, b"%d" % number, effective=b"{}", digest=str(number))
             await store.change(Changes((put,)))

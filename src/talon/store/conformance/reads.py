@@ -158,6 +158,7 @@ class BlobSuite:
         payload = e.new_entry(e.MessageReceived(content="y" * 100_000, imported=True)).payload
         digest = await store.put_blob(s.NAMESPACE, payload)
         history = (e.NewEntry("message.received", b"", blob=digest),)
+        await s.ensure_agent(store)
         session, _ = await store.create_session(NewSession(s.fresh_id(), s.NAMESPACE, s.AGENT, "s1", history=history))
         assert [entry.payload for entry in await store.read_messages(session.sid, 0, 10)] == [payload]
 

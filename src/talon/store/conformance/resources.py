@@ -10,8 +10,9 @@ import pytest
 from talon.domain.errors import Conflict
 from talon.store.conformance import support as s
 from talon.store.conformance.sessions import pages
-from talon.store.model import Changes, DeleteResource, NewSession, PutResource, ResourceRow
+from talon.store.model import NewSession
 from talon.store.protocols import Store
+from talon.store.resources import Changes, DeleteResource, PutResource, ResourceRow
 
 
 def put(name: str, if_generation: int = 0, body: bytes | None = b'{"a":1}', kind: str = "Agent", **more: Any) -> PutResource:
@@ -20,6 +21,9 @@ def put(name: str, if_generation: int = 0, body: bytes | None = b'{"a":1}', kind
 
 
 async def change(store: Store, *puts: PutResource, **more: Any) -> list[ResourceRow]:
+    """Change, in namespaces that are there."""
+    namespaces = {one.namespace for one in (*puts, *more.get("sessions", ()))} - {""}
+    await s.ensure(store, *(("", "Namespace", name) for name in sorted(namespaces)))
     return await store.change(Changes(puts, **more))
 
 
@@ -27,10 +31,10 @@ class ResourceSuite:
     """Change."""
 
     async def test_a_created_resource_is_at_generation_one(self, store: Store, second: Store) -> None:
-        one = put("x", body=b'{"a":"\x00"}', kind="AgentTemplate", status=b'{"c":[]}')
+        one = put("x", body=b'{"a":"\x00"}', kind="AgentTemplate")
         (row,) = await change(store, one)
         assert (row.namespace, row.kind, row.name, row.uid) == ("acme", "AgentTemplate", "x", one.uid)
-        assert (row.generation, row.revision, row.body, row.status) == (1, 0, b'{"a":"\x00"}', b'{"c":[]}')
+        assert (row.generation, row.revision, row.version, row.body) == (1, 0, 1, b'{"a":"\x00"}')
         assert row.created_at_ms == row.updated_at_ms
         assert await second.get_resource("acme", "AgentTemplate", "x") == row
         assert await store.get_resource("acme", "Agent", "x") is None
@@ -38,10 +42,8 @@ class ResourceSuite:
 
     async def test_generations_grow_with_the_body_only(self, store: Store) -> None:
         (first,) = await change(store, put("x", kind="AgentTemplate"))
-        (same,) = await change(store, put("x", 1, first.body, kind="AgentTemplate", status=b'{"s":1}'))
-        assert (same.generation, same.status) == (1, b'{"s":1}')
-        (kept,) = await change(store, put("x", 1, None, kind="AgentTemplate", status=b'{"s":2}'))
-        assert (kept.generation, kept.body, kept.status) == (1, first.body, b'{"s":2}')
+        assert await change(store, put("x", 1, first.body, kind="AgentTemplate")) == [first]
+        assert await change(store, put("x", 1, None, kind="AgentTemplate")) == [first]
         (new,) = await change(store, put("x", 1, b'{"a":2}', kind="AgentTemplate"))
         assert (new.generation, new.body, new.uid, new.created_at_ms) == (2, b'{"a":2}', first.uid, first.created_at_ms)
 
@@ -70,20 +72,20 @@ class ResourceSuite:
 
     async def test_all_or_nothing(self, store: Store) -> None:
         await change(store, put("old"), put("taken"))
-        session = NewSession(s.fresh_id(), "acme", "old", "s1")
+        session = NewSession(s.fresh_id(), "acme", "taken", "s1")
         deletes = (DeleteResource("acme", "Agent", "old", 1),)
         with pytest.raises(Conflict):
             await change(store, put("new", effective=b"{}", digest="d"), put("taken", 0), deletes=deletes, sessions=(session,))
         assert await store.get_resource("acme", "Agent", "new") is None
         assert await store.get_resource("acme", "Agent", "old") is not None
-        assert await store.get_session(("acme", "old", "s1")) is None
+        assert await store.get_session(("acme", "taken", "s1")) is None
         assert await store.get_revision("acme", "new", 1) is None
         rows = await change(
             store, put("new", effective=b"{}", digest="d"), put("taken", 1, b"2"), deletes=deletes, sessions=(session,)
         )
         assert [(row.name, row.generation, row.revision) for row in rows] == [("new", 1, 1), ("taken", 2, 0)]
         assert await store.get_resource("acme", "Agent", "old") is None
-        assert await store.get_session(("acme", "old", "s1")) is not None
+        assert await store.get_session(("acme", "taken", "s1")) is not None
 
     async def test_a_session_that_meanwhile_exists_is_a_conflict(self, store: Store) -> None:
         session = await s.create(store)
@@ -153,7 +155,6 @@ class RevisionSuite:
     async def test_resources_are_listed_by_name(self, store: Store, limit: int) -> None:
         for name in ("b", "a-2", "c", "a"):
             await change(store, put(name), put(name, kind="AgentTemplate"), put(name, namespace="acme:eu"))
-        await change(store, put("acme", namespace="", kind="Namespace"))
         here = await pages(lambda cursor, n: store.list_resources("acme", "Agent", cursor, n), limit)
         assert [row.name for row in here] == ["a", "a-2", "b", "c"]
         every = await pages(lambda cursor, n: store.list_resources("*", "Agent", cursor, n), limit)
@@ -161,9 +162,9 @@ class RevisionSuite:
             (ns, n) for ns in ("acme", "acme:eu") for n in ("a", "a-2", "b", "c")
         ]
         spaces = await pages(lambda cursor, n: store.list_resources("", "Namespace", cursor, n), limit)
-        assert [row.name for row in spaces] == ["acme"]
+        assert [row.name for row in spaces] == ["acme", "acme:eu"]
 
     async def test_rows_are_as_they_were_answered(self, store: Store) -> None:
         rows = await change(store, put("x", effective=b"{}", digest="d"), put("y", kind="AgentTemplate"))
         assert rows == [await store.get_resource("acme", row.kind, row.name) for row in rows]
-        assert [row.revision for row in rows] == [1, 0]
+        assert [(row.revision, row.version) for row in rows] == [(1, 1), (0, 2)]

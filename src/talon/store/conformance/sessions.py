@@ -38,6 +38,7 @@ class SessionSuite:
 
     async def test_a_created_session_is_idle_and_empty(self, store: Store, second: Store) -> None:
         new = NewSession("uid-1", "acme", "support", "s1", b'{"m":"\x00"}', b'{"f":1}', "fast", "key-7")
+        await s.ensure_agent(store)
         row, created = await store.create_session(new)
         assert created
         assert (row.uid, row.namespace, row.agent, row.id) == ("uid-1", "acme", "support", "s1")
@@ -67,6 +68,7 @@ class SessionSuite:
         assert (again, created) == (first, False)
 
     async def test_many_creating_it_at_once_make_one(self, store: Store, second: Store) -> None:
+        await s.ensure_agent(store)
         new = [NewSession(s.fresh_id(), "acme", "support", f"s{number % 3}") for number in range(12)]
         jobs = [(store, second)[number % 2].create_session(one) for number, one in enumerate(new)]
         answers = await asyncio.wait_for(asyncio.gather(*jobs), 60)
@@ -78,6 +80,7 @@ class SessionSuite:
             e.new_entry(e.MessageReceived(content="hi", imported=True)),
             e.new_entry(e.MessageCompleted(content="ho", imported=True)),
         )
+        await s.ensure_agent(store)
         row, _ = await store.create_session(NewSession(s.fresh_id(), "acme", "support", "s1", history=history))
         assert (row.state, row.last_seq, row.queued) == ("idle", 2, 0)
         assert [entry.payload for entry in await s.journal(store, row)] == [entry.payload for entry in history]
@@ -85,6 +88,7 @@ class SessionSuite:
 
     async def test_history_of_a_newer_program_is_left_to_it(self, store: Store) -> None:
         history = (e.NewEntry("message.danced", b"{}", min_reader=e.READER + 1),)
+        await s.ensure_agent(store)
         row, _ = await store.create_session(NewSession(s.fresh_id(), "acme", "support", "s1", history=history))
         await s.send(store, row)
         assert await store.claim(await s.register(store), 1, Caps()) == []

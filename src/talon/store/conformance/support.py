@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
 
@@ -11,10 +12,12 @@ import msgspec
 import pytest
 
 from talon.domain import entries as e
+from talon.domain.errors import Conflict
 from talon.domain.inbox import Message, Operation, Receipt
 from talon.domain.session import SessionRow, Strategy, TurnRow
 from talon.store.model import Append, Appended, Caps, Claimed, NewApproval, NewSession, TurnChange
 from talon.store.protocols import Store
+from talon.store.resources import Changes, Identity, PutResource
 
 Execute = Callable[[str], Awaitable[None]]
 T = TypeVar("T")
@@ -30,8 +33,25 @@ def fresh_id() -> str:
     return f"01900000-0000-7000-8000-{next(_ids):012x}"
 
 
+async def ensure(store: Store, *identities: Identity) -> None:
+    """Resources of these names, where they are missing."""
+    for _ in range(10):  # others may be making the same
+        there = {(row.namespace, row.kind, row.name) for row in await store.get_resources(identities)}
+        puts = tuple(PutResource(*one, fresh_id(), 0, b"{}") for one in identities if one not in there)
+        if not puts:
+            return
+        with suppress(Conflict):
+            await store.change(Changes(puts))
+
+
+async def ensure_agent(store: Store, namespace: str = NAMESPACE, agent: str = AGENT) -> None:
+    """The namespace and the agent of a session, the agent without a definition."""
+    await ensure(store, ("", "Namespace", namespace), (namespace, "Agent", agent))
+
+
 async def create(store: Store, name: str = "s1", namespace: str = NAMESPACE, agent: str = AGENT) -> SessionRow:
-    """A new session."""
+    """A new session, and its agent if it is missing."""
+    await ensure_agent(store, namespace, agent)
     row, created = await store.create_session(NewSession(uid=fresh_id(), namespace=namespace, agent=agent, id=name))
     assert created
     return row

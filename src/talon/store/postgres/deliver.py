@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from talon.domain.bell import encode
@@ -12,10 +11,10 @@ from talon.domain.inbox import Operation, Receipt
 from talon.domain.session import SessionRow
 from talon.store.postgres.connections import Database
 from talon.store.postgres.deliver_sql import FOUND, LOCK, LOCK_SESSION, NAMED_APPROVALS, OPEN_TURNS, WAIT, WRITE
-from talon.store.postgres.draft import Draft, Named, named
+from talon.store.postgres.draft import Draft, named
 from talon.store.postgres.driver import Connection
 from talon.store.postgres.rows import approval_row, session_row, transpose, turn_row
-from talon.store.postgres.sessions import name_lock
+from talon.store.postgres.sessions import agent_lock, begin, lock_of, name_lock
 
 Answers = list[Receipt | Exception]
 
@@ -81,16 +80,14 @@ class PostgresDeliveries:
 
 
 def _begin(batch: Sequence[Operation]) -> str:
-    """Open a transaction and lock the keys, and the names of sessions that may be created, that the batch is about.
+    """Open a transaction and lock the keys, and the names of sessions that may be created (sharing their agents'), that the batch
+    is about.
 
     These first and in one order, sessions second and in one order: batches that overlap wait for each other and never in a circle.
-    The numbers are ours, so the text is safe; together with BEGIN they are one round trip.
     """
     names = {name for operation in batch if (name := named(operation)) is not None}
     new = {operation.where for operation in batch if operation.creation is not None}
-    numbers = sorted({*map(_hash, names), *map(name_lock, new)})
-    locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in numbers)
-    return f"BEGIN ISOLATION LEVEL READ COMMITTED;{locks}"
+    return begin({*(lock_of(*name) for name in names), *map(name_lock, new)}, {agent_lock(*where[:2]) for where in new})
 
 
 def _admitted(draft: Draft, operation: Operation) -> Receipt | Exception:
@@ -111,9 +108,3 @@ async def _was_written(connection: Connection, begin: str, witness: tuple[Sessio
     if found is None:
         return False
     return found[0] == mark if mark else session_row(found, 1) == row
-
-
-def _hash(name: Named) -> int:
-    """A 64-bit number for an advisory lock; two names that share one only wait for each other."""
-    text = "\0".join(name).encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)

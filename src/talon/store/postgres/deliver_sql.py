@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from talon.domain.bell import CHANNEL
 from talon.domain.session import SessionRow, TurnRow
+from talon.store.postgres.resources_sql import NAMESPACE_ENDS
 from talon.store.postgres.rows import APPROVAL, NOW_MS, SESSION, TURN
 
 _NO_SESSION = ", ".join(f"(NULL::sessions).{field}" for field in SessionRow.__struct_fields__)
@@ -39,7 +40,8 @@ SELECT {NOW_MS}, {_NO_KEY}, {SESSION},
 FROM locked s WHERE s.deleted_at_ms IS NULL
 UNION ALL
 SELECT {NOW_MS}, {_NO_KEY}, {_NEW_SESSION},
-    (SELECT r.revision FROM resources r WHERE r.namespace = n.namespace AND r.kind = 'Agent' AND r.name = n.agent)
+    (SELECT r.revision FROM resources r WHERE r.namespace = n.namespace AND r.kind = 'Agent' AND r.name = n.agent
+        AND r.deleting_at_ms IS NULL AND NOT {NAMESPACE_ENDS.format(namespace="n.namespace")})
 FROM unnest($6::text[], $7::text[], $8::text[]) AS n(namespace, agent, id)
     LEFT JOIN LATERAL (
         SELECT f.sid FROM sessions f

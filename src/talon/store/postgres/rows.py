@@ -8,8 +8,9 @@ import msgspec
 
 from talon.domain.entries import Entry
 from talon.domain.session import ApprovalRow, SessionRow, TurnRow
-from talon.store.model import ResourceRow, RevisionRow, WorkerRow
+from talon.store.model import WorkerRow
 from talon.store.postgres.driver import Row
+from talon.store.resources import ResourceRow, RevisionRow
 
 #: The database's clock in Unix milliseconds: when the statement came in. Never `now()`, which is when its transaction began.
 NOW_MS = "floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set
 
 from talon.domain.session import ApprovalRow, SessionRow, TurnRow
-from talon.store.inbox_apply import first_seq_after, min_reader, new_session_row
+from talon.store.inbox_apply import check_agent, first_seq_after, min_reader, new_session_row
 from talon.store.model import NewSession, SessionPatch
 from talon.store.paging import cursor_after, position_of
 from talon.store.postgres.connections import Database
 from talon.store.postgres.driver import Connection
+from talon.store.postgres.resources_sql import AGENT
 from talon.store.postgres.rows import APPROVAL, NOW_MS, SESSION, TURN, approval_row, session_row, transpose, turn_row
 from talon.store.protocols import Where
 
 _LAST = 2**63 - 1
+AGENT_LOCKS = 256
 # A plan made on an empty table, and kept, may take any index that helps a little: one over the first column of a name, or over all
 # living sessions, or the primary key for its order. So names and orders are looked up as expressions that one index knows.
 _NAMED = "s.namespace || '/' || s.agent || '/' || s.id = $1 || '/' || $2 || '/' || $3"
@@ -54,15 +57,21 @@ _LIST_APPROVALS_OF_STATE = _LIST_APPROVALS.replace("a.namespace = $1", "a.namesp
 _SESSION_AT = len(ApprovalRow.__struct_fields__)
 
 
-async def begin_with_names(connection: Connection, places: list[Where]) -> None:
-    """Open a transaction in which nobody else creates a session of these names. One round trip; the numbers are ours."""
-    numbers = sorted({name_lock(place) for place in places})
-    locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in numbers)
-    await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED;{locks}")
+def begin(exclusive: Set[int], shared: Set[int]) -> str:
+    """Open a transaction and take advisory locks, in one order wherever several are taken, so that nobody waits in a circle.
+
+    The numbers are ours, so the text is safe; together with BEGIN they are one round trip.
+    """
+    locks = "".join(
+        f"SELECT pg_advisory_xact_lock{'' if number in exclusive else '_shared'}({number});"
+        for number in sorted(exclusive | shared)
+    )
+    return f"BEGIN ISOLATION LEVEL READ COMMITTED;{locks}"
 
 
 async def insert_session(connection: Connection, new: NewSession) -> tuple[SessionRow, bool]:
-    """Create it, or find the living one of its name; -> (row, created). Inside `begin_with_names`."""
+    """Create it, or find the living one of its name; -> (row, created). Under its `name_lock`; whether its agent is there, and
+    stays, the caller finds out."""
     found = await connection.fetchrow(_NEWEST, new.namespace, new.agent, new.id)
     old = None if found is None else session_row(found, 1)
     if old is not None and old.deleted_at_ms is None:
@@ -88,11 +97,15 @@ class PostgresSessions:
     _db: Database
 
     async def create_session(self, new: NewSession) -> tuple[SessionRow, bool]:
+        start = begin({name_lock((new.namespace, new.agent, new.id))}, {agent_lock(new.namespace, new.agent)})
+
         async def write(connection: Connection) -> tuple[SessionRow, bool]:
-            await begin_with_names(connection, [(new.namespace, new.agent, new.id)])
-            answer = await insert_session(connection, new)
+            await connection.execute(start)
+            row, created = await insert_session(connection, new)
+            if created:
+                check_agent(new, await connection.fetchval(AGENT, new.namespace, new.agent))
             await connection.execute("COMMIT")
-            return answer
+            return row, created
 
         return await self._db.pool.run(write, again=True)
 
@@ -141,6 +154,19 @@ class PostgresSessions:
 
 
 def name_lock(place: Where) -> int:
-    """A 64-bit number for the advisory lock under which a session of that name is created."""
-    text = "\0".join(("session", *place)).encode("utf-8", "surrogatepass")
+    """The advisory lock under which a session of that name is created."""
+    return lock_of("session", *place)
+
+
+def agent_lock(namespace: str, agent: str) -> int:
+    """The advisory lock that the creation of a session shares, and the end of its agent has alone.
+
+    Agents share `AGENT_LOCKS` of them: so the end of a whole namespace does not fill the server's table of locks.
+    """
+    return lock_of("agent", str(lock_of(namespace, agent) % AGENT_LOCKS))
+
+
+def lock_of(*name: str) -> int:
+    """A 64-bit number for an advisory lock; two names that share one only wait for each other."""
+    text = "\0".join(name).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)

@@ -12,12 +12,24 @@ from talon.store.postgres.deliver import PostgresDeliveries
 from talon.store.postgres.queue import PostgresQueue
 from talon.store.postgres.reads import PostgresReads
 from talon.store.postgres.resources import PostgresResources
+from talon.store.postgres.resources_change import PostgresChanges
+from talon.store.postgres.resources_secrets import PostgresSecrets
+from talon.store.postgres.resources_watch import PostgresWatches
 from talon.store.postgres.schema import PostgresSchema
 from talon.store.postgres.sessions import PostgresSessions
 
 
 class PostgresStore(
-    PostgresCommits, PostgresDeliveries, PostgresReads, PostgresQueue, PostgresSessions, PostgresResources, PostgresSchema
+    PostgresCommits,
+    PostgresDeliveries,
+    PostgresReads,
+    PostgresQueue,
+    PostgresSessions,
+    PostgresResources,
+    PostgresChanges,
+    PostgresWatches,
+    PostgresSecrets,
+    PostgresSchema,
 ):
     """A `talon.store.protocols.Store`. Belongs to the event loop in which it is first used."""
 

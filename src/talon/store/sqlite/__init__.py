@@ -14,11 +14,16 @@ from talon.store.sqlite.journal import JournalPart
 from talon.store.sqlite.lock import DataLock
 from talon.store.sqlite.queue import QueuePart, give_back_all
 from talon.store.sqlite.resources import ResourcesPart
+from talon.store.sqlite.resources_change import ChangesPart
+from talon.store.sqlite.resources_secrets import SecretsPart
+from talon.store.sqlite.resources_watch import WatchesPart
 from talon.store.sqlite.schema import SchemaPart, version_of
 from talon.store.sqlite.sessions import SessionsPart
 
 
-class SqliteStore(JournalPart, InboxPart, QueuePart, SessionsPart, ResourcesPart, SchemaPart):
+class SqliteStore(
+    JournalPart, InboxPart, QueuePart, SessionsPart, ResourcesPart, ChangesPart, WatchesPart, SecretsPart, SchemaPart
+):
     """All Protocols of `talon.store.protocols.Store` on one SQLite database."""
 
     def __init__(self, database: Database, lock: DataLock | None = None) -> None:

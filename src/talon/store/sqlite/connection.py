@@ -113,6 +113,16 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
 
 
 @contextlib.contextmanager
+def snapshot(connection: sqlite3.Connection) -> Generator[None]:
+    """All reads in the block see the same state."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
 def mapped(path: Path) -> Generator[None]:
     """Errors of SQLite that a later attempt may not meet become `Unavailable`; the others are mistakes and stay as they are."""
     try:

@@ -56,8 +56,8 @@ def _created(connection: sqlite3.Connection, operation: Operation, now: int) -> 
     creation = operation.creation
     if creation is None or connection.execute(sql.SESSION_NEWEST, operation.where).fetchone() is not None:
         return None
-    revision = connection.execute(sql.AGENT_REVISION, operation.where[:2]).fetchone()
-    return bare_session_row(0, operation.where, creation, now) if revision == (creation.revision,) else None
+    agent = connection.execute(sql.AGENT_ENDS, operation.where[:2]).fetchone()
+    return bare_session_row(0, operation.where, creation, now) if agent == (creation.revision, 0) else None
 
 
 def session_not_found(where: tuple[str, str, str]) -> NotFound:

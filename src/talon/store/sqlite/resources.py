@@ -1,111 +1,134 @@
-"""Manifests and revisions on SQLite."""
+"""Resources on SQLite, their users and their revisions, as they are read."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from talon.domain.errors import Conflict
-from talon.store.model import Changes, PutResource, ResourceRow, RevisionRow
 from talon.store.paging import cursor_after, position_of
-from talon.store.sqlite import sql
+from talon.store.resource_apply import User
+from talon.store.resources import INHERITED_KINDS, Identity, Ref, Requirement, ResourceRow, RevisionRow
+from talon.store.selecting import Candidates, candidates, cursor_behind, indexed, place_after
+from talon.store.sqlite import resources_sql as sql
 from talon.store.sqlite.connection import Database
-from talon.store.sqlite.journal import values_of
-from talon.store.sqlite.sessions import insert_session, session_living
 
 _LAST = 2**63 - 1
 
 
 class ResourcesPart:
-    """`talon.store.protocols.Resources`."""
+    """The reading part of `talon.store.resources.Resources`."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     async def get_resource(self, namespace: str, kind: str, name: str) -> ResourceRow | None:
-        return await self._db.read(lambda connection: _resource(connection, namespace, kind, name))
+        return await self._db.read(lambda connection: resource(connection, (namespace, kind, name)))
 
-    async def list_resources(self, namespace: str, kind: str, cursor: str, limit: int) -> tuple[list[ResourceRow], str]:
-        if namespace == "*":
-            position = position_of(cursor, str, str) or ("", "")
-            found = await self._rows(sql.RESOURCES_EVERYWHERE, (kind, *position, limit + 1))
-        else:
-            position = position_of(cursor, str) or ("",)
-            found = await self._rows(sql.RESOURCES, (namespace, kind, *position, limit + 1))
+    async def get_resources(self, identities: Sequence[Identity]) -> list[ResourceRow]:
+        def read(connection: sqlite3.Connection) -> list[ResourceRow]:
+            found = (resource(connection, identity) for identity in dict.fromkeys(identities))
+            return [row for row in found if row is not None]
+
+        return await self._db.read(read)
+
+    async def list_resources(
+        self, namespace: str, kind: str, cursor: str, limit: int, selector: Sequence[Requirement] = ()
+    ) -> tuple[list[ResourceRow], str]:
+        everywhere = namespace == "*"
+        after = place_after(namespace, cursor)
+        if selector:
+            return await self._db.read(lambda connection: _select(connection, kind, after, limit, selector, everywhere))
+        found = await self._rows(sql.LIST_EVERYWHERE if everywhere else sql.LIST, (kind, *after, limit + 1))
         rows = [ResourceRow(*row) for row in found[:limit]]
-        if len(found) <= limit:
-            return rows, ""
-        return rows, cursor_after(rows[-1].namespace, rows[-1].name) if namespace == "*" else cursor_after(rows[-1].name)
+        last = (rows[-1].namespace, rows[-1].name) if len(found) > limit else None
+        return rows, cursor_behind(last, everywhere=everywhere)
+
+    async def list_all(self, namespace: str, cursor: str, limit: int) -> tuple[list[ResourceRow], str]:
+        after = position_of(cursor, str, str) or ("", "")
+        found = await self._rows(sql.LIST_ALL, (namespace, *after, limit + 1))
+        rows = [ResourceRow(*row) for row in found[:limit]]
+        return rows, cursor_after(rows[-1].kind, rows[-1].name) if len(found) > limit else ""
+
+    async def list_children(self, namespace: str, limit: int) -> list[str]:
+        return [row[0] for row in await self._rows(sql.CHILDREN, (namespace, limit))]
+
+    async def list_deleting(self, limit: int) -> list[ResourceRow]:
+        found = [row for kind in ("Namespace", "Agent") for row in await self._rows(sql.DELETING, (kind, limit))]
+        rows = [ResourceRow(*row) for row in found]
+        return sorted(rows, key=lambda row: row.deleting_at_ms or 0)[:limit]
+
+    async def users(self, namespace: str, ref: Ref, cursor: str, limit: int) -> tuple[list[User], str]:
+        after = position_of(cursor, str, str, str) or ("", "", "")
+        found = await self._db.read(lambda connection: users_of(connection, namespace, ref, after, limit + 1))
+        return found[:limit], cursor_after(*found[limit - 1][:3]) if len(found) > limit else ""
+
+    async def refs_of(self, identities: Sequence[Identity]) -> Mapping[Identity, tuple[Ref, ...]]:
+        def read(connection: sqlite3.Connection) -> dict[Identity, tuple[Ref, ...]]:
+            found = {one: tuple(Ref(*row) for row in connection.execute(sql.REFS_OF, one)) for one in identities}
+            return {one: refs for one, refs in found.items() if refs}
+
+        return await self._db.read(read)
 
     async def list_revisions(self, namespace: str, agent: str, cursor: str, limit: int) -> tuple[list[RevisionRow], str]:
         (before,) = position_of(cursor, int) or (_LAST,)
-        found = await self._rows(sql.REVISIONS, (namespace, agent, before, limit + 1))
+        found = await self._rows(sql.LIST_REVISIONS, (namespace, agent, before, limit + 1))
         rows = [RevisionRow(*row) for row in found[:limit]]
         return rows, cursor_after(rows[-1].revision) if len(found) > limit else ""
 
     async def get_revision(self, namespace: str, agent: str, revision: int) -> RevisionRow | None:
-        rows = await self._rows(sql.REVISION, (namespace, agent, revision))
+        rows = await self._rows(sql.GET_REVISION, (namespace, agent, revision))
         return RevisionRow(*rows[0]) if rows else None
 
-    async def change(self, changes: Changes) -> list[ResourceRow]:
-        return await self._db.write(lambda connection, now: _change(connection, changes, now))
+    async def get_revisions(self, wanted: Sequence[tuple[str, str, int]]) -> list[RevisionRow]:
+        def read(connection: sqlite3.Connection) -> list[RevisionRow]:
+            found = (connection.execute(sql.GET_REVISION, one).fetchone() for one in wanted)
+            return [RevisionRow(*row) for row in found if row is not None]
+
+        return await self._db.read(read)
 
     async def _rows(self, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return await self._db.read(lambda connection: connection.execute(statement, parameters).fetchall())
 
 
-def _resource(connection: sqlite3.Connection, namespace: str, kind: str, name: str) -> ResourceRow | None:
-    row = connection.execute(sql.RESOURCE, (namespace, kind, name)).fetchone()
+def resource(connection: sqlite3.Connection, identity: Identity) -> ResourceRow | None:
+    """One resource, or None."""
+    row = connection.execute(sql.GET, identity).fetchone()
     return None if row is None else ResourceRow(*row)
 
 
-def _change(connection: sqlite3.Connection, changes: Changes, now: int) -> list[ResourceRow]:
-    rows = [_put(connection, put, now) for put in changes.puts]
-    for gone in changes.deletes:
-        place = (gone.namespace, gone.kind, gone.name)
-        if connection.execute(sql.RESOURCE_DELETE, (*place, gone.if_generation)).rowcount == 0:
-            raise _changed(*place, gone.if_generation)
-    for new in changes.sessions:
-        if session_living(connection, (new.namespace, new.agent, new.id)) is not None:
-            raise Conflict(
-                "conflict", f"session {new.id!r} of agent {new.agent!r} was created in the meantime; read it and try again"
-            )
-        insert_session(connection, new, now)
-    return rows
+def labels_of(connection: sqlite3.Connection, identity: Identity) -> dict[str, str]:
+    """The labels of one resource."""
+    return dict(connection.execute(sql.LABELS_OF, identity))
 
 
-def _put(connection: sqlite3.Connection, put: PutResource, now: int) -> ResourceRow:
-    old = _resource(connection, put.namespace, put.kind, put.name)
-    if put.if_generation != (0 if old is None else old.generation) or (old is None and put.body is None):
-        raise _changed(put.namespace, put.kind, put.name, put.if_generation)
-    revision = _revision(connection, put, 0 if old is None else old.revision, now)
-    if old is None:
-        row = ResourceRow(put.namespace, put.kind, put.name, put.uid, 1, revision, put.body or b"", put.status, now, now)
-        connection.execute(sql.RESOURCE_INSERT, values_of(row))
-        return row
-    body = old.body if put.body is None else put.body
-    generation = old.generation + (1 if body != old.body else 0)
-    row = msgspec.structs.replace(old, generation=generation, revision=revision, body=body, status=put.status, updated_at_ms=now)
-    connection.execute(sql.RESOURCE_UPDATE, (generation, revision, body, put.status, now, put.namespace, put.kind, put.name))
-    return row
+def users_of(connection: sqlite3.Connection, namespace: str, ref: Ref, after: tuple[int | str, ...], limit: int) -> list[User]:
+    """Users of `ref` behind `after`, at most `limit`."""
+    arguments = (ref.kind, ref.name, namespace, *after, limit)
+    found: list[User] = connection.execute(sql.USERS, arguments).fetchall()
+    if ref.kind in INHERITED_KINDS and len(found) < limit:
+        found += connection.execute(sql.USERS_BELOW, arguments).fetchall()
+    return found[:limit]
 
 
-def _revision(connection: sqlite3.Connection, put: PutResource, current: int, now: int) -> int:
-    """The revision that `put` leaves the agent at: a new one if its definition differs from the newest ever made."""
-    if put.effective is None:
-        return current
-    row = connection.execute(sql.REVISIONS, (put.namespace, put.name, _LAST, 1)).fetchone()
-    newest = None if row is None else RevisionRow(*row)
-    if newest is not None and newest.digest == put.digest:
-        return newest.revision
-    number = 1 if newest is None else newest.revision + 1
-    connection.execute(sql.REVISION_INSERT, (put.namespace, put.name, number, put.effective, put.digest, put.cause, now))
-    return number
-
-
-def _changed(namespace: str, kind: str, name: str, generation: int) -> Conflict:
-    place = f"{kind} {name!r}" + (f" in namespace {namespace!r}" if namespace else "")
-    was = f"is not at generation {generation} any more" if generation else "exists already"
-    return Conflict("conflict", f"{place} {was}; read it and try again")
+def _select(
+    connection: sqlite3.Connection,
+    kind: str,
+    after: tuple[str, str],
+    limit: int,
+    selector: Sequence[Requirement],
+    everywhere: bool,
+) -> tuple[list[ResourceRow], str]:
+    most, label = candidates(selector, limit), indexed(selector)
+    if label is None:
+        statement, arguments = (sql.FOUND_EVERYWHERE if everywhere else sql.FOUND), (kind, *after, most)
+    else:
+        statement = sql.LABELLED_EVERYWHERE if everywhere else sql.LABELLED
+        arguments = (kind, label.key, label.values[0], *after, most)
+    rows: list[tuple[str, str, str | None, str | None]] = []
+    for namespace, name in connection.execute(statement, arguments).fetchall():
+        labels = labels_of(connection, (namespace, kind, name))
+        rows += [(namespace, name, key, value) for key, value in labels.items()] or [(namespace, name, None, None)]
+    found = Candidates(rows, selector, limit, most)
+    there = [resource(connection, (namespace, kind, name)) for namespace, name in found.page]
+    return [row for row in there if row is not None], cursor_behind(found.last, everywhere=everywhere)

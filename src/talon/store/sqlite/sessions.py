@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from talon.domain.session import ApprovalRow, SessionRow, TurnRow
-from talon.store.inbox_apply import first_seq_after, min_reader, new_session_row
+from talon.store.inbox_apply import check_agent, first_seq_after, min_reader, new_session_row
 from talon.store.model import NewSession, SessionPatch
 from talon.store.paging import cursor_after, position_of
 from talon.store.protocols import Where
@@ -29,7 +29,11 @@ class SessionsPart:
     async def create_session(self, new: NewSession) -> tuple[SessionRow, bool]:
         def create(connection: sqlite3.Connection, now: int) -> tuple[SessionRow, bool]:
             living = session_living(connection, (new.namespace, new.agent, new.id))
-            return (insert_session(connection, new, now), True) if living is None else (living, False)
+            if living is not None:
+                return living, False
+            agent = connection.execute(sql.AGENT_ENDS, (new.namespace, new.agent)).fetchone()
+            check_agent(new, None if agent is None else bool(agent[1]))
+            return insert_session(connection, new, now), True
 
         return await self._db.write(create)
 
@@ -94,7 +98,7 @@ def session_living(connection: sqlite3.Connection, where: Where) -> SessionRow |
 
 
 def insert_session(connection: sqlite3.Connection, new: NewSession, now: int) -> SessionRow:
-    """A new incarnation with its history. The name must be free."""
+    """A new incarnation with its history. The name must be free, and the agent there to stay."""
     newest = connection.execute(sql.SESSION_NEWEST, (new.namespace, new.agent, new.id)).fetchone()
     first_seq = first_seq_after(None if newest is None else SessionRow(*newest))
     row = new_session_row(0, new, first_seq, now)

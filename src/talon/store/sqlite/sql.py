@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from talon.domain.entries import CONTEXT_TYPES, MESSAGE_TYPES
 from talon.domain.session import OPEN_TURN_STATES, ApprovalRow, SessionRow, TurnRow
-from talon.store.model import ResourceRow, RevisionRow, WorkerRow
+from talon.store.model import WorkerRow
 
 
-def _columns(row: type, table: str = "") -> str:
+def columns(row: type, table: str = "") -> str:
+    """The fields of a row struct, of `table` if one is named."""
     prefix = f"{table}." if table else ""
     return ", ".join(prefix + name for name in row.__struct_fields__)  # type: ignore[attr-defined]
 
@@ -20,7 +21,7 @@ def _literals(names: frozenset[str] | tuple[str, ...]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-_SESSION, _TURN, _APPROVAL = _columns(SessionRow), _columns(TurnRow), _columns(ApprovalRow)
+_SESSION, _TURN, _APPROVAL = columns(SessionRow), columns(TurnRow), columns(ApprovalRow)
 _OPEN = f"state IN ({_literals(OPEN_TURN_STATES)})"
 ENTRY = "seq, type, payload, turn_id, at_ms, traceparent, v, min_reader, blob"
 
@@ -101,10 +102,10 @@ APPROVAL_RESOLVE = """
 UPDATE approvals SET state = 'resolved', outcome = ?, resolved_by = ?, resolved_at_ms = ? WHERE id = ? AND sid = ?"""
 APPROVAL_OF_SESSION = f"SELECT {_APPROVAL} FROM approvals WHERE id = ? AND sid = ?"
 APPROVAL = f"""
-SELECT {_columns(ApprovalRow, "a")}, {_columns(SessionRow, "s")} FROM approvals a JOIN sessions s USING (sid)
+SELECT {columns(ApprovalRow, "a")}, {columns(SessionRow, "s")} FROM approvals a JOIN sessions s USING (sid)
 WHERE a.id = ? AND a.namespace = ?"""
 _APPROVALS = f"""
-SELECT {_columns(ApprovalRow, "a")}, {_columns(SessionRow, "s")} FROM approvals a JOIN sessions s USING (sid)
+SELECT {columns(ApprovalRow, "a")}, {columns(SessionRow, "s")} FROM approvals a JOIN sessions s USING (sid)
 WHERE a.namespace = ? AND (a.created_at_ms, a.id) < (?, ?) AND s.deleted_at_ms IS NULL%s
 ORDER BY a.created_at_ms DESC, a.id DESC LIMIT ?"""
 APPROVALS, APPROVALS_IN_STATE = _APPROVALS % "", _APPROVALS % " AND a.state = ?"
@@ -141,7 +142,7 @@ WORKER_END = "DELETE FROM workers WHERE id = ?"
 WORKERS_EARLIER = "SELECT id FROM workers WHERE name = ? AND id <> ?"
 WORKERS_EXPIRE = "DELETE FROM workers WHERE expires_at_ms <= ?"
 WORKERS_END = "DELETE FROM workers"
-WORKERS = f"SELECT {_columns(WorkerRow)} FROM workers WHERE expires_at_ms > ? ORDER BY id"
+WORKERS = f"SELECT {columns(WorkerRow)} FROM workers WHERE expires_at_ms > ? ORDER BY id"
 
 OWNED = "SELECT sid, fence FROM sessions WHERE owner = ? ORDER BY sid"
 # Sessions to give back, with the attempts of their turns: of a worker; of every boot of a name but one; of unknown workers; all.
@@ -179,27 +180,17 @@ UPDATE sessions SET owner = ?, fence = fence + 1, state = 'running', wake_at_ms 
 WHERE sid = ?"""
 SESSION_SLEEPS = "UPDATE sessions SET wake_at_ms = NULL, state = 'idle' WHERE sid = ?"
 NEXT_WAKE = "SELECT wake_at_ms FROM sessions WHERE wake_at_ms IS NOT NULL AND min_reader <= ? ORDER BY wake_at_ms LIMIT 1"
+_NAMESPACE_ENDS = """
+EXISTS (SELECT 1 FROM resources ends WHERE ends.kind = 'Namespace' AND ends.deleting_at_ms IS NOT NULL
+    AND substr(?1 || ':', 1, length(ends.name) + 1) = ends.name || ':')"""
+# The newest revision of an agent, and whether it, or a namespace above it, is being deleted: then no session of it begins.
+AGENT_ENDS = f"""
+SELECT revision, deleting_at_ms IS NOT NULL OR {_NAMESPACE_ENDS}
+FROM resources WHERE kind = 'Agent' AND namespace = ?1 AND name = ?2"""
 AGENT_REVISION = "SELECT revision FROM resources WHERE kind = 'Agent' AND namespace = ? AND name = ?"
 
 DEFINITION_PUT = "INSERT INTO definitions (digest, body) VALUES (?, ?) ON CONFLICT DO NOTHING"
 DEFINITION = "SELECT body FROM definitions WHERE digest = ?"
-
-# --- resources --------------------------------------------------------------------------------------------------------------
-
-RESOURCE = f"SELECT {_columns(ResourceRow)} FROM resources WHERE namespace = ? AND kind = ? AND name = ?"
-RESOURCE_INSERT = f"""
-INSERT INTO resources ({_columns(ResourceRow)}) VALUES ({", ".join("?" * len(ResourceRow.__struct_fields__))})"""
-RESOURCE_UPDATE = """
-UPDATE resources SET generation = ?, revision = ?, body = ?, status = ?, updated_at_ms = ?
-WHERE namespace = ? AND kind = ? AND name = ?"""
-RESOURCE_DELETE = "DELETE FROM resources WHERE namespace = ? AND kind = ? AND name = ? AND generation = ?"
-RESOURCES = f"SELECT {_columns(ResourceRow)} FROM resources WHERE namespace = ? AND kind = ? AND name > ? ORDER BY name LIMIT ?"
-RESOURCES_EVERYWHERE = f"""
-SELECT {_columns(ResourceRow)} FROM resources WHERE kind = ? AND (namespace, name) > (?, ?) ORDER BY namespace, name LIMIT ?"""
-REVISION = f"SELECT {_columns(RevisionRow)} FROM revisions WHERE namespace = ? AND agent = ? AND revision = ?"
-REVISIONS = f"""
-SELECT {_columns(RevisionRow)} FROM revisions WHERE namespace = ? AND agent = ? AND revision < ? ORDER BY revision DESC LIMIT ?"""
-REVISION_INSERT = f"INSERT INTO revisions ({_columns(RevisionRow)}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 # --- the schema -------------------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 -- The kernel: sessions, their journals, the projections beside them, dispatch, manifests.
 -- min_program: 1
 --
--- Columns are named as the fields of the row structs in talon.domain.session and talon.store.model. Times are Unix
--- milliseconds by this database's clock. Payloads, JSON and streamed text are bytea: bytes in, bytes out, NUL included.
+-- Columns are named as the fields of the row structs in talon.domain.session, talon.store.model and talon.store.resources. Times
+-- are Unix milliseconds by this database's clock. Payloads, JSON and streamed text are bytea: bytes in, bytes out, NUL included.
 -- No foreign keys on the journal: they double what a commit costs, and nothing is ever deleted that one would guard.
 -- Names and ids compare by bytes (COLLATE "C"): lists have one order everywhere, and indexes are cheap.
 
@@ -155,18 +155,90 @@ CREATE TABLE definitions (
 );
 
 CREATE TABLE resources (
-    namespace     text    COLLATE "C" NOT NULL,
-    kind          text    COLLATE "C" NOT NULL,
-    name          text    COLLATE "C" NOT NULL,
-    uid           text    COLLATE "C" NOT NULL,
-    generation    integer NOT NULL,
-    revision      integer NOT NULL,
-    body          bytea   NOT NULL,
-    status        bytea   NOT NULL,
-    created_at_ms bigint  NOT NULL,
-    updated_at_ms bigint  NOT NULL,
+    namespace      text    COLLATE "C" NOT NULL,
+    kind           text    COLLATE "C" NOT NULL,
+    name           text    COLLATE "C" NOT NULL,
+    uid            text    COLLATE "C" NOT NULL,
+    generation     integer NOT NULL,
+    revision       integer NOT NULL,
+    version        bigint  NOT NULL,
+    body           bytea   NOT NULL,
+    created_at_ms  bigint  NOT NULL,
+    updated_at_ms  bigint  NOT NULL,
+    deleting_at_ms bigint,
     PRIMARY KEY (kind, namespace, name)
 );
+CREATE INDEX resources_of_namespace ON resources ((namespace || '/'), kind, name);
+CREATE INDEX resources_deleting ON resources ((kind || '/'), deleting_at_ms, namespace, name) WHERE deleting_at_ms IS NOT NULL;
+
+-- What selectors look for, in one namespace or in all.
+CREATE TABLE resource_labels (
+    namespace text COLLATE "C" NOT NULL,
+    kind      text COLLATE "C" NOT NULL,
+    name      text COLLATE "C" NOT NULL,
+    key       text COLLATE "C" NOT NULL,
+    value     text COLLATE "C" NOT NULL,
+    PRIMARY KEY (kind, key, value, namespace, name)
+);
+CREATE INDEX resource_labels_of ON resource_labels ((namespace || '/' || kind || '/' || name));
+
+CREATE TABLE resource_refs (
+    namespace text COLLATE "C" NOT NULL,
+    kind      text COLLATE "C" NOT NULL,
+    name      text COLLATE "C" NOT NULL,
+    to_kind   text COLLATE "C" NOT NULL,
+    to_name   text COLLATE "C" NOT NULL,
+    PRIMARY KEY (to_kind, to_name, namespace, kind, name)
+);
+CREATE INDEX resource_refs_of ON resource_refs ((namespace || '/' || kind || '/' || name));
+
+-- The version of the newest change of a namespace, and of the newest that is forgotten. A row stays when its namespace goes.
+CREATE TABLE namespace_versions (
+    namespace text   COLLATE "C" NOT NULL PRIMARY KEY,
+    version   bigint NOT NULL,
+    forgotten bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+
+-- Each change of a resource, with the row as it was written, for watches. `labels_before` is JSON.
+CREATE TABLE resource_events (
+    namespace      text    COLLATE "C" NOT NULL,
+    version        bigint  NOT NULL,
+    event          text    COLLATE "C" NOT NULL,
+    kind           text    COLLATE "C" NOT NULL,
+    name           text    COLLATE "C" NOT NULL,
+    uid            text    COLLATE "C" NOT NULL,
+    generation     integer NOT NULL,
+    revision       integer NOT NULL,
+    body           bytea   NOT NULL,
+    created_at_ms  bigint  NOT NULL,
+    updated_at_ms  bigint  NOT NULL,
+    deleting_at_ms bigint,
+    labels_before  bytea   NOT NULL,
+    at_ms          bigint  NOT NULL,
+    PRIMARY KEY (namespace, version)
+);
+CREATE INDEX resource_events_of_kind ON resource_events ((namespace || '/' || kind), version);
+CREATE INDEX resource_events_age ON resource_events (at_ms);
+
+CREATE TABLE sealed_values (
+    namespace text  COLLATE "C" NOT NULL,
+    name      text  COLLATE "C" NOT NULL,
+    uid       text  COLLATE "C" NOT NULL,
+    key_id    text  COLLATE "C" NOT NULL,
+    sealed    bytea NOT NULL,
+    PRIMARY KEY (namespace, name)
+);
+
+CREATE TABLE secret_uses (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    namespace text   COLLATE "C" NOT NULL,
+    name      text   COLLATE "C" NOT NULL,
+    used_by   text   COLLATE "C" NOT NULL,
+    purpose   text   COLLATE "C" NOT NULL,
+    at_ms     bigint NOT NULL
+);
+CREATE INDEX secret_uses_of ON secret_uses ((namespace || '/' || name), id);
+CREATE INDEX secret_uses_age ON secret_uses (at_ms);
 
 CREATE TABLE revisions (
     namespace     text    COLLATE "C" NOT NULL,
@@ -175,6 +247,7 @@ CREATE TABLE revisions (
     effective     bytea   NOT NULL,
     digest        text    COLLATE "C" NOT NULL,
     cause         text    COLLATE "C" NOT NULL,
+    body          bytea   NOT NULL,
     created_at_ms bigint  NOT NULL,
     PRIMARY KEY (namespace, agent, revision)
 );

@@ -1,8 +1,8 @@
 -- The kernel: sessions, their journals, the projections beside them, dispatch, manifests.
 -- min_program: 1
 --
--- Columns are named as the fields of the row structs in talon.domain.session and talon.store.model. Times are Unix
--- milliseconds. Payloads, JSON and streamed text are BLOBs: bytes in, bytes out, NUL included.
+-- Columns are named as the fields of the row structs in talon.domain.session, talon.store.model and talon.store.resources. Times
+-- are Unix milliseconds. Payloads, JSON and streamed text are BLOBs: bytes in, bytes out, NUL included.
 -- No foreign keys on the journal: they double what a commit costs, and nothing is ever deleted that one would guard.
 
 CREATE TABLE schema_info (
@@ -152,18 +152,90 @@ CREATE TABLE definitions (
 );
 
 CREATE TABLE resources (
-    namespace     TEXT    NOT NULL,
-    kind          TEXT    NOT NULL,
-    name          TEXT    NOT NULL,
-    uid           TEXT    NOT NULL,
-    generation    INTEGER NOT NULL,
-    revision      INTEGER NOT NULL,
-    body          BLOB    NOT NULL,
-    status        BLOB    NOT NULL,
-    created_at_ms INTEGER NOT NULL,
-    updated_at_ms INTEGER NOT NULL,
+    namespace      TEXT    NOT NULL,
+    kind           TEXT    NOT NULL,
+    name           TEXT    NOT NULL,
+    uid            TEXT    NOT NULL,
+    generation     INTEGER NOT NULL,
+    revision       INTEGER NOT NULL,
+    version        INTEGER NOT NULL,
+    body           BLOB    NOT NULL,
+    created_at_ms  INTEGER NOT NULL,
+    updated_at_ms  INTEGER NOT NULL,
+    deleting_at_ms INTEGER,
     PRIMARY KEY (kind, namespace, name)
 );
+CREATE INDEX resources_of_namespace ON resources (namespace, kind, name);
+CREATE INDEX resources_deleting ON resources (kind, deleting_at_ms, namespace, name) WHERE deleting_at_ms IS NOT NULL;
+
+-- What selectors look for, in one namespace or in all.
+CREATE TABLE resource_labels (
+    namespace TEXT NOT NULL,
+    kind      TEXT NOT NULL,
+    name      TEXT NOT NULL,
+    key       TEXT NOT NULL,
+    value     TEXT NOT NULL,
+    PRIMARY KEY (kind, key, value, namespace, name)
+) WITHOUT ROWID;
+CREATE INDEX resource_labels_of ON resource_labels (namespace, kind, name);
+
+CREATE TABLE resource_refs (
+    namespace TEXT NOT NULL,
+    kind      TEXT NOT NULL,
+    name      TEXT NOT NULL,
+    to_kind   TEXT NOT NULL,
+    to_name   TEXT NOT NULL,
+    PRIMARY KEY (to_kind, to_name, namespace, kind, name)
+) WITHOUT ROWID;
+CREATE INDEX resource_refs_of ON resource_refs (namespace, kind, name);
+
+-- The version of the newest change of a namespace, and of the newest that is forgotten. A row stays when its namespace goes.
+CREATE TABLE namespace_versions (
+    namespace TEXT    NOT NULL PRIMARY KEY,
+    version   INTEGER NOT NULL,
+    forgotten INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+-- Each change of a resource, with the row as it was written, for watches. `labels_before` is JSON.
+CREATE TABLE resource_events (
+    namespace      TEXT    NOT NULL,
+    version        INTEGER NOT NULL,
+    event          TEXT    NOT NULL,
+    kind           TEXT    NOT NULL,
+    name           TEXT    NOT NULL,
+    uid            TEXT    NOT NULL,
+    generation     INTEGER NOT NULL,
+    revision       INTEGER NOT NULL,
+    body           BLOB    NOT NULL,
+    created_at_ms  INTEGER NOT NULL,
+    updated_at_ms  INTEGER NOT NULL,
+    deleting_at_ms INTEGER,
+    labels_before  BLOB    NOT NULL,
+    at_ms          INTEGER NOT NULL,
+    PRIMARY KEY (namespace, version)
+);
+CREATE INDEX resource_events_of_kind ON resource_events (namespace, kind, version);
+CREATE INDEX resource_events_age ON resource_events (at_ms);
+
+CREATE TABLE sealed_values (
+    namespace TEXT NOT NULL,
+    name      TEXT NOT NULL,
+    uid       TEXT NOT NULL,
+    key_id    TEXT NOT NULL,
+    sealed    BLOB NOT NULL,
+    PRIMARY KEY (namespace, name)
+);
+
+CREATE TABLE secret_uses (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT    NOT NULL,
+    name      TEXT    NOT NULL,
+    used_by   TEXT    NOT NULL,
+    purpose   TEXT    NOT NULL,
+    at_ms     INTEGER NOT NULL
+);
+CREATE INDEX secret_uses_of ON secret_uses (namespace, name, id);
+CREATE INDEX secret_uses_age ON secret_uses (at_ms);
 
 CREATE TABLE revisions (
     namespace     TEXT    NOT NULL,
@@ -172,6 +244,7 @@ CREATE TABLE revisions (
     effective     BLOB    NOT NULL,
     digest        TEXT    NOT NULL,
     cause         TEXT    NOT NULL,
+    body          BLOB    NOT NULL,
     created_at_ms INTEGER NOT NULL,
     PRIMARY KEY (namespace, agent, revision)
 );
