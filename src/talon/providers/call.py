@@ -32,6 +32,7 @@ _ERROR_BODY_S = 5.0
 _DRAIN_S = 1.0
 #: From here on aiohttp wants a file-like body, so that writing one large request does not hold the loop.
 _LARGE_BODY = 1_048_576
+_SHOWN_MAX = 2000
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry", b""})
 
@@ -169,10 +170,14 @@ class WireCall:
         self._garbage()
 
     def _garbage(self) -> NoReturn:
-        self._fail("malformed", f"neither a stream nor a completion came, but {self._head[:80].decode('utf-8', 'replace')!r}")
+        self._fail("malformed", f"neither a stream nor a completion came, but {self._beginning(self._head)!r}")
 
     def _unreadable(self, data: bytes, error: Exception) -> NoReturn:
-        self._fail("malformed", f"{data[:80].decode('utf-8', 'replace')!r} cannot be read: {error}")
+        self._fail("malformed", f"{self._beginning(data)!r} cannot be read: {error}")
+
+    def _beginning(self, data: bytes) -> str:
+        """The first words of what came: cut only where no key can be cut in two."""
+        return safe_text(data[:_SHOWN_MAX].decode("utf-8", "replace"), self._secret)[:80]
 
     async def _read(self, content: aiohttp.StreamReader) -> bytes:
         """What has arrived; `b""` at the end."""
