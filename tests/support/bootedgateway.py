@@ -14,6 +14,7 @@ from typing import Any, Self
 import aiohttp
 
 from support.sse import Event, Parser
+from support.vaults import vault_on
 from talon.cli.system import SystemClock, SystemIds
 from talon.domain import entries as e
 from talon.gateway.deps import GatewayDeps, GatewaySettings
@@ -253,7 +254,7 @@ async def booted(
 
     writer = JournalWriter(store, publish)
     await writer.start()
-    app = create_app(GatewayDeps(store, writer, hub, clock, ids, "0.0.0-test", settings, **(hooks or {})))
+    app = create_app(GatewayDeps(store, writer, hub, clock, ids, vault_on(store), "0.0.0-test", settings, **(hooks or {})))
     sock, stop = bind("127.0.0.1", 0), asyncio.Event()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(

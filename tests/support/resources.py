@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from support.product import Api
+from support.vaults import vault_on
 from talon.cli.system import SystemClock, SystemIds
 from talon.domain.inbox import Operation, Receipt
 from talon.gateway.deps import GatewayDeps, GatewaySettings
@@ -45,7 +46,7 @@ async def gateway_on(store: Store) -> AsyncGenerator[Gateway]:
     """A gateway on a migrated store."""
     clock, ids, settings = SystemClock(), SystemIds(), GatewaySettings()
     hub = StreamHub(store, clock, settings)
-    app = create_app(GatewayDeps(store, OneByOne(store), hub, clock, ids, "test", settings))
+    app = create_app(GatewayDeps(store, OneByOne(store), hub, clock, ids, vault_on(store), "test", settings))
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     sock = bind("127.0.0.1", 0)
     task = asyncio.create_task(serve(app, sock, hub, stop, on_ready=lambda host, port: ready.set_result(f"http://{host}:{port}")))

@@ -19,7 +19,8 @@ from typing import Any, Literal
 import msgspec
 
 from talon.cli.errors import WrongUse, found_here
-from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of, worker_name_of
+from talon.cli.keyring import open_vault
+from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of, secret_of, worker_name_of
 from talon.cli.settings import Settings
 from talon.cli.system import SystemClock, SystemIds
 from talon.dispatch.brokers.local import LocalBroker
@@ -29,7 +30,9 @@ from talon.domain.inbox import Receipt
 from talon.manifest import catalogue
 from talon.manifest.read import DEFAULT_NAMESPACE
 from talon.manifest.state import bare_namespace
+from talon.providers.keys import secret_key
 from talon.providers.limits import CallLimits
+from talon.providers.protocol import Key
 from talon.providers.registry import ProviderConfig, Providers, build_providers
 from talon.store.model import Caps
 from talon.store.protocols import Store, Where
@@ -41,6 +44,7 @@ from talon.turn.definition import Definitions
 from talon.turn.model_step import ModelStep
 from talon.turn.runner import TurnDeps
 from talon.turn.tool_step import ToolStep
+from talon.vault.vault import Vault
 from talon.worker.lease import FileLease, HeartbeatLease, Lease
 from talon.worker.worker import Worker, WorkerSettings
 
@@ -59,6 +63,7 @@ class Runtime:
     store: Store
     writer: JournalWriter
     bells: LocalBroker
+    vault: Vault
     publish_to: list[Callable[[Sequence[Committed]], None]] = field(default_factory=list[Callable[[Sequence[Committed]], None]])
     vital: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
@@ -93,10 +98,12 @@ async def open_runtime(role: Role, settings: Settings) -> AsyncGenerator[Runtime
         applied = await store.migrate()
         if applied:
             log.info("database migrated: %s", ", ".join(map(str, applied)))
+        vault = open_vault(settings, store, clock)
+        await vault.finish()
         await _default_namespace(store, ids)
         bells = LocalBroker()
         writer = JournalWriter(store, lambda committed: runtime.published(committed))
-        runtime = Runtime(role, settings, clock, ids, store, writer, bells)
+        runtime = Runtime(role, settings, clock, ids, store, writer, bells, vault)
         await runtime.writer.start()
         stack.push_async_callback(runtime.writer.close)
         if broker_of(settings) == "postgres":
@@ -155,7 +162,7 @@ async def open_worker(runtime: Runtime) -> AsyncGenerator[Worker]:
     """A registered worker that claims; drained on the way out. Its end by a defect ends the process."""
     settings = runtime.settings
     with found_here():
-        registry, providers = await _load(settings, runtime.clock)
+        registry, providers = await _load(runtime)
     cache = ContextCache()
     limits = ContextLimits(settings.context.entries_max, settings.context.chars_max, settings.context.tool_result_chars_max)
     lease = _lease(runtime)
@@ -194,29 +201,52 @@ async def open_worker(runtime: Runtime) -> AsyncGenerator[Worker]:
         await registry.close()
 
 
-async def _load(settings: Settings, clock: SystemClock) -> tuple[Registry, Providers]:
+async def _load(runtime: Runtime) -> tuple[Registry, Providers]:
     from talon.tools.builtin import builtin_toolset
     from talon.tools.registry import load_toolsets
 
+    settings = runtime.settings
     http = settings.tools.http_request
-    builtin = builtin_toolset(clock, allow_hosts=http.allow_hosts, idempotent_hosts=http.idempotent_hosts, timeout_s=http.timeout_s)
+    builtin = builtin_toolset(
+        runtime.clock, allow_hosts=http.allow_hosts, idempotent_hosts=http.idempotent_hosts, timeout_s=http.timeout_s
+    )
     registry = load_toolsets(settings.tools.modules, settings.tools.path, [builtin])
     configs = {
         name: ProviderConfig(
             kind=one.kind or "",
-            base_url=one.base_url if one.kind == "openai" else "",
-            api_key=one.api_key.get_secret_value() if one.api_key else "",
+            base_url=one.base_url or "",
+            api_key=await _key(runtime, name, one.api_key.get_secret_value() if one.api_key else ""),
             script=str(one.script or ""),
+            max_tokens_field=one.max_tokens_field or "",
             limits=CallLimits(
                 connect_s=one.connect_timeout_s,
                 first_token_s=one.first_token_timeout_s,
                 idle_s=one.idle_timeout_s,
                 total_s=one.total_timeout_s,
+                answer_max=one.answer_max,
+                tool_calls_max=one.tool_calls_max,
+                line_max=one.line_max,
             ),
         )
         for name, one in settings.providers.items()
     }
     return registry, build_providers(configs)
+
+
+async def _key(runtime: Runtime, provider: str, given: str) -> Key:
+    """The key itself, or what reads the secret that is meant; one that is not there yet is worth a word now."""
+    secret = secret_of(given)
+    if secret is None:
+        return given
+    namespace, name = secret
+    if await runtime.store.get_sealed(namespace, name) is None:
+        log.warning(
+            "providers.%s.api_key: secret %r of namespace %r has no value yet; turns that need it are denied until it has",
+            provider,
+            name,
+            namespace,
+        )
+    return secret_key(runtime.vault, provider, namespace, name, f"worker/{worker_name_of(runtime.settings, runtime.role)}")
 
 
 def _lease(runtime: Runtime) -> Lease:
@@ -268,6 +298,7 @@ def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool =
         hub=hub,
         clock=runtime.clock,
         ids=runtime.ids,
+        sealer=runtime.vault,
         version=version("talon-runtime"),
         settings=settings,
         **({} if worker is None or health_only else _hooks(worker)),

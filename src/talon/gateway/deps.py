@@ -11,6 +11,7 @@ from talon.domain.ids import Clock, Ids
 from talon.domain.inbox import Message, Operation, Receipt
 from talon.domain.session import SessionRow
 from talon.store.protocols import Store, Where
+from talon.vault.protocol import Sealer
 
 if TYPE_CHECKING:
     from talon.gateway.hub import StreamHub
@@ -74,6 +75,7 @@ class GatewayDeps:
     hub: StreamHub
     clock: Clock
     ids: Ids
+    sealer: Sealer
     version: str
     settings: GatewaySettings = field(default_factory=GatewaySettings)
     offer: Callable[[Where], Awaitable[Offer | None]] | None = None
