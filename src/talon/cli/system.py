@@ -29,16 +29,16 @@ class SystemIds:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last = 0
+        self._last = ""
 
     def uuid7(self) -> str:
         """A new UUIDv7, greater than every one before."""
         with self._lock:
-            fresh = uuid_utils.uuid7().int
-            if fresh <= self._last:
-                fresh = _next(self._last)
+            fresh = str(uuid_utils.uuid7())
+            if fresh <= self._last:  # as texts they sort like their numbers
+                fresh = str(uuid_utils.UUID(int=_next(uuid_utils.UUID(self._last).int)))
             self._last = fresh
-        return str(uuid_utils.UUID(int=fresh))
+        return fresh
 
 
 _RAND_B = (1 << 62) - 1

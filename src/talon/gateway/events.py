@@ -55,7 +55,7 @@ def parse_cursor(text: str, field: str) -> Cursor:
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a reader stands. Hashable: readers at the same place get the same bytes.
+    """Where a reader stands; readers at the same place get the same bytes.
 
     `seq`: the last entry passed. `model`, `turn`: the open model call and its turn; 0 and "" without one. `text`, `reasoning`:
     characters of it sent. `watch`: send only this turn's events ("" for all), `message`: the seq of a steering message whose turn
@@ -77,11 +77,13 @@ def fits(place: Place, base: int, fragments: Sequence[Fragment]) -> bool:
     """Whether a commit goes on exactly where `place` stands; otherwise the journal must be read."""
     if base != place.seq:
         return False
-    have = {"text": place.text, "reasoning": place.reasoning}
+    text, reasoning = place.text, place.reasoning
     for piece in fragments:
-        if piece.seq != place.model or piece.offset > have[piece.kind]:
+        have = text if piece.kind == "text" else reasoning
+        if piece.seq != place.model or piece.offset > have:
             return False
-        have[piece.kind] = max(have[piece.kind], piece.offset + len(piece.text))
+        have = max(have, piece.offset + len(piece.text))
+        text, reasoning = (have, reasoning) if piece.kind == "text" else (text, have)
     return True
 
 
@@ -178,9 +180,9 @@ def encode_entry(entry: Entry) -> bytes:
 
 
 def _encode_fragment(after: Place, kind: str, offset: int, text: str, at_ms: int) -> bytes:
-    event = f"{kind}.delta".encode()
+    event = b"text.delta" if kind == "text" else b"reasoning.delta"
     reasoning = b".%d" % after.reasoning if after.reasoning else b""
-    return b'id: %d.%d%b\nevent: %b\ndata: {"seq":%d,"turn_id":%b,"type":"%b","at":"%b","payload":%b}\n\n' % (
+    return b'id: %d.%d%b\nevent: %b\ndata: {"seq":%d,"turn_id":%b,"type":"%b","at":"%b","payload":{"offset":%d,"text":%b}}\n\n' % (
         after.seq,
         after.text,
         reasoning,
@@ -189,5 +191,6 @@ def _encode_fragment(after: Place, kind: str, offset: int, text: str, at_ms: int
         _encode(after.turn or None),
         event,
         rfc3339(at_ms).encode(),
-        _encode({"offset": offset, "text": text}),
+        offset,
+        _encode(text),
     )

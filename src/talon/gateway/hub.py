@@ -35,22 +35,23 @@ class Tails(Protocol):
 
 
 class _Batch:
-    """One commit of one session, encoded once for all readers that stand at the same place."""
+    """One commit of one session, encoded once for readers that stand at the same place, as they do unless one is behind."""
 
-    __slots__ = ("_done", "at_ms", "base", "commit", "last")
+    __slots__ = ("_before", "_done", "at_ms", "base", "commit", "last")
 
     def __init__(self, commit: Committed, now_ms: int) -> None:
         self.commit = commit
         self.base = commit.base
         self.last = commit.base + len(commit.entries)
         self.at_ms = commit.entries[-1].at_ms if commit.entries else now_ms
-        self._done: dict[Place, tuple[bytes, Place]] = {}
+        self._before: Place | None = None
+        self._done = b"", Place(0)
 
     def after(self, place: Place) -> tuple[bytes, Place]:
-        found = self._done.get(place)
-        if found is None:
-            found = self._done[place] = advance(place, self.commit.entries, self.commit.fragments, self.at_ms)
-        return found
+        if place != self._before:
+            self._before = place
+            self._done = advance(place, self.commit.entries, self.commit.fragments, self.at_ms)
+        return self._done
 
 
 class Reader:
@@ -251,7 +252,8 @@ class StreamHub:
             for readers in self._readers.values():
                 for reader in readers:
                     reader.beat = True
-                    reader.check = reader.check or self.shared  # a deletion elsewhere may have written no entry
+                    # A deletion elsewhere may have written no entry; the end of a turn always is one.
+                    reader.check = reader.check or (self.shared and not reader.place.watch)
                     reader.wake()
 
     async def _poll(self) -> None:

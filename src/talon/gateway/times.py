@@ -11,6 +11,7 @@ def _second(unix_s: int) -> str:
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+@lru_cache(maxsize=256)
 def rfc3339(unix_ms: int) -> str:
     """Unix milliseconds as RFC 3339 UTC with milliseconds: `2026-11-20T09:30:00.123Z`."""
     seconds, ms = divmod(unix_ms, 1000)
