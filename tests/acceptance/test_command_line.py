@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from support.product import Api, Product
+from support.product import Api, Product, clean_environment
+from support.shell import Shell, ended, free_port
 
 AGENT = """
 apiVersion: talon.dev/v1alpha1
@@ -40,56 +40,6 @@ rules:
 default: {text: 'You said: {{ user }}'}
 """
 CONFIG = "providers: {demo: {kind: scripted, script: script.yaml}}\n"
-
-
-def clean_env(**more: str) -> dict[str, str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("TALON_", "OPENAI_")) and k != "DATABASE_URL"}
-    return {**env, **more}
-
-
-async def ended(process: asyncio.subprocess.Process, stdin: str = "") -> tuple[int, str, str]:
-    """Wait for the end of a command -> (exit code, stdout, stderr); it is killed if it does not come."""
-    try:
-        async with asyncio.timeout(60):
-            out, errors = await process.communicate(stdin.encode())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), errors.decode()
-
-
-class Shell:
-    """Runs `talon` commands against one server."""
-
-    def __init__(self, url: str, cwd: Path) -> None:
-        self.cwd = cwd
-        self.env = clean_env(TALON_SERVER=url)
-
-    async def start(self, *args: str, terminal: int | None = None) -> asyncio.subprocess.Process:
-        """A running command, on pipes or on a terminal."""
-        pipe = asyncio.subprocess.PIPE if terminal is None else terminal
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "talon", *args), cwd=self.cwd, env=self.env, stdin=pipe, stdout=pipe, stderr=pipe
-        )
-
-    async def run(self, *args: str, stdin: str = "") -> tuple[int, str, str]:
-        """-> (exit code, stdout, stderr)."""
-        process = await self.start(*args)
-        return await ended(process, stdin)
-
-    async def ok(self, *args: str, stdin: str = "") -> str:
-        """-> stdout of a command that must succeed."""
-        code, out, errors = await self.run(*args, stdin=stdin)
-        assert code == 0, errors
-        return out
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture
@@ -117,7 +67,7 @@ async def until(wanted: Callable[[], Awaitable[bool]], timeout_s: float = 30) ->
 
 def test_init_up_chat_without_a_key(tmp_path: Path) -> None:
     """The first five minutes, exactly as `talon init` says them."""
-    env = clean_env()
+    env = clean_environment({})
     talon = [sys.executable, "-m", "talon"]
     subprocess.run([*talon, "init", "hello"], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=30)
     here = tmp_path / "hello"

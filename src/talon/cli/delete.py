@@ -6,18 +6,16 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from talon.cli.client import Client, path_of
 from talon.cli.connection import At, connection_options, run
 from talon.cli.errors import Failed, WrongUse
 from talon.cli.kinds import BY_NAME, Kind, kind_and_name, resource_of
 from talon.cli.output import note
 from talon.domain import errors as err
-
-if TYPE_CHECKING:
-    from talon.cli.client import Client
 
 LOOK_S = (0.05, 1.0)  # how often is looked whether it is gone: ever less often
 
@@ -128,8 +126,7 @@ def _delete(target: Target, cascade: bool, waiting: bool, timeout_s: float | Non
         if error.code != "in_use" or target.kind.manifest == "Session":
             raise
         if not (cascade and ask):
-            hint = "" if cascade else "; --cascade deletes them too"
-            raise err.Conflict(error.code, error.detail + hint, error.errors) from None
+            raise err.Conflict(error.code, error.detail.replace("cascade=true", "--cascade"), error.errors) from None
         for user in error.errors:
             note(f"  {user.field}: {user.message}")
         click.confirm(f"delete {target.label} and everything that uses it?", abort=True, err=True)
@@ -169,20 +166,29 @@ def _uid(item: Any) -> Any:
 
 
 async def _gone(target: Target, there: Any, timeout_s: float | None) -> None:
-    """Return when it is no longer there. Says what it is waiting for. Raises `TimeoutError`."""
+    """Return when it is no longer there. Says what is still to go. Raises `TimeoutError`."""
     told = ""
     pause = LOOK_S[0]
     async with asyncio.timeout(timeout_s), target.at.client() as client:
-        while (found := await _same(client, target, there)) is not None:
-            words = _progress(found)
+        while await _same(client, target, there) is not None:
+            words = await _left(client, target)
             if words != told:
-                note(f"{target.label}: {words}")
+                note(f"{target.label} is being deleted: {words}")
                 told = words
             await asyncio.sleep(pause)
             pause = min(pause * 2, LOOK_S[1])
 
 
-def _progress(item: Any) -> str:
-    status: dict[str, Any] = item.get("status") or {}
-    messages = [str(c.get("message", "")) for c in status.get("conditions", []) if c.get("type") == "Terminating"]
-    return next(filter(None, messages), "is being deleted")
+async def _left(client: Client, target: Target) -> str:
+    """What must go before it."""
+    try:
+        if target.kind.manifest == "Namespace":
+            nodes = (await client.get(path_of("ns", target.names[0], "graph")))["nodes"]
+            count = sum(node["namespace"] == target.names[0] for node in nodes)
+            return f"{count} resources are left"
+        sessions = await client.items(target.at.path("agents", *target.names, "sessions"))
+        return f"{len(sessions)} sessions are left"
+    except err.TooLarge:
+        return "thousands of resources are left"
+    except err.NotFound:
+        return "nothing is left"
