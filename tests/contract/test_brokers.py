@@ -41,6 +41,18 @@ class Ear:
 
 
 @dataclass
+class SessionEar(Ear):
+    """Remembers what is told of sessions, and apart from that in which namespaces resources changed."""
+
+    namespaces: list[str] = field(default_factory=list[str])
+
+    def __call__(self, bell: Bell) -> None:
+        self.namespaces += bell.namespaces
+        if not bell.namespaces:
+            super().__call__(bell)
+
+
+@dataclass
 class Rig:
     """A started broker, and a way to send a bell to it as another process would."""
 
@@ -193,8 +205,8 @@ class TestWhatTheStoreRings:
         await opened.close()
 
     @pytest.fixture
-    async def ear(self, database_url: str) -> AsyncIterator[Ear]:
-        ear, broker = Ear(), PostgresBroker(database_url)
+    async def ear(self, database_url: str) -> AsyncIterator[SessionEar]:
+        ear, broker = SessionEar(), PostgresBroker(database_url)
         await broker.start()
         broker.listen(ear)
         yield ear
@@ -222,7 +234,7 @@ class TestWhatTheStoreRings:
         self, store: PostgresStore, ear: Ear, database_url: str
     ) -> None:
         other = await open_store(database_url, SystemIds())
-        own, broker = Ear(), PostgresBroker(database_url, is_ours=store.is_ours)
+        own, broker = SessionEar(), PostgresBroker(database_url, is_ours=store.is_ours)
         await broker.start()
         broker.listen(own)
         try:
@@ -237,6 +249,12 @@ class TestWhatTheStoreRings:
         finally:
             await broker.close()
             await other.close()
+
+    async def test_a_change_of_resources_tells_its_namespaces(self, store: PostgresStore, ear: SessionEar) -> None:
+        session = await s.create(store)  # with its namespace and its agent
+        await s.send(store, session)
+        await ear.until(lambda heard: bool(heard))
+        assert set(ear.namespaces) == {"", session.namespace}
 
     async def test_one_bell_for_a_whole_batch(self, store: PostgresStore, ear: Ear) -> None:
         sessions = [await s.create(store, f"s{number}") for number in range(3)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from talon.domain.bell import Bell, encode
 from talon.domain.resources import lineage
 from talon.store.postgres import resources_sql as sql
 from talon.store.postgres.connections import Database
@@ -19,6 +20,7 @@ class PostgresChanges:
     """`Resources.change`."""
 
     _db: Database
+    _notify: bool
 
     async def change(self, changes: Changes) -> list[ResourceRow]:
         """See `talon.store.resources.Resources`.
@@ -42,6 +44,8 @@ class PostgresChanges:
             occupied = await connection.fetchrow(sql.OCCUPIED, *transpose(gone, 3)) if gone else None
             if occupied is not None:
                 raise in_use(occupied[0], occupied[1])
+            if self._notify and written.versions:
+                await connection.fetch(sql.RING, encode(Bell(namespaces=tuple(sorted(written.versions)))))
             await connection.execute("COMMIT")
             return written.answers
 

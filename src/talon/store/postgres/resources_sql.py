@@ -3,8 +3,11 @@ made once, perhaps on empty tables (`commit_sql` says more)."""
 
 from __future__ import annotations
 
+from talon.domain.bell import CHANNEL
 from talon.store.postgres.rows import NOW_MS, RESOURCE, REVISION, columns
 from talon.store.resources import ResourceRow, RevisionRow, SealedRow, UseRow
+
+RING = f"SELECT pg_notify('{CHANNEL}', $1::text)"
 
 # --- reading ----------------------------------------------------------------------------------------------------------------
 
