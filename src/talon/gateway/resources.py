@@ -2,89 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from talon.domain.entries import NewEntry
-from talon.domain.errors import Conflict
+from talon.domain.errors import Conflict, Defect, Invalid, NotFound, TooLarge
 from talon.domain.ids import Ids
+from talon.domain.resources import Identity, Ref
 from talon.manifest import catalogue
-from talon.manifest.effective import Effective, decode
-from talon.manifest.plan import plan_apply, plan_follow
-from talon.manifest.read import Identity, Reading
-from talon.manifest.resolve import load, template_of
-from talon.manifest.state import ApplyPlan, PlannedSession, Put, State, Stored, Touched, touched
+from talon.manifest.effective import decode
+from talon.manifest.plan import plan_apply
+from talon.manifest.read import Reading
+from talon.manifest.state import ApplyPlan, Needs, PlannedSession, Put, Result, State, Stored, User
+from talon.manifest.undo import restored, written_out
 from talon.store.model import NewSession
 from talon.store.paging import BLOB_MIN_BYTES
 from talon.store.protocols import Store
-from talon.store.resources import Changes, PutResource, ResourceRow, RevisionRow
+from talon.store.resources import Changes, PutResource, ResourceRow, RevisionRow, SameUsers, Unchanged
+from talon.vault.protocol import Sealer
 
 #: Others may write at the same time; each time everything is read and decided again.
 ATTEMPTS_MAX = 8
+#: A plan asks again for what it could not know to ask for before: templates, then their users, then what these name.
+ROUNDS_MAX = 8
+#: How many agents may follow one template: all of them change in one transaction.
+FOLLOWERS_MAX = 10_000
 _PAGE = 500
 
 
-class Resources:
-    """Resources of one store, planned and applied. Remembers immutable revisions, at most `revisions_max` of them."""
+class Pruned(NamedTuple):
+    """What is deleted in the same transaction as an apply, and what to tell of it."""
 
-    def __init__(self, store: Store, ids: Ids, revisions_max: int = 512) -> None:
-        self._store, self._ids = store, ids
-        self._revisions: dict[tuple[str, str, int], RevisionRow] = {}
+    changes: Changes
+    results: tuple[Result, ...]
+
+
+Check = Callable[[ApplyPlan], None]
+Prune = Callable[[ApplyPlan], Awaitable[Pruned]]
+Revision = tuple[str, str, int]  # namespace, agent, revision
+
+
+class Resources:
+    """Resources of one store, planned and applied. `changed` is told the namespaces that were written to. Remembers immutable
+    revisions, at most `revisions_max` of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        ids: Ids,
+        sealer: Sealer,
+        changed: Callable[[Sequence[str]], None] = lambda _: None,
+        revisions_max: int = 512,
+    ) -> None:
+        self._store, self._ids, self._sealer, self._changed = store, ids, sealer, changed
+        self._revisions: dict[Revision, RevisionRow] = {}
         self._revisions_max = revisions_max
 
-    async def plan(self, reading: Reading) -> ApplyPlan:
-        """What an apply would do now. Raises `Invalid` with every error of every document."""
-        return plan_apply(reading, await self._state(touched(reading.manifests)))
+    async def plan(self, reading: Reading, prune: Prune | None = None) -> ApplyPlan:
+        """What an apply would do now; `prune` decides what it would delete. Raises as `apply`."""
+        plan, _ = await self._decided(reading, prune)
+        return plan
 
-    async def apply(self, reading: Reading, check: Callable[[ApplyPlan], None] = lambda _: None) -> ApplyPlan:
-        """Write what the plan says; -> the plan that was written. `check` may refuse a plan by raising.
+    async def apply(
+        self, reading: Reading, check: Check = lambda _: None, prune: Prune | None = None, cause: str = ""
+    ) -> ApplyPlan:
+        """Write what the plan says; -> the plan that was written. `check` may refuse a plan by raising; `cause` is written into
+        the revisions that the manifests themselves make.
 
-        Raises `Invalid`, or `Conflict` if others kept changing the same resources.
+        Raises `Invalid` with every error of every document, `Conflict("terminating")`, what `prune` raises, `TooLarge` for a
+        template of too many agents, or `Conflict` if others kept changing the same resources.
         """
-        for attempt in range(1, ATTEMPTS_MAX + 1):
-            plan = await self.plan(reading)
+        for attempt in itertools.count(1):
+            plan, pruned = await self._decided(reading, prune)
             check(plan)
-            if plan.empty:
+            if plan.empty and (pruned is None or pruned.empty):
                 return plan
+            changes = await self._changes(plan, pruned or Changes(), cause)
             try:
-                await self._store.change(await self._changes(plan))
+                await self._store.change(changes)
             except Conflict:
                 if attempt == ATTEMPTS_MAX:
                     raise
                 continue
-            await self._follow(touched(reading.manifests))
+            self._changed(sorted({one.namespace for one in (*changes.puts, *changes.deletes)}))
             return plan
         raise AssertionError("the last attempt returns or raises")
 
-    async def _follow(self, wanted: Touched) -> None:
-        """Agents follow their templates: of two who applied one of each at the same moment, the later one sees both here."""
-        for _ in range(ATTEMPTS_MAX):
-            puts = plan_follow(await self._state(wanted))
-            if not puts:
-                return
-            try:
-                await self._store.change(Changes(puts=tuple(self._put(one) for one in puts)))
-            except Conflict:
-                continue
+    async def rollback(self, row: ResourceRow, revision: int | None = None) -> ResourceRow:
+        """Bring an agent back to what it was at `revision` (None: the one before the newest); -> its row, at a new revision.
+
+        Its manifest of that time is restored if it comes to the same definition today; otherwise the definition is written out
+        into the agent (decision 0008). Raises `NotFound("revision_not_found")`, and as `apply`.
+        """
+        wanted = row.revision - 1 if revision is None else revision
+        target = await self._store.get_revision(row.namespace, row.name, wanted) if wanted > 0 else None
+        if target is None:
+            what = "nothing to go back to" if revision is None else f"no revision {revision}"
+            raise NotFound("revision_not_found", f"agent {row.name!r} in namespace {row.namespace!r} has {what}")
+
+        def same(plan: ApplyPlan) -> None:
+            if plan.digests.get((row.namespace, "Agent", row.name)) != target.digest:
+                raise _Differs
+
+        cause = f"rolled back to revision {wanted}"
+        try:
+            await self.apply(restored(target.body), same, cause=cause)
+        except (_Differs, Invalid):
+            await self.apply(written_out(target.body, decode(target.effective), wanted), cause=cause)
+        now = await self._store.get_resource(row.namespace, "Agent", row.name)
+        if now is None:
+            raise Conflict("conflict", f"agent {row.name!r} was deleted in the meantime")
+        return now
 
     async def revision(self, row: ResourceRow) -> RevisionRow | None:
         """The newest revision of an agent; None if the row has none."""
-        key = (row.namespace, row.name, row.revision)
-        known = self._revisions.get(key)
-        if known is None:
-            known = await self._store.get_revision(*key) if row.revision else None
-            if known is None:
-                return None
-            if len(self._revisions) >= self._revisions_max:
-                self._revisions.clear()
-            self._revisions[key] = known
-        return known
+        return (await self.revisions([row])).get((row.namespace, row.name, row.revision))
 
-    async def agents_from(self, namespace: str, template: str) -> list[str]:
-        """The names of the agents that are made from a template."""
-        agents = [(row.name, load(row.body)) for row in await self._agents_of(namespace)]
-        return [name for name, model in agents if model.kind == "Agent" and template_of(model) == template]
+    async def revisions(self, rows: Iterable[ResourceRow]) -> Mapping[Revision, RevisionRow]:
+        """The newest revisions of agents, by (namespace, agent, revision); no entry for a row that has none."""
+        wanted = dict.fromkeys((row.namespace, row.name, row.revision) for row in rows if row.revision)
+        found = {key: self._revisions[key] for key in wanted if key in self._revisions}
+        missing = [key for key in wanted if key not in found]
+        for start in range(0, len(missing), _PAGE):
+            for one in await self._store.get_revisions(missing[start : start + _PAGE]):
+                found[one.namespace, one.agent, one.revision] = one
+        if missing:
+            if len(self._revisions) + len(missing) > self._revisions_max:
+                self._revisions.clear()
+            self._revisions |= dict(itertools.islice(found.items(), self._revisions_max))
+        return found
 
     async def served(self) -> catalogue.Catalogue | None:
         """What the live workers serve; None if there is none."""
@@ -92,50 +141,85 @@ class Resources:
 
     # --- what a plan starts from ----------------------------------------------------------------------------------------------
 
-    async def _state(self, wanted: Touched) -> State:
-        rows: dict[Identity, ResourceRow] = {}
-        for namespace in wanted.dependents:
-            for row in await self._agents_of(namespace):
-                rows[row.namespace, row.kind, row.name] = row
-        for namespace, kind, name in wanted.resources:
-            if (namespace, kind, name) not in rows:
-                row = await self._store.get_resource(namespace, kind, name)
-                if row is not None:
-                    rows[namespace, kind, name] = row
-        sessions = {where: row for where in wanted.sessions if (row := await self._store.get_session(where)) is not None}
-        stored = {identity: await self._stored(row) for identity, row in rows.items()}
-        return State(stored, sessions, await self.served())
+    async def _decided(self, reading: Reading, prune: Prune | None) -> tuple[ApplyPlan, Changes | None]:
+        plan = await self._planned(reading)
+        if prune is None:
+            return plan, None
+        pruned = await prune(plan)
+        return msgspec.structs.replace(plan, results=plan.results + pruned.results), pruned.changes
 
-    async def _agents_of(self, namespace: str) -> list[ResourceRow]:
-        found, cursor = await self._store.list_resources(namespace, "Agent", "", _PAGE)
+    async def _planned(self, reading: Reading) -> ApplyPlan:
+        values = {one.identity: one.secret for one in reading.manifests if one.secret is not None}
+        state = State(catalogue=await self.served())
+        for _ in range(ROUNDS_MAX):
+            outcome = plan_apply(reading, state)
+            if isinstance(outcome, ApplyPlan):
+                return outcome
+            state = await self._with(state, outcome, values)
+        raise Defect("defect", f"a plan still asks after {ROUNDS_MAX} rounds")
+
+    async def _with(self, state: State, needs: Needs, values: Mapping[Identity, str]) -> State:
+        """`state` and what `needs` asks for."""
+        resources = dict(state.resources) | dict.fromkeys(needs.resources)
+        resources |= await self._stored(needs.resources)
+        users = {one: await self._users(*one) for one in needs.users}
+        sessions = {where: await self._store.get_session(where) for where in needs.sessions}
+        same = {one: await self._sealer.same(one[0], one[2], values[one]) for one in needs.values}
+        return State(
+            resources,
+            {**state.users, **users},
+            {**state.sessions, **sessions},
+            {**state.same_values, **same},
+            state.catalogue,
+        )
+
+    async def _stored(self, wanted: Sequence[Identity]) -> dict[Identity, Stored]:
+        rows: list[ResourceRow] = []
+        for start in range(0, len(wanted), _PAGE):
+            rows += await self._store.get_resources(wanted[start : start + _PAGE])
+        revisions = await self.revisions(rows)
+        return {(row.namespace, row.kind, row.name): _known(row, revisions) for row in rows}
+
+    async def _users(self, namespace: str, ref: Ref) -> tuple[User, ...]:
+        found, cursor = await self._store.users(namespace, ref, "", _PAGE)
         while cursor:
-            more, cursor = await self._store.list_resources(namespace, "Agent", cursor, _PAGE)
+            if len(found) > FOLLOWERS_MAX:
+                detail = f"{ref.kind} {ref.name!r} in namespace {namespace!r} has more than {FOLLOWERS_MAX} users, the most that"
+                raise TooLarge("too_large", f"{detail} change in one transaction; spread them over several templates")
+            more, cursor = await self._store.users(namespace, ref, cursor, _PAGE)
             found += more
-        return found
-
-    async def _stored(self, row: ResourceRow) -> Stored:
-        revision = await self.revision(row)
-        effective: Effective | None = decode(revision.effective) if revision else None
-        digest = revision.digest if revision else ""
-        return Stored(row.namespace, row.kind, row.name, row.uid, row.generation, row.body, effective, digest)
+        return tuple(found)
 
     # --- what it comes to -----------------------------------------------------------------------------------------------------
 
-    async def _changes(self, plan: ApplyPlan) -> Changes:
+    async def _changes(self, plan: ApplyPlan, pruned: Changes, cause: str) -> Changes:
+        puts = [await self._put(one, cause if (one.namespace, one.kind, one.name) in plan.refs else "") for one in plan.puts]
         sessions = [await self._new_session(one) for one in plan.sessions]
-        return Changes(puts=tuple(self._put(one) for one in plan.puts), sessions=tuple(sessions))
+        return Changes(
+            puts=(*puts, *pruned.puts),
+            deletes=pruned.deletes,
+            sessions=tuple(sessions),
+            unchanged=(*(Unchanged(*one.identity, one.generation) for one in plan.same), *pruned.unchanged),
+            same_users=(*(SameUsers(one.namespace, one.ref, one.users) for one in plan.same_users), *pruned.same_users),
+        )
 
-    def _put(self, put: Put) -> PutResource:
+    async def _put(self, put: Put, cause: str) -> PutResource:
+        uid = put.uid or self._ids.uuid7()
+        sealed = None if put.secret is None else await self._sealer.seal(put.namespace, put.name, uid, put.secret)
         return PutResource(
             namespace=put.namespace,
             kind=put.kind,
             name=put.name,
-            uid=put.uid or self._ids.uuid7(),
+            uid=uid,
             if_generation=put.if_generation,
             body=put.body,
+            labels=put.labels,
+            refs=put.refs,
             effective=put.effective,
             digest=put.digest,
-            cause=put.cause,
+            cause=cause or put.cause,
+            sealed=sealed.sealed if sealed else None,
+            key_id=sealed.key_id if sealed else "",
         )
 
     async def _new_session(self, session: PlannedSession) -> NewSession:
@@ -159,3 +243,22 @@ class Resources:
                 entry = msgspec.structs.replace(entry, payload=b"", blob=digest)
             out.append(entry)
         return tuple(out)
+
+
+class _Differs(Exception):
+    """A restored manifest comes to another definition today."""
+
+
+def _known(row: ResourceRow, revisions: Mapping[Revision, RevisionRow]) -> Stored:
+    revision = revisions.get((row.namespace, row.name, row.revision)) if row.kind == "Agent" else None
+    return Stored(
+        row.namespace,
+        row.kind,
+        row.name,
+        row.uid,
+        row.generation,
+        row.body,
+        decode(revision.effective) if revision else None,
+        revision.digest if revision else "",
+        row.deleting_at_ms is not None,
+    )

@@ -146,20 +146,16 @@ Count = Annotated[int, Field(ge=0)]
 Duration = Annotated[
     str, AfterValidator(_duration), WithJsonSchema({"type": "string", "pattern": _DURATION, "examples": ["90s", "5m", "1h30m"]})
 ]
-LabelKey = Annotated[
-    str,
-    Matching(
-        "[A-Za-z0-9]([A-Za-z0-9._/-]{0,252}[A-Za-z0-9])?",
-        "is no label key: letters, digits, '.', '_', '-' and '/', at most 254, a letter or digit at both ends",
-    ),
-]
-LabelValue = Annotated[
-    str,
-    Matching(
-        "([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?",
-        "is no label value: letters, digits, '.', '_' and '-', at most 63, a letter or digit at both ends",
-    ),
-]
+LABEL_KEY: Final = Matching(
+    "[A-Za-z0-9]([A-Za-z0-9._/-]{0,252}[A-Za-z0-9])?",
+    "is no label key: letters, digits, '.', '_', '-' and '/', at most 254, a letter or digit at both ends",
+)
+LABEL_VALUE: Final = Matching(
+    "([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?",
+    "is no label value: letters, digits, '.', '_' and '-', at most 63, a letter or digit at both ends",
+)
+LabelKey = Annotated[str, LABEL_KEY]
+LabelValue = Annotated[str, LABEL_VALUE]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=LABELS_MAX)]
 Annotations = Annotated[dict[LabelKey, Annotated[str, Field(max_length=TEXT_MAX)]], Field(max_length=ANNOTATIONS_MAX)]
 Words = Annotated[list[Word], Field(max_length=LIST_MAX)]

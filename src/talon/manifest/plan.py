@@ -1,4 +1,9 @@
-"""Apply, planned purely: manifests and what is stored -> what to write, what changes, and every error at once."""
+"""Apply, planned purely: manifests and what is stored -> what to write, what changes, and every error at once.
+
+A plan is decided on what is known of the store. What it lacks it asks for (`Needs`); who has the store looks it up and plans
+again, until nothing is lacking: three times at most. What it was decided on it guards (`same`, `same_users`), so that of two who
+write at the same moment the later one decides again: no agent is ever left behind its template.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +11,30 @@ from typing import Any
 
 import msgspec
 
-from talon.domain.errors import FieldError, Invalid
-from talon.domain.resources import Identity
+from talon.domain.errors import Conflict, FieldError, Invalid
+from talon.domain.resources import Identity, Ref, lineage
 from talon.manifest import kinds
 from talon.manifest.agents import Definition, SessionSpec
 from talon.manifest.complaints import nearest
-from talon.manifest.conditions import unresolved, unserved_providers
-from talon.manifest.diff import changes, same
-from talon.manifest.document import path_text
+from talon.manifest.conditions import not_yet, unresolved, unserved_providers, wanted
+from talon.manifest.diff import FieldChange, changes, same
+from talon.manifest.document import Path, path_text
 from talon.manifest.effective import Effective
+from talon.manifest.follow import follow
+from talon.manifest.lookup import Lookup
 from talon.manifest.read import Manifest, Reading
+from talon.manifest.references import places, refs
 from talon.manifest.resolve import Resolved, load, resolve, template_of
 from talon.manifest.sessions import differs, planned_session, wrong_session
 from talon.manifest.state import (
     Action,
     ApplyPlan,
+    Needs,
     PlannedSession,
     Put,
     Result,
+    Same,
+    SameUsers,
     State,
     Stored,
     Warn,
@@ -32,53 +43,22 @@ from talon.manifest.state import (
 )
 
 _SHOWN_ERRORS = 3
+_NEW_VALUE = "(a new value)"
 
 
-def plan_apply(reading: Reading, state: State) -> ApplyPlan:
-    """What applying `reading` to `state` writes: all of it, or `Invalid` with every error of every document.
+def plan_apply(reading: Reading, state: State) -> ApplyPlan | Needs:
+    """What applying `reading` to `state` writes: all of it, or `Invalid` with every error of every document; or what must be known
+    of the store to say so.
 
     Planning the same manifests on the state that they led to gives an empty plan.
     """
     planner = _Planner(reading, state)
     planner.run()
-    if planner.errors:
-        raise invalid(planner.errors)
-    return ApplyPlan(tuple(planner.results), tuple(planner.puts), tuple(planner.sessions), tuple(planner.warnings))
-
-
-def plan_follow(state: State) -> tuple[Put, ...]:
-    """New revisions of the stored agents of `state` whose stored template says something else than their newest revision.
-
-    After an apply: whoever applied an agent and whoever applied its template at the same moment did not see each other. An agent
-    that does not resolve any more keeps its revision.
-    """
-    puts: list[Put] = []
-    for stored in state.resources.values():
-        model = load(stored.body) if stored.kind == "Agent" else None
-        if not isinstance(model, kinds.AgentDoc):
-            continue
-        row = state.resources.get((stored.namespace, "AgentTemplate", template_of(model)))
-        template = load(row.body) if row is not None else None
-        if isinstance(template, kinds.TemplateDoc):
-            resolved = resolve(model, stored.namespace, template.definition)
-            if isinstance(resolved, Resolved) and resolved.digest != stored.digest:
-                puts.append(_revised(stored, resolved))
-    return tuple(puts)
-
-
-def _revised(stored: Stored, resolved: Resolved) -> Put:
-    """A new revision of an agent whose own manifest stays as it is."""
-    return Put(
-        stored.namespace,
-        "Agent",
-        stored.name,
-        stored.uid,
-        stored.generation,
-        None,
-        resolved.body,
-        resolved.digest,
-        _follows(resolved.effective),
-    )
+    needs = planner.look.needs
+    if not needs.nothing:
+        return needs
+    planner.refuse()
+    return planner.plan()
 
 
 def invalid(errors: list[FieldError]) -> Invalid:
@@ -91,83 +71,123 @@ def invalid(errors: list[FieldError]) -> Invalid:
 class _Planner:
     def __init__(self, reading: Reading, state: State) -> None:
         self.errors = list(reading.errors)
-        self.results: list[Result] = []
-        self.puts: list[Put] = []
-        self.sessions: list[PlannedSession] = []
-        self.warnings: list[Warn] = []
-        self._manifests = reading.manifests
-        self._broken = reading.broken
-        self._state = state
-        self._by_identity = {manifest.identity: manifest for manifest in reading.manifests}
+        self._manifests, self._broken, self._catalogue = reading.manifests, reading.broken, state.catalogue
+        self._applied = {manifest.identity: manifest for manifest in reading.manifests}
+        self.look = Lookup(state, self._applied, reading.broken)
+        self._results: list[Result] = []
+        self._puts: dict[Identity, Put] = {}
+        self._sessions: list[PlannedSession] = []
+        self._warnings: list[Warn] = []
+        self._same: dict[Same, None] = {}
+        self._same_users: list[SameUsers] = []
         self._agents: dict[Identity, Effective] = {}
+        self._digests: dict[Identity, str] = {}
+        self._going: list[FieldError] = []
+
+    def plan(self) -> ApplyPlan:
+        """What `run` came to."""
+        results = sorted(self._results, key=lambda result: (result.document == 0, result.document))
+        return ApplyPlan(
+            tuple(results),
+            tuple(self._puts.values()),
+            tuple(self._sessions),
+            tuple(self._warnings),
+            tuple(one for one in self._same if one.identity not in self._puts),
+            tuple(self._same_users),
+            {manifest.identity: refs(manifest.model) for manifest in self._manifests if manifest.kind != "Session"},
+            self._digests,
+        )
+
+    def refuse(self) -> None:
+        """Raise what is wrong: `Conflict("terminating")` if all that is wrong is that something is being deleted."""
+        if self.errors:
+            raise invalid(self.errors + self._going)
+        if self._going:
+            first, more = self._going[0], len(self._going) - 1
+            also = f" (and {more} more)" if more else ""
+            raise Conflict("terminating", f"{first.message}{also}", tuple(self._going))
 
     def run(self) -> None:
-        """Namespaces, templates, agents, the agents that follow a template, sessions: each may need the one before."""
-        self._implied_namespaces()
+        """Namespaces, what agents are made from, agents, the agents that follow, sessions: each may need the one before."""
+        going = self._namespaces()
         for manifest in self._manifests:
-            if manifest.kind in ("Namespace", "AgentTemplate"):
-                self._plain(manifest)
+            if manifest.namespace in going or (manifest.kind == "Namespace" and manifest.name in going):
+                self._deleted(manifest, _NAMESPACE if manifest.namespace else _NAME, manifest.namespace or manifest.name)
             elif isinstance(manifest.model, kinds.AgentDoc):
                 self._agent(manifest, manifest.model)
+            elif manifest.kind != "Session":
+                self._plain(manifest)
         for manifest in self._manifests:
-            if isinstance(manifest.model, kinds.TemplateDoc):
-                self._dependents(manifest, manifest.model)
+            written = manifest.identity in self._puts and self.look.knows(manifest.identity)
+            if isinstance(manifest.model, kinds.TemplateDoc) and written:
+                self._followers(manifest, manifest.model)
         for manifest in self._manifests:
-            if isinstance(manifest.model, kinds.SessionDoc):
+            if isinstance(manifest.model, kinds.SessionDoc) and manifest.namespace not in going:
                 self._session(manifest, manifest.model.spec)
-            self.warnings += [Warn(one.field, one.message) for one in manifest.warnings]
-        self.results.sort(key=lambda result: (result.document == 0, result.document))
+            self._warnings += [Warn(one.field, one.message) for one in manifest.warnings]
 
-    def _implied_namespaces(self) -> None:
-        for namespace in dict.fromkeys(manifest.namespace for manifest in self._manifests if manifest.namespace):
-            identity = ("", "Namespace", namespace)
-            if identity in self._state.resources or identity in self._by_identity or identity in self._broken:
-                continue
-            body = msgspec.json.encode(bare_namespace(namespace))
-            self.puts.append(Put("", "Namespace", namespace, "", 0, body))
-            if is_default(namespace):
-                continue
-            self.results.append(Result(0, "Namespace", "", namespace, "created", cause="a manifest names it"))
-            self.warnings.append(Warn("metadata.namespace", f"namespace {namespace!r} did not exist and is created"))
-
-    def _error(self, manifest: Manifest, path: tuple[str | int, ...], message: str, value: Any = None) -> None:
+    def _error(self, manifest: Manifest, path: Path, message: str, value: Any = None) -> None:
         self.errors.append(manifest.document.error(path, message, value))
 
+    def _deleted(self, manifest: Manifest, path: Path, what: str) -> None:
+        self._going.append(manifest.document.error(path, f"{what} is being deleted; apply again when it is gone", what))
+
+    # --- namespaces -----------------------------------------------------------------------------------------------------------
+
+    def _namespaces(self) -> set[str]:
+        """Plan those that must be made, ancestors first; -> those that are being deleted."""
+        named = dict.fromkeys(one for manifest in self._manifests for one in reversed(lineage(manifest.namespace or manifest.name)))
+        going: set[str] = set()
+        for namespace in named:
+            identity = ("", "Namespace", namespace)
+            stored = self.look.stored(identity)
+            if (stored is not None and stored.deleting) or not going.isdisjoint(lineage(namespace)):
+                going.add(namespace)
+            elif stored is None:
+                self._new_namespace(namespace)
+        return going
+
+    def _new_namespace(self, namespace: str) -> None:
+        for parent in lineage(namespace)[1:2]:
+            if (above := self.look.stored(("", "Namespace", parent))) is not None:
+                self._same[Same(("", "Namespace", parent), above.generation)] = None
+        identity = ("", "Namespace", namespace)
+        if identity not in self._applied and identity not in self._broken:
+            self._implied(namespace)
+
+    def _implied(self, namespace: str) -> None:
+        body = msgspec.json.encode(bare_namespace(namespace))
+        self._puts["", "Namespace", namespace] = Put("", "Namespace", namespace, "", 0, body)
+        if is_default(namespace):
+            return
+        self._results.append(Result(0, "Namespace", "", namespace, "created", cause="a manifest names it"))
+        self._warnings.append(Warn("metadata.namespace", f"namespace {namespace!r} did not exist and is created"))
+
+    # --- resources ------------------------------------------------------------------------------------------------------------
+
     def _plain(self, manifest: Manifest, resolved: Resolved | None = None) -> None:
-        """A resource with its body; an agent with what it resolves to."""
-        stored = self._state.resources.get(manifest.identity)
+        """A resource with its body; an agent with what it resolves to, a secret with its value."""
+        stored = self.look.stored(manifest.identity)
+        if stored is not None and stored.deleting:
+            self._deleted(manifest, _NAME, manifest.name)
+            return
         if not self._uid_matches(manifest, stored.uid if stored else ""):
             return
         before: Any = msgspec.json.decode(stored.body) if stored else {}
-        action: Action = "created" if stored is None else "unchanged" if same(before, manifest.body) else "changed"
+        new_value = manifest.secret is not None and (stored is None or not self.look.same_value(manifest.identity))
+        kept = same(before, manifest.body) and not new_value
+        action: Action = "created" if stored is None else "unchanged" if kept else "changed"
         follows = stored is not None and resolved is not None and resolved.digest != stored.digest
-        if action != "unchanged" or follows:
-            cause = "" if resolved is None else action if action != "unchanged" else _follows(resolved.effective)
-            self.puts.append(
-                Put(
-                    manifest.namespace,
-                    manifest.kind,
-                    manifest.name,
-                    stored.uid if stored else "",
-                    stored.generation if stored else 0,
-                    msgspec.json.encode(manifest.body) if action != "unchanged" else None,
-                    resolved.body if resolved else None,
-                    resolved.digest if resolved else "",
-                    cause,
-                )
-            )
         cause = _follows(resolved.effective) if resolved is not None and follows and action == "unchanged" else ""
-        self.results.append(
-            Result(
-                manifest.document.index,
-                manifest.kind,
-                manifest.namespace,
-                manifest.name,
-                "changed" if cause else action,
-                changes(before, manifest.body) if stored else (),
-                cause,
-            )
-        )
+        if action != "unchanged" or follows:
+            self._puts[manifest.identity] = _put(manifest, stored, resolved, new_value, action, cause)
+        differing = changes(before, manifest.body) if stored else ()
+        if stored is not None and new_value:
+            differing += (FieldChange("spec.value", after=_NEW_VALUE),)
+        place = (manifest.document.index, manifest.kind, manifest.namespace, manifest.name)
+        self._results.append(Result(*place, "changed" if cause else action, differing, cause))
+        if not isinstance(manifest.model, kinds.AgentDoc | kinds.TemplateDoc):
+            self._warn_dangling(manifest)
 
     def _uid_matches(self, manifest: Manifest, uid: str) -> bool:
         given = manifest.model.metadata.uid
@@ -179,22 +199,18 @@ class _Planner:
         )
         return False
 
+    def _warn_dangling(self, manifest: Manifest) -> None:
+        for path, ref in places(manifest.model):
+            served = ref.kind == "McpServer" and self._catalogue is not None and ref.name in self._catalogue.toolsets
+            if self.look.nearest(manifest.namespace, ref) is None and not served:
+                message = f"no {ref.kind} {ref.name!r} in namespace {manifest.namespace} yet"
+                self._warnings.append(Warn(path_text(path), f"{manifest.document.place(path)}: {manifest.label}: {message}"))
+
     # --- agents ---------------------------------------------------------------------------------------------------------------
 
     def _agent(self, manifest: Manifest, model: kinds.AgentDoc) -> None:
-        definition, found = self._template(manifest.namespace, template_of(model))
+        definition, found = self._template(manifest, template_of(model))
         if not found:
-            name = template_of(model)
-            if (manifest.namespace, "AgentTemplate", name) not in self._broken:
-                known = [
-                    one[2]
-                    for one in (*self._by_identity, *self._state.resources)
-                    if one[:2] == (manifest.namespace, "AgentTemplate")
-                ]
-                hint = nearest(name, dict.fromkeys(known)) or "; apply one of that name first, or with it"
-                self._error(
-                    manifest, ("spec", "templateRef"), f"no template of that name in namespace {manifest.namespace}{hint}", name
-                )
             return
         resolved = resolve(model, manifest.namespace, definition)
         if not isinstance(resolved, Resolved):
@@ -202,64 +218,68 @@ class _Planner:
                 self._error(manifest, *complaint)
             return
         self._agents[manifest.identity] = resolved.effective
+        self._digests[manifest.identity] = resolved.digest
         self._plain(manifest, resolved)
+        ref = Ref("AgentTemplate", resolved.effective.template)
+        if manifest.identity in self._puts and (template := self.look.nearest(manifest.namespace, ref)):
+            self._same |= dict.fromkeys(self.look.guards(manifest.namespace, ref, template))
         self._warn_unserved(manifest, resolved.effective)
 
-    def _template(self, namespace: str, name: str) -> tuple[Definition | None, bool]:
+    def _template(self, manifest: Manifest, name: str) -> tuple[Definition | None, bool]:
         """-> (the template's definition as it will be, whether all is well: found, or none asked for)."""
         if not name:
             return None, True
-        identity = (namespace, "AgentTemplate", name)
-        manifest, stored = self._by_identity.get(identity), self._state.resources.get(identity)
-        model = manifest.model if manifest else load(stored.body) if stored and identity not in self._broken else None
+        ref = Ref("AgentTemplate", name)
+        identity = self.look.nearest(manifest.namespace, ref)
+        if identity is None:
+            known = [one[2] for one in self._applied if one[1] == "AgentTemplate" and one[0] in lineage(manifest.namespace)]
+            hint = nearest(name, dict.fromkeys(known)) or "; apply one of that name first, or with it"
+            message = f"no template of that name in namespace {manifest.namespace}{hint}"
+            self._error(manifest, ("spec", "templateRef"), message, name)
+            return None, False
+        if identity in self._broken:
+            return None, False
+        applied, stored = self._applied.get(identity), self.look.stored(identity)
+        model = applied.model if applied else load(stored.body) if stored else None
         return (model.definition, True) if isinstance(model, kinds.TemplateDoc) else (None, False)
 
     def _warn_unserved(self, manifest: Manifest, effective: Effective) -> None:
-        catalogue = self._state.catalogue
-        if catalogue is None:
+        found = [one for one in wanted(manifest.model, manifest.namespace, effective) if self.look.exists(one)]
+        if self._catalogue is None:
             return
-        for field, reason in unresolved(effective, catalogue).items():
-            self.warnings.append(Warn(field, f"{manifest.label}: {reason}: turns on this agent are refused until one does"))
-        if names := unserved_providers(effective, catalogue):
+        reasons = unresolved(effective, found, self._catalogue) | not_yet(effective, found, self._catalogue)
+        for field, reason in reasons.items():
+            self._warnings.append(Warn(field, f"{manifest.label}: {reason}: turns on this agent are refused until one does"))
+        if names := unserved_providers(effective, self._catalogue):
             message = f"{manifest.label}: no running worker has the provider {', '.join(names)}; configure it: providers.NAME"
-            self.warnings.append(Warn("modelPolicy.profiles", message))
+            self._warnings.append(Warn("modelPolicy.profiles", message))
 
-    def _dependents(self, manifest: Manifest, template: kinds.TemplateDoc) -> None:
+    def _followers(self, manifest: Manifest, template: kinds.TemplateDoc) -> None:
         """The stored agents of a template, resolved again; one that would break is an error of the template."""
-        for identity, stored in self._state.resources.items():
-            if identity[:2] != (manifest.namespace, "Agent") or identity in self._by_identity or identity in self._broken:
-                continue
-            model = load(stored.body)
-            if isinstance(model, kinds.AgentDoc) and template_of(model) == manifest.name:
-                self._follow(manifest, template, stored, model)
-
-    def _follow(self, manifest: Manifest, template: kinds.TemplateDoc, stored: Stored, model: kinds.AgentDoc) -> None:
-        resolved = resolve(model, stored.namespace, template.definition)
-        if not isinstance(resolved, Resolved):
-            for path, message, value in resolved:
-                text = f"Agent {stored.namespace}/{stored.name} uses this template and would break: {path_text(path)}: {message}"
-                self._error(manifest, ("definition",), text, value)
-            return
-        self._agents[stored.namespace, "Agent", stored.name] = resolved.effective
-        if resolved.digest == stored.digest:
-            return
-        cause = _follows(resolved.effective)
-        self.puts.append(_revised(stored, resolved))
-        self.results.append(Result(0, "Agent", stored.namespace, stored.name, "changed", cause=cause))
+        followed = follow(manifest, template, self.look, self._applied.keys() | self._broken)
+        self.errors += followed.errors
+        self._agents |= followed.agents
+        self._puts |= {(put.namespace, put.kind, put.name): put for put in followed.puts}
+        self._results += [Result(0, "Agent", put.namespace, put.name, "changed", cause=put.cause) for put in followed.puts]
+        self._same |= dict.fromkeys(followed.same)
+        self._same_users.append(followed.same_users)
 
     # --- sessions -------------------------------------------------------------------------------------------------------------
 
     def _session(self, manifest: Manifest, spec: SessionSpec) -> None:
         agent = (manifest.namespace, "Agent", spec.agent)
-        stored = self._state.resources.get(agent)
-        effective = self._agents.get(agent) or (stored.effective if stored and agent not in self._by_identity else None)
+        stored = self.look.stored(agent)
+        effective = self._agents.get(agent) or (stored.effective if stored and agent not in self._applied else None)
+        if stored is not None and stored.deleting:
+            self._deleted(manifest, (*manifest.root, "agent"), spec.agent)
+            return
         if effective is None:
-            if agent not in self._by_identity and agent not in self._broken:
+            if agent not in self._applied and agent not in self._broken:
                 hint = f"; apply one: kind: Agent, metadata.name: {spec.agent}, with a spec.templateRef or a definition"
                 message = f"no agent of that name in namespace {manifest.namespace}{hint}"
                 self._error(manifest, (*manifest.root, "agent"), message, spec.agent)
             return
-        row = self._state.sessions.get((manifest.namespace, spec.agent, manifest.name))
+        row = self.look.session((manifest.namespace, spec.agent, manifest.name))
         if row is not None and not self._uid_matches(manifest, row.uid):
             return
         wrong = wrong_session(spec, effective) or (differs(spec, row) if row is not None else [])
@@ -268,12 +288,36 @@ class _Planner:
         if wrong:
             return
         if row is None:
-            self.sessions.append(planned_session(spec, manifest.namespace, manifest.name))
+            self._sessions.append(planned_session(spec, manifest.namespace, manifest.name))
+            if stored is not None:
+                self._same[Same(agent, stored.generation)] = None
         elif spec.messages:
             message = f"{manifest.document.place()}: session {manifest.name} exists; messages are imported only when it is created"
-            self.warnings.append(Warn(path_text((*manifest.root, "messages")), message))
+            self._warnings.append(Warn(path_text((*manifest.root, "messages")), message))
         action = "created" if row is None else "unchanged"
-        self.results.append(Result(manifest.document.index, "Session", manifest.namespace, manifest.name, action))
+        self._results.append(Result(manifest.document.index, "Session", manifest.namespace, manifest.name, action))
+
+
+_NAME: Path = ("metadata", "name")
+_NAMESPACE: Path = ("metadata", "namespace")
+
+
+def _put(manifest: Manifest, stored: Stored | None, resolved: Resolved | None, new_value: bool, action: str, cause: str) -> Put:
+    """The manifest as it is written. An agent that only follows its template keeps its body."""
+    return Put(
+        manifest.namespace,
+        manifest.kind,
+        manifest.name,
+        stored.uid if stored else "",
+        stored.generation if stored else 0,
+        None if cause else msgspec.json.encode(manifest.body),
+        manifest.labels,
+        refs(manifest.model),
+        resolved.body if resolved else None,
+        resolved.digest if resolved else "",
+        "" if resolved is None else cause or action,
+        manifest.secret if new_value else None,
+    )
 
 
 def _follows(effective: Effective) -> str:

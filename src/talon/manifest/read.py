@@ -14,7 +14,7 @@ from talon.manifest import kinds
 from talon.manifest.complaints import complaints, nearest, what
 from talon.manifest.document import Document, Path
 from talon.manifest.environment import wrong_secret
-from talon.manifest.metadata import API_VERSION, STAMPS, NamespaceMetadata
+from talon.manifest.metadata import API_VERSION, STAMPS, NamespaceMetadata, SessionMetadata
 from talon.manifest.within import within
 
 DEFAULT_NAMESPACE = "default"
@@ -55,6 +55,12 @@ class Manifest:
         if isinstance(self.model, kinds.SessionDoc):
             return (self.namespace, self.kind, f"{self.model.spec.agent}/{self.name}")
         return (self.namespace, self.kind, self.name)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """For selectors; a session has none."""
+        metadata = self.model.metadata
+        return {} if isinstance(metadata, SessionMetadata) else metadata.labels or {}
 
     @property
     def label(self) -> str:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from talon.domain.entries import NewEntry
-from talon.domain.resources import Identity
+from talon.domain.resources import Identity, Ref
 from talon.domain.session import SessionRow
 from talon.manifest.catalogue import Catalogue
 from talon.manifest.diff import FieldChange
 from talon.manifest.effective import Effective
-from talon.manifest.read import DEFAULT_NAMESPACE, Manifest
+from talon.manifest.read import DEFAULT_NAMESPACE
+
+User = tuple[str, str, str, int]  # namespace, kind, name, generation
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A stored resource. For an Agent `effective` and `digest` are those of its newest revision."""
+    """A stored resource. For an Agent `effective` and `digest` are those of its newest revision. `deleting`: it goes."""
 
     namespace: str
     kind: str
@@ -27,47 +29,39 @@ class Stored(msgspec.Struct, frozen=True):
     body: bytes
     effective: Effective | None = None
     digest: str = ""
+    deleting: bool = False
 
 
 class State(msgspec.Struct, frozen=True):
-    """What is stored of everything that a reading touches (`touched`), and what the live workers serve (None: no worker)."""
+    """What is known of the store: what was looked for and is not there is None. `users` are those of a reference from a namespace
+    and below it; `same_values` says of Secrets whether the value that their manifest gives is the stored one. `catalogue` is what
+    the live workers serve (None: no worker)."""
 
-    resources: Mapping[Identity, Stored] = {}
-    sessions: Mapping[Identity, SessionRow] = {}
+    resources: Mapping[Identity, Stored | None] = {}
+    users: Mapping[tuple[str, Ref], tuple[User, ...]] = {}
+    sessions: Mapping[Identity, SessionRow | None] = {}
+    same_values: Mapping[Identity, bool] = {}
     catalogue: Catalogue | None = None
 
 
-class Touched(msgspec.Struct, frozen=True):
-    """What to read from the store before planning: these resources, all agents of the namespaces in `dependents` (a template
-    there is applied), and these sessions as (namespace, agent, id)."""
+class Needs(msgspec.Struct, frozen=True):
+    """What a plan must know besides the state that it was given: add it to the state and plan again. `sessions` are
+    (namespace, agent, id)."""
 
-    resources: tuple[Identity, ...]
-    dependents: tuple[str, ...]
-    sessions: tuple[tuple[str, str, str], ...]
+    resources: tuple[Identity, ...] = ()
+    users: tuple[tuple[str, Ref], ...] = ()
+    sessions: tuple[Identity, ...] = ()
+    values: tuple[Identity, ...] = ()
 
-
-def touched(manifests: Sequence[Manifest]) -> Touched:
-    """What the plan for `manifests` depends on, each once."""
-    resources: dict[Identity, None] = {}
-    dependents: dict[str, None] = {}
-    sessions: dict[tuple[str, str, str], None] = {}
-    for manifest in manifests:
-        namespace, model = manifest.namespace or manifest.name, manifest.model
-        resources["", "Namespace", namespace] = None
-        if model.kind == "Session":
-            resources[namespace, "Agent", model.spec.agent] = None
-            sessions[namespace, model.spec.agent, manifest.name] = None
-            continue
-        resources[manifest.identity] = None
-        if model.kind == "AgentTemplate":
-            dependents[namespace] = None
-        elif model.kind == "Agent" and model.spec.template_ref is not None:
-            resources[namespace, "AgentTemplate", model.spec.template_ref.name] = None
-    return Touched(tuple(resources), tuple(dependents), tuple(sessions))
+    @property
+    def nothing(self) -> bool:
+        """Whether the state was enough."""
+        return not (self.resources or self.users or self.sessions or self.values)
 
 
 class Put(msgspec.Struct, frozen=True):
-    """A resource to write. `uid` is empty for a new one; `body` None leaves the body and its generation alone."""
+    """A resource to write. `uid` is empty for a new one; `body` None leaves the body and its generation alone. `secret` is the new
+    value of a Secret, in clear."""
 
     namespace: str
     kind: str
@@ -75,9 +69,30 @@ class Put(msgspec.Struct, frozen=True):
     uid: str
     if_generation: int
     body: bytes | None
+    labels: Mapping[str, str] = {}
+    refs: tuple[Ref, ...] = ()
     effective: bytes | None = None
     digest: str = ""
     cause: str = ""
+    secret: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Put({self.kind} {self.namespace}/{self.name} from {self.if_generation})"
+
+
+class Same(msgspec.Struct, frozen=True):
+    """A guard: a resource is still at this generation (0: absent)."""
+
+    identity: Identity
+    generation: int
+
+
+class SameUsers(msgspec.Struct, frozen=True):
+    """A guard: `ref` still has exactly these users in `namespace` and below it."""
+
+    namespace: str
+    ref: Ref
+    users: tuple[User, ...]
 
 
 class PlannedSession(msgspec.Struct, frozen=True):
@@ -92,12 +107,12 @@ class PlannedSession(msgspec.Struct, frozen=True):
     history: tuple[NewEntry, ...]
 
 
-Action = Literal["created", "changed", "unchanged"]
+Action = Literal["created", "changed", "unchanged", "deleted"]
 
 
 class Result(msgspec.Struct, frozen=True):
     """What an apply does to one resource. `document` is 0 for what no document names: a namespace that had to be made, an agent
-    that follows its template (`cause` says so)."""
+    that follows its template, what is pruned (`cause` says so)."""
 
     document: int
     kind: str
@@ -116,12 +131,20 @@ class Warn(msgspec.Struct, frozen=True):
 
 
 class ApplyPlan(msgspec.Struct, frozen=True):
-    """All that an apply would write, and what to tell the user. Nothing to write: `puts` and `sessions` are empty."""
+    """All that an apply would write, and what to tell the user. Nothing to write: `puts` and `sessions` are empty.
+
+    `same` and `same_users` are what it was decided on and must still be so when it is written. `refs` are what the applied
+    resources refer to from then on, `digests` those of the definitions that the applied agents come to.
+    """
 
     results: tuple[Result, ...]
     puts: tuple[Put, ...] = ()
     sessions: tuple[PlannedSession, ...] = ()
     warnings: tuple[Warn, ...] = ()
+    same: tuple[Same, ...] = ()
+    same_users: tuple[SameUsers, ...] = ()
+    refs: Mapping[Identity, tuple[Ref, ...]] = {}
+    digests: Mapping[Identity, str] = {}
 
     @property
     def empty(self) -> bool:

@@ -13,12 +13,14 @@ from talon.manifest.metadata import API_VERSION
 
 
 class Stamp(msgspec.Struct, frozen=True):
-    """What Talon writes into a shown manifest's metadata; times are RFC 3339."""
+    """What Talon writes into a shown manifest's metadata; times are RFC 3339. `deleting_at` is empty unless it is being deleted."""
 
     uid: str
     generation: int
+    version: int
     created_at: str
     updated_at: str
+    deleting_at: str = ""
 
 
 def shown_manifest(
@@ -26,7 +28,7 @@ def shown_manifest(
 ) -> dict[str, Any]:
     """The stored manifest `body` with stamp and status. Applying it again changes nothing."""
     data: dict[str, Any] = msgspec.json.decode(body)
-    return {**data, "metadata": {**data["metadata"], **_stamped(stamp)}, "status": _status(conditions, revision, template)}
+    return {**data, "metadata": {**data["metadata"], **_stamped(stamp)}, "status": _status(stamp, conditions, revision, template)}
 
 
 def shown_effective(
@@ -45,7 +47,7 @@ def shown_effective(
         "metadata": {**metadata, **_stamped(stamp)},
         "spec": spec,
         "definition": shown_definition(effective),
-        "status": _status(conditions, revision, effective.template),
+        "status": _status(stamp, conditions, revision, effective.template),
     }
 
 
@@ -66,11 +68,22 @@ def shown_definition(effective: Effective) -> dict[str, Any]:
 
 
 def _stamped(stamp: Stamp) -> dict[str, Any]:
-    return {"uid": stamp.uid, "generation": stamp.generation, "createdAt": stamp.created_at, "updatedAt": stamp.updated_at}
+    stamped: dict[str, Any] = {
+        "uid": stamp.uid,
+        "generation": stamp.generation,
+        "resourceVersion": str(stamp.version),
+        "createdAt": stamp.created_at,
+        "updatedAt": stamp.updated_at,
+    }
+    return {**stamped, "deletingAt": stamp.deleting_at} if stamp.deleting_at else stamped
 
 
-def _status(conditions: Sequence[Condition], revision: int, template: str) -> dict[str, Any]:
-    status: dict[str, Any] = {"conditions": [msgspec.to_builtins(one) for one in conditions]}
+def _status(stamp: Stamp, conditions: Sequence[Condition], revision: int, template: str) -> dict[str, Any]:
+    status: dict[str, Any] = {
+        "phase": "Terminating" if stamp.deleting_at else "Active",
+        "observedGeneration": stamp.generation,
+        "conditions": [msgspec.to_builtins(one) for one in conditions],
+    }
     if revision:
         status["revision"] = revision
     if template:

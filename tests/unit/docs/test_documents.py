@@ -14,13 +14,10 @@ from pathlib import Path
 import click
 import pytest
 
+from support.manifestworld import World
 from support.markdown import ROOT, SCAFFOLD, Block, Page, page, pages
 from talon.cli.load import load
 from talon.cli.main import app
-from talon.manifest.parse import parse
-from talon.manifest.plan import plan_apply
-from talon.manifest.read import read
-from talon.manifest.state import State
 from talon.providers.scripted.script import Script
 from talon.tools.loader import import_modules
 
@@ -174,10 +171,7 @@ def _with_manifests() -> list[str]:
 @pytest.mark.parametrize("name", _with_manifests())
 def test_the_manifests_of_a_page_can_be_applied_together(name: str) -> None:
     whole = "---\n".join(block.text for one, block in blocks_of("yaml", "manifest") if one.name == name)
-    reading = read(parse(whole.encode()))
-    assert not reading.errors
-    plan = plan_apply(reading, State())
-    assert plan.puts
+    assert World().plan(whole).puts
 
 
 def test_settings_are_read_without_a_warning(tmp_path: Path) -> None:
