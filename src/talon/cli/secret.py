@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from talon.cli import delete as deleting
 from talon.cli.connection import At, connection_options, run
 from talon.cli.errors import Failed, WrongUse
 from talon.cli.kinds import kind_of
@@ -178,4 +177,6 @@ def _rotation(done: Item) -> str:
 @click.pass_context
 def delete(ctx: click.Context, at: At, name: str, cascade: bool, yes: bool) -> None:
     """Delete a secret with its value. Refused while others refer to it, except with --cascade."""
+    from talon.cli import delete as deleting
+
     ctx.invoke(deleting.command, words=("secret", name), cascade=cascade, yes=yes, server=at.server, namespace=at.namespace)
