@@ -8,18 +8,23 @@ A backend's test module derives one `Test…` class from each suite and gives th
 """
 
 from talon.store.conformance.creation import CreationSuite
+from talon.store.conformance.endings import EndingSuite, PlaceSuite
 from talon.store.conformance.faults import FaultSuite
+from talon.store.conformance.guards import GuardSuite
 from talon.store.conformance.inbox import ApprovalSuite, DeleteSuite, InboxSuite, OfferSuite
 from talon.store.conformance.journal import GaplessSuite, JournalSuite, RepeatSuite
 from talon.store.conformance.keys import KeySuite
+from talon.store.conformance.lists import RelationSuite, SelectorSuite
 from talon.store.conformance.projections import ProjectionSuite
 from talon.store.conformance.queue import HoldSuite, QueueSuite
 from talon.store.conformance.reads import BlobSuite, FragmentSuite, ReadSuite
 from talon.store.conformance.resources import ResourceSuite, RevisionSuite
 from talon.store.conformance.schema import SchemaSuite
+from talon.store.conformance.secrets import SecretSuite
 from talon.store.conformance.sessions import ListSuite, SessionSuite
 from talon.store.conformance.strategies import CancelSuite, StrategySuite
 from talon.store.conformance.takeover import TakeoverSuite
+from talon.store.conformance.watches import WatchSuite
 
 __all__ = [
     "ApprovalSuite",
@@ -27,23 +32,30 @@ __all__ = [
     "CancelSuite",
     "CreationSuite",
     "DeleteSuite",
+    "EndingSuite",
     "FaultSuite",
     "FragmentSuite",
     "GaplessSuite",
+    "GuardSuite",
     "HoldSuite",
     "InboxSuite",
     "JournalSuite",
     "KeySuite",
     "ListSuite",
     "OfferSuite",
+    "PlaceSuite",
     "ProjectionSuite",
     "QueueSuite",
     "ReadSuite",
+    "RelationSuite",
     "RepeatSuite",
     "ResourceSuite",
     "RevisionSuite",
     "SchemaSuite",
+    "SecretSuite",
+    "SelectorSuite",
     "SessionSuite",
     "StrategySuite",
     "TakeoverSuite",
+    "WatchSuite",
 ]

@@ -15,6 +15,7 @@ from talon.domain.inbox import CancelTurn, DeleteSession, ResolveApproval
 from talon.store.conformance import support as s
 from talon.store.model import Caps, NewSession, SessionPatch
 from talon.store.protocols import Store
+from talon.store.resources import Ref, Requirement
 
 T = TypeVar("T")
 BAD_CURSORS = ["x", "!!!", "bm9wZQ", "WzFd" * 3, "W10", "WyJcdTAwMDAiXQ", "WzEsMiwzLDQsNV0", "é", "WzFlOTld", "a" * 5_000]
@@ -194,6 +195,10 @@ class ListSuite:
             store.list_approvals("acme", "", cursor, 10),
             store.list_resources("acme", "Agent", cursor, 10),
             store.list_resources("*", "Agent", cursor, 10),
+            store.list_resources("*", "Agent", cursor, 10, (Requirement("app", "exists"),)),
+            store.list_all("acme", cursor, 10),
+            store.users("acme", Ref("AgentTemplate", "base"), cursor, 10),
+            store.list_uses("acme", "key", cursor, 10),
             store.list_revisions("acme", "support", cursor, 10),
         )
         for ask in lists:
