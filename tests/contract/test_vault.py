@@ -200,6 +200,18 @@ async def test_a_rotation_moves_every_value_and_drops_a_key_when_nothing_can_nee
     assert [await vault.read("acme", f"s{n}", "w", "p") for n in range(7)] == [f"sk-{n}" for n in range(7)]
 
 
+async def test_who_asks_for_a_rotation_while_one_is_under_way_gets_that_one(place: Place) -> None:
+    vault = place.vault()
+    await place.put(vault, "openai", "sk-1")
+    gone = asyncio.create_task(vault.rotate())
+    await asyncio.sleep(0)
+    gone.cancel()
+    done = await asyncio.gather(*(vault.rotate() for _ in range(5)))
+    assert len(set(done)) == 1
+    assert done[0].rewrapped == 1
+    assert len(FileRing(place.file, owned=True).current()) == 2
+
+
 async def test_a_key_that_a_value_still_needs_stays(place: Place) -> None:
     vault = place.vault()
     await place.put(vault, "late", "sk-late")

@@ -14,6 +14,8 @@ from talon.vault.envelope import Key
 from talon.vault.ring import KEYS_MAX, RingKey, read_lines, to_lines
 
 FILE_MAX_BYTES = 65_536
+#: What tells one content of a file from another: time of change, inode, size.
+_Seen = tuple[int, int, int]
 
 
 class FileRing:
@@ -25,8 +27,7 @@ class FileRing:
     def __init__(self, path: Path, *, owned: bool) -> None:
         self._path = Path(os.path.realpath(path))  # a link stays a link: what it names is replaced
         self.owned = owned
-        self._seen: tuple[int, int, int] | None = None
-        self._keys: tuple[RingKey, ...] = ()
+        self._read: tuple[_Seen | None, tuple[RingKey, ...]] = (None, ())  # one object: threads meet it whole
 
     @property
     def where(self) -> str:
@@ -35,7 +36,7 @@ class FileRing:
 
     def known(self) -> tuple[RingKey, ...]:
         """As last read."""
-        return self._keys
+        return self._read[1]
 
     def current(self) -> tuple[RingKey, ...]:
         """Read again if the file has changed. None if there is no file; what was known stays known then.
@@ -44,12 +45,13 @@ class FileRing:
         """
         try:
             with _opened(self._path) as (file, seen):
-                if seen != self._seen:
-                    self._keys = read_lines(os.read(file, FILE_MAX_BYTES + 1), self.where)
-                    self._seen = seen
-                return self._keys
+                known = self._read
+                if seen == known[0]:
+                    return known[1]
+                keys = read_lines(os.read(file, FILE_MAX_BYTES + 1), self.where)
+                self._read = (seen, keys)
+                return keys
         except FileNotFoundError:
-            self._seen = None
             return ()
         except OSError as error:
             raise Invalid("invalid", f"{self.where} cannot be read: {error.strerror}") from None
@@ -114,7 +116,7 @@ class FileRing:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Generator[tuple[int, tuple[int, int, int]]]:
+def _opened(path: Path) -> Generator[tuple[int, _Seen]]:
     """The file, opened, with what tells it from another content. Raises `OSError`, and `Invalid` if others may read it."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:

@@ -30,6 +30,7 @@ class Vault:
     def __init__(self, store: SealedValues, ring: Ring, clock: Clock, hide: Callable[[str], None]) -> None:
         self._store, self._ring, self._clock, self._hide = store, ring, clock, hide
         self._writing = asyncio.Lock()
+        self._rotating: asyncio.Task[Rotation] | None = None
         self._uses: dict[tuple[str, str, str, str], tuple[bytes, float]] = {}
         self._recording = asyncio.Lock()
 
@@ -136,7 +137,12 @@ class Vault:
                 raise Conflict("secret_key_missing", error.detail) from None
 
     async def rotate(self) -> Rotation:
-        """See `Sealer.rotate`."""
+        """See `Sealer.rotate`. Who asks while one is under way waits for that one; nobody's going away ends it."""
+        if self._rotating is None or self._rotating.done():
+            self._rotating = asyncio.create_task(self._rotate(), name="rotation of keys")
+        return await asyncio.shield(self._rotating)
+
+    async def _rotate(self) -> Rotation:
         keys = self._current()
         if not keys:
             return await self._move(await self._first_key(), generated=True)
