@@ -13,6 +13,7 @@ from yarl import URL
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
 from talon.providers.content import Kept, call_id, encode, given, laid_out, parts_of, runs, valid_arguments
+from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Part, StopReason, Text, ToolCall
 from talon.providers.sse import SseParser
 
@@ -93,9 +94,9 @@ class Anthropic:
             _mark(system, messages)
         return encode(body)
 
-    def frames(self, line_max: int) -> SseParser:
+    def frames(self, limits: CallLimits) -> SseParser:
         """Server-sent events; each payload names its own type."""
-        return SseParser(line_max)
+        return SseParser(limits.line_max)
 
     def reader(self, answer: Answer) -> MessagesReader:
         """See `Dialect.reader`."""
@@ -204,7 +205,7 @@ class _Block(msgspec.Struct):
     type: str = ""
     id: str | None = None
     name: str | None = None
-    input: msgspec.Raw | None = None
+    input: msgspec.Raw = msgspec.Raw(b"{}")
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
@@ -317,8 +318,8 @@ class MessagesReader:
             case "redacted_thinking":
                 self._answer.keep(encode({"type": block.type, "data": block.data or ""}).decode())
             case "tool_use":
-                given_whole = bytes(block.input).decode() if block.input is not None else ""
-                self._answer.call(index, block.id or "", block.name or "", given_whole if given_whole != "{}" else "")
+                whole = bytes(block.input).decode()  # in a stream it begins empty
+                self._answer.call(index, block.id or "", block.name or "", whole if whole != "{}" else "")
             case _:
                 pass
 

@@ -51,7 +51,7 @@ class WireCall:
         self._first_at = now + limits.first_token_s
         self._answer = Answer(provider, request, limits, secret)
         self._reader = dialect.reader(self._answer)
-        self._frames = dialect.frames(limits.line_max)
+        self._frames = dialect.frames(limits)
         self._watchdog: Watchdog | None = None  # of the reading, once there is something to read
         self._head = b""
         self._accepted = False  # status 200 came: tokens are being spent
@@ -129,10 +129,9 @@ class WireCall:
 
     async def _whole(self, content: aiohttp.StreamReader, events: list[ChatEvent]) -> None:
         body = bytearray(self._head)
-        limit = 2 * self._limits.answer_max + self._limits.line_max  # escapes and framing may double a text
         while more := await self._read(content):
             body += more
-            if len(body) > limit:
+            if len(body) > self._limits.whole_max:
                 self._fail("malformed", f"the answer is longer than answer_max ({self._limits.answer_max} characters)")
         try:
             self._reader.whole(bytes(body), events)

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 from yarl import URL
 
 from talon.providers.answer import Answer
+from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatEvent, ChatRequest
 
 
@@ -32,7 +33,7 @@ class Frames(Protocol):
 
 
 class FrameError(ValueError):
-    """The body cannot be cut into events: an event goes over `line_max`, or its framing is broken. It cannot be read on."""
+    """The body cannot be cut into events: one goes over the limit, or the framing is broken. It cannot be read on."""
 
 
 class Reader(Protocol):
@@ -67,7 +68,7 @@ class Dialect(Protocol):
         (half a surrogate pair, a schema that is not JSON)."""
         ...
 
-    def frames(self, line_max: int) -> Frames:
+    def frames(self, limits: CallLimits) -> Frames:
         """A cutter for one answer."""
         ...
 

@@ -24,7 +24,9 @@ _OVERFLOW = re.compile(
     re.IGNORECASE,
 )
 _UNPAID = re.compile(r"insufficient_quota|credit balance|billing", re.IGNORECASE)
-_FILTERED = re.compile(r"content_filter|content_policy|content management policy|moderation|ResponsibleAIPolicy", re.IGNORECASE)
+_FILTERED = re.compile(
+    r"content.?(?:filter|policy|management policy)|moderation|ResponsibleAIPolicy|usage polic(?:y|ies)", re.IGNORECASE
+)
 _OVERLOADED = re.compile(r"overloaded|at capacity|over capacity|no capacity", re.IGNORECASE)
 #: `x-ratelimit-reset-tokens`, `x-ratelimit-reset`; `anthropic-ratelimit-tokens-reset`.
 _RESET = re.compile(r"x-ratelimit-reset(?:-[\w-]+)?|anthropic-ratelimit-[\w-]+-reset")
@@ -83,6 +85,8 @@ def from_event(provider: str, error: object, secret: str = "") -> ProviderError:
         kind = class_of(400, f"{code} {words}")
         if kind == "bad_request":
             kind = _class_of_type(code.lower())
+        if kind == "server" and _OVERLOADED.search(words):
+            kind = "overloaded"
     return ProviderError(kind, safe_text(f"providers.{provider} broke off its answer: {words or code}", secret), status=status)
 
 

@@ -20,3 +20,8 @@ class CallLimits(msgspec.Struct, frozen=True):
     answer_max: int = 10_000_000
     tool_calls_max: int = 128
     line_max: int = 1_048_576
+
+    @property
+    def whole_max(self) -> int:
+        """Bytes of a document that holds a whole answer: escapes and framing may double a text."""
+        return 2 * self.answer_max + self.line_max

@@ -15,6 +15,7 @@ from yarl import URL
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
 from talon.providers.content import Kept, call_id, data_url, encode, given, laid_out, parts_of, runs, valid_arguments
+from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Image, Part, StopReason, Text, ToolCall
 from talon.providers.sse import SseParser
 
@@ -86,9 +87,9 @@ class OpenAIChat:
             body["response_format"] = {"type": "json_schema", "json_schema": request.answer_schema}
         return body
 
-    def frames(self, line_max: int) -> SseParser:
+    def frames(self, limits: CallLimits) -> SseParser:
         """Server-sent events."""
-        return SseParser(line_max)
+        return SseParser(limits.line_max)
 
     def reader(self, answer: Answer) -> ChatReader:
         """See `Dialect.reader`."""

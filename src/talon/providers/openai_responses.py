@@ -15,6 +15,7 @@ from yarl import URL
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
 from talon.providers.content import Kept, call_id, data_url, encode, given, laid_out, parts_of, valid_arguments
+from talon.providers.limits import CallLimits
 from talon.providers.openai_chat import EFFORTS
 from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Part, Text, ToolCall
 from talon.providers.sse import SseParser
@@ -80,9 +81,9 @@ class OpenAIResponses:
             body["text"] = {"format": form}
         return encode(body)
 
-    def frames(self, line_max: int) -> SseParser:
-        """Server-sent events; each payload names its own type."""
-        return SseParser(line_max)
+    def frames(self, limits: CallLimits) -> SseParser:
+        """Server-sent events; each payload names its own type. The last ones repeat the whole answer."""
+        return SseParser(limits.whole_max)
 
     def reader(self, answer: Answer) -> ResponsesReader:
         """See `Dialect.reader`."""
@@ -173,7 +174,7 @@ class _Event(msgspec.Struct):
     type: str = ""
     delta: str | None = None
     output_index: int | None = None
-    item: msgspec.Raw | None = None
+    item: msgspec.Raw = msgspec.Raw(b"{}")
     arguments: str | None = None
     summary_index: int | None = None
     response: _Response | None = None
@@ -209,13 +210,13 @@ class ResponsesReader:
                 answer.reasoning("\n\n" if e.summary_index else "", out)
             case "response.refusal.delta":
                 answer.refusal(e.delta or "")
-            case "response.output_item.added" if e.item is not None:
+            case "response.output_item.added":
                 item = _decode_item(e.item)
                 if item.type == "function_call":
                     answer.call(e.output_index, item.call_id or "", item.name or "", item.arguments)
             case "response.function_call_arguments.done" if e.output_index is not None:
                 self._rest_of(e.output_index, e.arguments or "")
-            case "response.output_item.done" if e.item is not None:
+            case "response.output_item.done":
                 self._done(e.output_index, e.item)
             case "response.completed" | "response.incomplete" | "response.failed" if e.response is not None:
                 self._end(e.response)
