@@ -13,7 +13,6 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -126,7 +125,20 @@ def _duration(text: str) -> str:
     return text
 
 
-Given = Annotated[T | None, BeforeValidator(_given)]
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A field that may be left out, and has a value if it is not: neither the reader nor the schema knows `null`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(_given, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        found = handler(schema)
+        forms = [one for one in found.get("anyOf", [found]) if one != {"type": "null"}]
+        return forms[0] if len(forms) == 1 else {**found, "anyOf": forms}
+
+
+Given = Annotated[T | None, _Given()]
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME_PATTERN}$"})]
 NamespaceName = Annotated[
     str,
@@ -166,6 +178,18 @@ class Part(BaseModel):
     """Base of all: closed, strict, immutable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Without the titles and the `null` defaults that nobody wrote; mappings whose names have a form are closed."""
+        found = handler.resolve_ref_schema(handler(schema))
+        for field in found.get("properties", {}).values():
+            field.pop("title", None)
+            if field.get("default", 0) is None:
+                del field["default"]
+            if "patternProperties" in field:
+                field["additionalProperties"] = False
+        return found
 
 
 class SecretRef(Part):

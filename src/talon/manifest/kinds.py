@@ -47,7 +47,7 @@ class AgentDoc(_Doc):
 
     kind: Literal["Agent"] = Field(description="What it is.")
     metadata: Metadata = Field(description="Who it is.")
-    spec: AgentSpec = Field(default=AgentSpec(), description="Its template, its features and what it changes.")
+    spec: AgentSpec = Field(default_factory=AgentSpec, description="Its template, its features and what it changes.")
     definition: Given[Definition] = Field(default=None, description="A whole definition of its own, as of a template.")
     status: Given[Status] = Field(default=None, description=_STATUS)
 
@@ -102,7 +102,7 @@ class SecretDoc(_Doc):
 
     kind: Literal["Secret"] = Field(description="What it is.")
     metadata: Metadata = Field(description="Who it is.")
-    spec: SecretSpec = Field(default=SecretSpec(), description="The value, which is never shown again.")
+    spec: SecretSpec = Field(default_factory=SecretSpec, description="The value, which is never shown again.")
     status: Given[Status] = Field(default=None, description=_STATUS)
 
 

@@ -62,6 +62,11 @@ def parse(data: bytes, form: Form = "yaml") -> list[Document]:
     return documents
 
 
+def is_text(text: str) -> bool:
+    """Whether `text`, written without quotes in YAML, is read as that text."""
+    return text not in _WORDS and text not in _AMBIGUOUS and _FLOAT.fullmatch(text) is None
+
+
 def _read_json(text: str, *, strict: bool) -> list[Document] | None:
     """None if it is no JSON and need not be."""
     try:
@@ -256,14 +261,14 @@ class _Composer:
             return text
         if not event.implicit[0]:  # quoted or a block
             return text
+        if is_text(text):
+            return text
         if text in _WORDS:
             return _WORDS[text]
         if text in _AMBIGUOUS:
             self._complaints.append(
                 (path, f"{text} is a boolean to some YAML readers and text to others: write true, false or {text!r} in quotes")
             )
-            return text
-        if _FLOAT.fullmatch(text) is None:
             return text
         if _INTEGER.fullmatch(text):
             return _integer(text)

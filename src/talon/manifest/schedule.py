@@ -39,7 +39,7 @@ _FIELDS: Final = ("minute (0-59)", "hour (0-23)", "day of month (1-31, L)", "mon
 _ITEM: Final = re.compile(
     r"(\*|[0-9]{1,2}|[A-Z]{1,3})(-([0-9]{1,2}|[A-Z]{3}))?(/[0-9]{1,2})?|[0-7]L|([0-7]|[A-Z]{3})#[1-5]", re.ASCII
 )
-_TIME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,3})?)?)(Z|[+-]\d\d:\d\d)?", re.ASCII)
+_TIME: Final = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,3})?)?(Z|[+-][0-9]{2}:[0-9]{2})?")
 #: Entries of the zone database that name no place: what they mean differs from machine to machine.
 _NO_ZONES: Final = frozenset({"Factory", "localtime", "posixrules"})
 
