@@ -75,7 +75,7 @@ def openapi() -> Json:
         with tempfile.TemporaryDirectory() as directory:
             settings = load.load(environ={"TALON_DATA_DIR": directory}, cwd=Path(directory)).settings
             async with open_runtime("up", settings) as runtime:
-                gateway, _ = open_gateway(runtime, None)
+                gateway, _, _ = open_gateway(runtime, None)
                 return await _get(gateway, "/openapi.json")
 
     return asyncio.run(ask())

@@ -20,6 +20,7 @@ from talon.domain import entries as e
 from talon.gateway.deps import GatewayDeps, GatewaySettings
 from talon.gateway.http.app import create_app
 from talon.gateway.hub import StreamHub
+from talon.gateway.plane import control_plane
 from talon.gateway.server import bind, serve
 from talon.store.model import Append, Appended, Caps, Claimed, Fragment, NewApproval, TurnChange
 from talon.store.sqlite import SqliteStore, open_store
@@ -254,7 +255,9 @@ async def booted(
 
     writer = JournalWriter(store, publish)
     await writer.start()
-    app = create_app(GatewayDeps(store, writer, hub, clock, ids, vault_on(store), "0.0.0-test", settings, **(hooks or {})))
+    vault = vault_on(store)
+    plane = control_plane(store, writer, hub, ids, vault, settings)
+    app = create_app(GatewayDeps(store, writer, hub, clock, ids, vault, plane, "0.0.0-test", settings, **(hooks or {})))
     sock, stop = bind("127.0.0.1", 0), asyncio.Event()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(

@@ -14,6 +14,7 @@ from talon.domain.inbox import Operation, Receipt
 from talon.gateway.deps import GatewayDeps, GatewaySettings
 from talon.gateway.http.app import create_app
 from talon.gateway.hub import StreamHub
+from talon.gateway.plane import control_plane
 from talon.gateway.server import bind, serve
 from talon.store.protocols import Store
 
@@ -46,7 +47,9 @@ async def gateway_on(store: Store) -> AsyncGenerator[Gateway]:
     """A gateway on a migrated store."""
     clock, ids, settings = SystemClock(), SystemIds(), GatewaySettings()
     hub = StreamHub(store, clock, settings)
-    app = create_app(GatewayDeps(store, OneByOne(store), hub, clock, ids, vault_on(store), "test", settings))
+    writer, vault = OneByOne(store), vault_on(store)
+    plane = control_plane(store, writer, hub, ids, vault, settings)
+    app = create_app(GatewayDeps(store, writer, hub, clock, ids, vault, plane, "test", settings))
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     sock = bind("127.0.0.1", 0)
     task = asyncio.create_task(serve(app, sock, hub, stop, on_ready=lambda host, port: ready.set_result(f"http://{host}:{port}")))

@@ -10,6 +10,7 @@ asked. The tools are in `support/stagetools`; what they did stands in a file tha
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import sys
@@ -263,7 +264,8 @@ async def set_stage(directory: Path, database: str = "", **config: Any) -> Async
         await stack.enter_async_context(model.server)
         settings = {**stage_config(model.server.base_url), **config}
         (directory / "talon.yaml").write_text(yaml.safe_dump(settings))
-        env = {"STAGE_DIR": str(directory), **({"DATABASE_URL": database} if database else {})}
+        shared = {"DATABASE_URL": database, "TALON_SECRETS_KEY": base64.b64encode(bytes(range(32))).decode()}
+        env = {"STAGE_DIR": str(directory), **(shared if database else {})}
         yield Stage(directory, model, "postgres" if database else "sqlite", settings, env)
 
 

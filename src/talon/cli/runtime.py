@@ -278,20 +278,22 @@ def _worker_settings(role: Role, settings: Settings, registry: Registry, provide
     )
 
 
-def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool = False) -> tuple[Any, Any]:
-    """The ASGI application with the hub of its streams; `health_only` is a worker's own port.
+def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool = False) -> tuple[Any, Any, Any]:
+    """The ASGI application with the hub of its streams and what it does with resources; `health_only` is a worker's own port.
 
     A `worker` of this process with a free slot takes turns in the commit that accepts them.
     """
     from talon.gateway.deps import GatewayDeps
     from talon.gateway.http.app import create_app
     from talon.gateway.hub import StreamHub
+    from talon.gateway.plane import control_plane
 
     settings = gateway_settings(runtime.settings)
     hub = StreamHub(runtime.store, runtime.clock, settings, shared=broker_of(runtime.settings) == "postgres")
+    plane = control_plane(runtime.store, runtime.writer, hub, runtime.ids, runtime.vault, settings)
     if not health_only:
         runtime.publish_to.append(hub.publish)
-        runtime.bells.listen(lambda bell: _poke(hub, bell))
+        runtime.bells.listen(lambda bell: _poke(hub, plane, bell))
     deps = GatewayDeps(
         store=runtime.store,
         writer=runtime.writer,
@@ -299,11 +301,12 @@ def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool =
         clock=runtime.clock,
         ids=runtime.ids,
         sealer=runtime.vault,
+        plane=plane,
         version=version("talon-runtime"),
         settings=settings,
         **({} if worker is None or health_only else _hooks(worker)),
     )
-    return create_app(deps, health_only=health_only), hub
+    return create_app(deps, health_only=health_only), hub, plane
 
 
 def _hooks(worker: Worker) -> dict[str, Any]:
@@ -323,11 +326,13 @@ def _hooks(worker: Worker) -> dict[str, Any]:
     return {"offer": offer, "started": started, "declined": declined}
 
 
-def _poke(hub: Any, bell: Bell) -> None:
+def _poke(hub: Any, plane: Any, bell: Bell) -> None:
     if bell.everything:
         hub.poke_all()
+        plane.watches.changed_anywhere()
     for sid, last_seq in bell.tails:
         hub.poke(sid, last_seq)
+    plane.watches.changed(bell.namespaces)
 
 
 def gateway_settings(settings: Settings) -> Any:

@@ -114,13 +114,19 @@ async def _http(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGen
     def on_ready(host: str, port: int) -> None:
         ready.set_result(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
-    app, hub = open_gateway(runtime, worker, health_only=role == "worker")
+    app, hub, plane = open_gateway(runtime, worker, health_only=role == "worker")
+    finishing = asyncio.create_task(plane.finisher.run(), name="finisher of deletions") if role != "worker" else None
+    if finishing is not None:
+        runtime.vital.append(finishing)
     task = asyncio.create_task(serve(app, sock, hub, stop, on_ready=on_ready), name="http")
     try:
         await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
         yield await ready if ready.done() else await _broken(task)
     finally:
         stop.set()
+        if finishing is not None:
+            finishing.cancel()
+            await asyncio.wait({finishing})
         await task
 
 

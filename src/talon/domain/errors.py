@@ -159,6 +159,7 @@ CODES: dict[str, str] = {
     "in_use": "Others depend on it",
     "internal": "A mistake in Talon",
     "invalid": "A field is wrong",
+    "kind_not_found": "No such kind",
     "knowledge_not_found": "No such knowledge",
     "malformed": "The request cannot be read",
     "mcp_binding_not_found": "No such MCP binding",

@@ -15,6 +15,7 @@ from talon.vault.protocol import Sealer
 
 if TYPE_CHECKING:
     from talon.gateway.hub import StreamHub
+    from talon.gateway.plane import Plane
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -76,6 +77,7 @@ class GatewayDeps:
     clock: Clock
     ids: Ids
     sealer: Sealer
+    plane: Plane
     version: str
     settings: GatewaySettings = field(default_factory=GatewaySettings)
     offer: Callable[[Where], Awaitable[Offer | None]] | None = None

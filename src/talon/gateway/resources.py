@@ -146,7 +146,11 @@ class Resources:
         if prune is None:
             return plan, None
         pruned = await prune(plan)
-        return msgspec.structs.replace(plan, results=plan.results + pruned.results), pruned.changes
+        # What follows something that is applied may be among what is pruned: it goes.
+        gone = {(one.namespace, one.kind, one.name) for one in pruned.changes.deletes}
+        puts = tuple(put for put in plan.puts if (put.namespace, put.kind, put.name) not in gone)
+        results = tuple(one for one in plan.results if (one.namespace, one.kind, one.name) not in gone)
+        return msgspec.structs.replace(plan, puts=puts, results=results + pruned.results), pruned.changes
 
     async def _planned(self, reading: Reading) -> ApplyPlan:
         values = {one.identity: one.secret for one in reading.manifests if one.secret is not None}

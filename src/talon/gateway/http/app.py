@@ -15,7 +15,22 @@ from starlette.types import ASGIApp
 
 from talon.domain.errors import FieldError, Invalid, TalonError
 from talon.gateway.deps import GatewayDeps
-from talon.gateway.http import agents, apply, approvals, health, namespaces, openapi, page, problems, sessions, templates, turns
+from talon.gateway.http import (
+    apply,
+    approvals,
+    export,
+    graph,
+    health,
+    history,
+    openapi,
+    page,
+    problems,
+    resources,
+    schemas,
+    secrets,
+    sessions,
+    turns,
+)
 from talon.gateway.http.front import BareRoute, Front, internal, path_pattern
 from talon.gateway.http.message import Messages
 from talon.gateway.stream import Streams
@@ -24,9 +39,12 @@ from talon.gateway.stream import Streams
 ROUTERS: tuple[Callable[[GatewayDeps], APIRouter], ...] = (
     health.router,
     apply.router,
-    namespaces.router,
-    templates.router,
-    agents.router,
+    schemas.router,
+    resources.router,
+    history.router,
+    graph.router,
+    export.router,
+    secrets.router,
     sessions.router,
     turns.router,
     approvals.router,

@@ -12,6 +12,7 @@ from talon.gateway.http.problems import WrongMedia
 
 JSON_TYPES = ("application/json",)
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
+PATCH_TYPES = ("application/merge-patch+json", "application/json")
 
 
 class Body(BaseModel):

@@ -34,7 +34,7 @@ async def create_session(deps: GatewayDeps, namespace: str, agent: str, fields: 
 
     Raises `NotFound` (namespace, agent), `Invalid` with every wrong field, `TooLarge`.
     """
-    _, effective = await require_agent(deps.store, namespace, agent)
+    _, effective = await require_agent(deps.store, namespace, agent, to_begin=True)
     errors: list[FieldError] = []
     if fields.id is not None and not is_name(fields.id):
         errors.append(
@@ -63,7 +63,7 @@ async def create_session(deps: GatewayDeps, namespace: str, agent: str, fields: 
 
 async def bare_session_revision(store: Store, namespace: str, agent: str) -> int:
     """The agent's newest revision, if a session of it needs no fields. Raises `NotFound` (namespace, agent), `Invalid`."""
-    revision, effective = await require_agent(store, namespace, agent)
+    revision, effective = await require_agent(store, namespace, agent, to_begin=True)
     refuse([*session_feature_errors(effective, {})])
     return revision
 

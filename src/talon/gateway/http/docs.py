@@ -16,6 +16,7 @@ STATUS: dict[str, int] = {
     "forbidden_origin": 403,
     "agent_not_found": 404,
     "approval_not_found": 404,
+    "kind_not_found": 404,
     "knowledge_not_found": 404,
     "mcp_binding_not_found": 404,
     "mcp_server_not_found": 404,
@@ -171,9 +172,11 @@ def doc(
     for status in statuses:
         answer: dict[str, Any] = {"description": _WORDS[status]}
         if status not in _BARE:
+            if kind is not None or content is not None:
+                answer["content"] = dict(content or {})
             if kind is not None:
                 schema = ref(kind)
-                answer["content"] = {"application/json": {"schema": page_of(schema, kind) if listed else schema}, **(content or {})}
+                answer["content"]["application/json"] = {"schema": page_of(schema, kind) if listed else schema}
             if links:
                 answer["links"] = _LINKS[links]
         if headers and status != 204:
@@ -195,6 +198,7 @@ def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, An
     return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
 
 
+JSON_OBJECT = {"application/json": {"schema": {"type": "object"}}}
 _TAGS = {"type": "string", "pattern": r'^(\*|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$'}
 IF_MATCH = _header("If-Match", "Only if the resource is still as this `ETag` says; `*`: if it exists.", _TAGS)
 IF_NONE_MATCH = _header("If-None-Match", "Only if it is another than this `ETag` says; `*`: if it does not exist.", _TAGS)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from talon.domain.errors import NotFound
+from talon.domain.errors import Conflict, NotFound
 from talon.domain.ids import is_name, is_namespace
+from talon.domain.resources import lineage
 from talon.domain.session import SessionRow, TurnRow
 from talon.manifest.effective import Effective, decode
 from talon.store.protocols import Store, Where
@@ -24,12 +25,28 @@ async def require_namespace(store: Store, namespace: str) -> None:
         raise NotFound("namespace_not_found", f"no namespace {namespace[:80]!r}")
 
 
-async def require_agent(store: Store, namespace: str, agent: str) -> tuple[int, Effective]:
-    """-> (newest revision, effective definition) of an agent. Raises `NotFound`."""
+async def require_open(store: Store, namespace: str) -> None:
+    """Raise `NotFound("namespace_not_found")` unless it exists, `Conflict("terminating")` if it, or one that it lies in, is being
+    deleted: nothing new begins there."""
+    found = await store.get_resources([("", "Namespace", one) for one in lineage(namespace)]) if is_namespace(namespace) else []
+    if all(row.name != namespace for row in found):
+        raise NotFound("namespace_not_found", f"no namespace {namespace[:80]!r}")
+    ending = next((row for row in found if row.deleting_at_ms is not None), None)
+    if ending is not None:
+        raise Conflict("terminating", f"namespace {ending.name!r} is being deleted; nothing new begins there")
+
+
+async def require_agent(store: Store, namespace: str, agent: str, *, to_begin: bool = False) -> tuple[int, Effective]:
+    """-> (newest revision, effective definition) of an agent. Raises `NotFound`, and if something is `to_begin` with it that must
+    not while it is being deleted, `Conflict("terminating")`."""
     row = await store.get_resource(namespace, "Agent", agent) if is_namespace(namespace) and is_name(agent) else None
     if row is None:
         await require_namespace(store, namespace)
         raise NotFound("agent_not_found", f"no agent {agent[:80]!r} in namespace {namespace!r}")
+    if to_begin:
+        if row.deleting_at_ms is not None:
+            raise Conflict("terminating", f"agent {agent!r} in namespace {namespace!r} is being deleted; no session of it begins")
+        await require_open(store, namespace)
     revision = await store.get_revision(namespace, agent, row.revision)
     if revision is None:
         raise NotFound("agent_not_found", f"agent {agent!r} in namespace {namespace!r} has no revision that can run")

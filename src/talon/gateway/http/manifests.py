@@ -1,4 +1,4 @@
-"""Manifests over HTTP: reading bodies, showing rows, and what OpenAPI says of both."""
+"""Manifests over HTTP: how they look in answers, and reading them from bodies."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from typing import Any, Literal
 import msgspec
 from starlette.requests import Request
 
-from talon.domain.errors import Malformed
-from talon.gateway.http.bodies import JSON_TYPES, YAML_TYPES, read_bytes
-from talon.gateway.http.docs import ref
-from talon.gateway.resources import Resources
-from talon.gateway.times import rfc3339
+from talon.domain.errors import FieldError, Invalid, Malformed
+from talon.gateway.http.bodies import JSON_TYPES, PATCH_TYPES, YAML_TYPES, read_bytes
 from talon.manifest import kinds
-from talon.manifest.catalogue import Catalogue
-from talon.manifest.conditions import Condition, conditions
-from talon.manifest.effective import decode
+from talon.manifest.conditions import Condition
+from talon.manifest.document import Document
+from talon.manifest.merge import merge_patch
 from talon.manifest.parse import parse
+from talon.manifest.plan import invalid
 from talon.manifest.read import Expected, Reading, read
-from talon.manifest.views import Stamp, shown_effective, shown_manifest
-from talon.store.protocols import Store
 from talon.store.resources import ResourceRow
 
 #: Bodies above this are parsed beside the event loop.
@@ -29,31 +25,38 @@ Unset = msgspec.UnsetType
 
 
 class ManifestMetadata(msgspec.Struct, frozen=True):
-    """Who a resource is. `uid`, `generation` and the times are Talon's."""
+    """Who a resource is. `uid`, `generation`, `resourceVersion` and the times are Talon's; `deletingAt` is there while it is being
+    deleted."""
 
     name: str
     uid: str
     generation: int
-    createdAt: str  # noqa: N815 - manifests keep the documents' spelling
+    resourceVersion: str  # noqa: N815 - manifests keep the documents' spelling
+    createdAt: str  # noqa: N815
     updatedAt: str  # noqa: N815
+    deletingAt: str | Unset = msgspec.UNSET  # noqa: N815
     namespace: str | Unset = msgspec.UNSET
     labels: dict[str, str] | Unset = msgspec.UNSET
     annotations: dict[str, str] | Unset = msgspec.UNSET
 
 
 class ManifestStatus(msgspec.Struct, frozen=True):
-    """What Talon knows of a resource now. `revision` and `template` are an agent's."""
+    """What Talon knows of a resource now. `conditions` are about generation `observedGeneration`; `revision` and `template` are an
+    agent's."""
 
+    phase: Literal["Active", "Terminating"]
+    observedGeneration: int  # noqa: N815
     conditions: list[Condition]
     revision: int | Unset = msgspec.UNSET
     template: str | Unset = msgspec.UNSET
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """A resource: the manifest as it was applied, with its status. It can be applied again as it is."""
+    """A resource: the manifest as it was applied, with its status. It can be applied again as it is. A Secret's value is not in
+    it."""
 
     apiVersion: Literal["talon.dev/v1alpha1"]  # noqa: N815
-    kind: Literal["Namespace", "AgentTemplate", "Agent"]
+    kind: Literal["Namespace", "AgentTemplate", "Agent", "Schedule", "Knowledge", "McpServer", "McpBinding", "Secret"]
     metadata: ManifestMetadata
     status: ManifestStatus
     spec: dict[str, Any] | Unset = msgspec.UNSET
@@ -85,60 +88,24 @@ async def _read(request: Request, expected: Expected | None) -> Reading:
     return work() if len(data) <= _INLINE_MAX else await asyncio.to_thread(work)
 
 
-def stamp(row: ResourceRow) -> Stamp:
-    """What Talon writes into a shown manifest's metadata."""
-    return Stamp(row.uid, row.generation, rfc3339(row.created_at_ms), rfc3339(row.updated_at_ms))
+async def read_patch(request: Request) -> Document:
+    """The body as a JSON merge patch (RFC 7396). Raises `Malformed` | `TooLarge` | `Invalid` | 415."""
+    data, _ = await read_bytes(request, PATCH_TYPES)
+    (document, *more) = await asyncio.to_thread(parse, data, "json") if len(data) > _INLINE_MAX else parse(data, "json")
+    if more or not isinstance(document.data, dict):
+        message = "must be a JSON object with the fields to change"
+        raise Invalid("invalid", f"the body {message}", (FieldError("body", message),))
+    if document.problems:
+        raise invalid(list(document.problems))
+    return document
 
 
-def shown(row: ResourceRow) -> dict[str, Any]:
-    """A namespace or template as it is shown."""
-    return shown_manifest(row.body, stamp(row))
+def patched(row: ResourceRow, patch: Document) -> Reading:
+    """The manifest of `row` with `patch` put over it."""
+    merged = merge_patch(msgspec.json.decode(row.body), patch.data)
+    expected = Expected(_kind(row.kind), row.namespace, row.name)
+    return read([Document(1, merged)], expected)
 
 
-class AgentViews:
-    """Agents as they are shown. What workers serve is asked once for all agents of an answer."""
-
-    def __init__(self, store: Store, resources: Resources, catalogue: Catalogue | None) -> None:
-        self._store, self._resources, self._catalogue = store, resources, catalogue
-        self._templates: dict[tuple[str, str], bool] = {}
-
-    @classmethod
-    async def now(cls, store: Store, resources: Resources) -> AgentViews:
-        """With what is served now."""
-        return cls(store, resources, await resources.served())
-
-    async def shown(self, row: ResourceRow, effective: bool = False) -> dict[str, Any]:
-        """The manifest as it was applied, or the agent as turns run it; with its conditions."""
-        revision = await self._resources.revision(row)
-        if revision is None:
-            return shown_manifest(row.body, stamp(row))
-        agent = decode(revision.effective)
-        found = conditions(agent, await self._has_template(row.namespace, agent.template), self._catalogue)
-        if not effective:
-            return shown_manifest(row.body, stamp(row), found, row.revision, agent.template)
-        metadata: dict[str, Any] = msgspec.json.decode(row.body)["metadata"]
-        return shown_effective(agent, metadata, stamp(row), found, row.revision)
-
-    async def _has_template(self, namespace: str, name: str) -> bool:
-        if not name:
-            return True
-        key = (namespace, name)
-        if key not in self._templates:
-            self._templates[key] = await self._store.get_resource(namespace, "AgentTemplate", name) is not None
-        return self._templates[key]
-
-
-def manifest_doc(*models: type, many: bool = False) -> dict[str, Any]:
-    """The `openapi_extra` of a route that takes manifests of `models`, as JSON or YAML, one or (`many`) a list of them."""
-    refs = [ref(model) for model in models]
-    one: dict[str, Any] = refs[0] if len(refs) == 1 else {"oneOf": refs}
-    schema = {"oneOf": [*refs, {"type": "array", "minItems": 1, "items": one}]} if many else one
-    text = "Manifests as YAML, one or many documents." if many else "The manifest as YAML."
-    content = {
-        "application/json": {"schema": schema},
-        "application/yaml": {"schema": {"type": "string", "description": text}},
-    }
-    return {"requestBody": {"required": True, "content": content}}
-
-
-ALL_DOCS = (kinds.NamespaceDoc, kinds.TemplateDoc, kinds.AgentDoc, kinds.SessionDoc, kinds.BareSession)
+def _kind(kind: str) -> kinds.Kind:
+    return next(known for known in kinds.KINDS if known == kind)

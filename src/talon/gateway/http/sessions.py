@@ -54,7 +54,13 @@ def _collection(api: APIRouter, deps: GatewayDeps) -> None:
         operation_id="createSession",
         status_code=201,
         summary="Create a session, or get the one of that name",
-        responses=doc(shapes.Session, 201, 200, refused=("namespace_not_found", "invalid", "too_large"), links="session"),
+        responses=doc(
+            shapes.Session,
+            201,
+            200,
+            refused=("namespace_not_found", "agent_not_found", "terminating", "invalid", "too_large"),
+            links="session",
+        ),
         openapi_extra=body_doc(SessionFields, required=False, key=True),
     )
     async def create(ns: str, agent: str, request: Request) -> Response:

@@ -18,6 +18,8 @@ def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return Response(msgspec.json.encode(value), status_code=status, headers=headers, media_type="application/json")
 
 
-def page(items: list[Any], cursor: str) -> Response:
-    """A list's page: `{items, next_cursor}`; `next_cursor` is null at the end."""
-    return reply({"items": items, "next_cursor": cursor or None})
+def page(items: list[Any], cursor: str, version: str | None = None) -> Response:
+    """A list's page: `{items, next_cursor}`; `next_cursor` is null at the end. `version` is that from which a watch of what is
+    listed goes on, where it can be watched."""
+    body: dict[str, Any] = {"items": items, "next_cursor": cursor or None}
+    return reply(body if version is None else {**body, "resource_version": version})

@@ -1,0 +1,100 @@
+"""`…/graph`: what is in a namespace, and what refers to what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from talon.domain.errors import TooLarge
+from talon.domain.resources import Identity, candidates
+from talon.gateway.deps import GatewayDeps
+from talon.gateway.http.docs import doc
+from talon.gateway.http.lookup import require_namespace
+from talon.gateway.http.wire import reply
+from talon.store.protocols import Store
+
+#: The most resources that one graph shows.
+NODES_MAX = 5_000
+_PAGE = 500
+
+
+class GraphNode(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A resource, of the namespace or of one that it lies in. `missing`: something refers to it, and it does not exist."""
+
+    namespace: str
+    kind: str
+    name: str
+    missing: bool = False
+
+
+class GraphPlace(msgspec.Struct, frozen=True):
+    """One end of an edge."""
+
+    namespace: str
+    kind: str
+    name: str
+
+
+class GraphEdge(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"}):
+    """`from` refers to `to`."""
+
+    source: GraphPlace
+    target: GraphPlace
+
+
+class Graph(msgspec.Struct, frozen=True):
+    """The resources of a namespace, those outside of it that they refer to, and who refers to whom."""
+
+    nodes: list[GraphNode]
+    edges: list[GraphEdge]
+
+
+def router(deps: GatewayDeps) -> APIRouter:
+    """The graph route."""
+    api = APIRouter(tags=["namespaces"])
+
+    @api.get(
+        "/v1/ns/{ns}/graph",
+        operation_id="getGraph",
+        summary="The resources of a namespace and what refers to what; sessions are not among them",
+        responses=doc(Graph, 200, refused=("namespace_not_found", "too_large")),
+    )
+    async def graph(ns: str) -> Response:
+        await require_namespace(deps.store, ns)
+        return reply(await graph_of(deps.store, ns))
+
+    return api
+
+
+async def graph_of(store: Store, namespace: str) -> Graph:
+    """The graph of `namespace`. Raises `TooLarge` for more than `NODES_MAX` resources."""
+    inside = await _inside(store, namespace)
+    refs: dict[Identity, Any] = {}
+    for start in range(0, len(inside), _PAGE):
+        refs |= await store.refs_of(inside[start : start + _PAGE])
+    places = {ref: candidates(namespace, ref) for named in refs.values() for ref in named}
+    wanted = sorted({place for found in places.values() for place in found})
+    there: set[Identity] = set()
+    for start in range(0, len(wanted), _PAGE):
+        rows = await store.get_resources(wanted[start : start + _PAGE])
+        there |= {(row.namespace, row.kind, row.name) for row in rows}
+    meant = {ref: next((place for place in found if place in there), found[0]) for ref, found in places.items()}
+    nodes = [*inside, *sorted(set(meant.values()) - set(inside))]
+    edges = [GraphEdge(GraphPlace(*user), GraphPlace(*meant[ref])) for user in inside for ref in sorted(refs.get(user, ()))]
+    known = there | set(inside)
+    return Graph([GraphNode(*node, missing=node not in known) for node in nodes], edges)
+
+
+async def _inside(store: Store, namespace: str) -> list[Identity]:
+    found: list[Identity] = []
+    cursor = ""
+    while True:
+        rows, cursor = await store.list_all(namespace, cursor, _PAGE)
+        found += [(row.namespace, row.kind, row.name) for row in rows]
+        if len(found) > NODES_MAX:
+            raise TooLarge("too_large", f"namespace {namespace!r} has more than {NODES_MAX} resources, the most that a graph shows")
+        if not cursor:
+            return found
