@@ -34,8 +34,8 @@ class Attention:
         """Somebody, perhaps we, has written: the journal goes up to `last_seq` at least."""
         self._seq = max(self._seq, last_seq)
         self._news = True
-        if self._waiting is not None and not self._waiting.done() and self._seq > self._ledger.last_seq:
-            self._waiting.set_result(None)
+        if self._seq > self._ledger.last_seq:
+            self._wake()
 
     async def watch(self, tasks: Tasks, on_done: OnDone) -> bool:
         """Wait for `tasks`, handing each to `on_done` as it ends. -> whether all ended by themselves.
@@ -44,6 +44,8 @@ class Attention:
         left behind (its result is nobody's). Cancelling the caller cancels the tasks.
         """
         pending = set(tasks)
+        for task in tasks:
+            task.add_done_callback(self._wake)
         try:
             while pending:
                 while self._news:
@@ -83,13 +85,22 @@ class Attention:
 
     async def _wait(self, pending: Tasks) -> Tasks:
         """Until a task ends, somebody else writes, or the wall time is over; -> the tasks that have ended."""
-        self._waiting = asyncio.get_running_loop().create_future()
-        try:
-            await asyncio.wait({*pending, self._waiting}, timeout=self._wall_left_s(), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._waiting.cancel()
-            self._waiting = None
+        if not any(task.done() for task in pending):
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            left_s = self._wall_left_s()
+            timer = None if left_s is None else loop.call_later(left_s, self._wake)
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+                if timer is not None:
+                    timer.cancel()
         return {task for task in pending if task.done()}
+
+    def _wake(self, _ended: asyncio.Task[Any] | None = None) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     async def _stop(self, pending: Tasks, on_done: OnDone) -> bool:
         for task in pending:

@@ -80,6 +80,7 @@ class Ledger:
         self._cache, self._limits = cache, limits
         self._durable = self.state
         self._facts: list[Draft] = []
+        self._made: list[e.Payload] = []  # the facts' payloads, as they are folded into `state`
         self._drop: set[int] = set()
         self._approvals: list[NewApproval] = []
         self._seen: list[e.Entry] = []  # context entries since the history, for the cache
@@ -157,7 +158,7 @@ class Ledger:
             self._durable = apply(self._durable, payload or entry.decode(), entry.seq, entry.at_ms)
 
     def _refold(self) -> None:
-        self.state, _ = self._build(self._facts, self._durable, self.last_seq)
+        self.state, self._made = self._build(self._facts, self._durable, self.last_seq)
 
     def _build(self, drafts: Sequence[Draft], state: State, last_seq: int) -> tuple[State, list[e.Payload]]:
         payloads: list[e.Payload] = []
@@ -177,7 +178,8 @@ class Ledger:
             self._approvals.append(approval)
         if drop_fragments:
             self._drop.add(drop_fragments)
-        self._refold()
+        self.state, made = self._build(drafts, self.state, self.last_seq + len(self._made))
+        self._made += made
 
     async def settle(self) -> None:
         """Make the facts durable now (a receipt, while other tools still run)."""
@@ -189,8 +191,8 @@ class Ledger:
 
         Raises `FencedOut` when the session belongs to somebody else, `Unavailable` when the database stays away.
         """
-        drafts = [*self._facts, *intent.drafts]
-        after, payloads = self._build(drafts, self._durable, self.last_seq)
+        after, made = self._build(intent.drafts, self.state, self.last_seq + len(self._made))
+        payloads = [*self._made, *made]
         entries = [e.new_entry(payload, self.turn_id, self.traceparent) for payload in payloads]
         entries += [e.new_entry(payload, turn_id, self.traceparent) for turn_id, payload in intent.more]
         progress = any(payload.type in PROGRESS for payload in payloads)

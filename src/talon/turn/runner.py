@@ -25,7 +25,6 @@ from talon.turn.attend import Attention
 from talon.turn.context import ContextCache, ContextLimits
 from talon.turn.definition import Definitions, Pin, Unresolved
 from talon.turn.ledger import Draft, Intent, Ledger, Writer
-from talon.turn.machine.decide import Bounds
 from talon.turn.model_step import ModelStep
 from talon.turn.start import bounds_of, turn_started
 from talon.turn.tool_step import ToolStep, uncertain_drafts
@@ -61,6 +60,7 @@ class TurnRunner:
         self._deps = deps
         self._attention = Attention(self.ledger, deps.cancel_grace_s)
         self._pin: Pin | None = None
+        self._bounds = bounds_of(None, claimed.turn.attempts, deps.attempts_max)
         self._draining = False
         self.released = False  # whether the session was let go by a commit of ours
 
@@ -114,7 +114,7 @@ class TurnRunner:
                 )
             )
         while not self.released:
-            command = m.decide(ledger.state, self._bounds(), ledger.now_ms())
+            command = m.decide(ledger.state, self._bounds, ledger.now_ms())
             # What is announced is done, it would cost twice; an end or a wait lets go by itself.
             if self._draining and isinstance(command, m.Begin | m.CallModel | m.RunTools):
                 self.released = await ledger.commit(Intent(hold="give_back", wake_in_ms=0, drained=True))
@@ -127,11 +127,9 @@ class TurnRunner:
             await self._perform(command)
         ledger.remember()
 
-    def _bounds(self) -> Bounds:
-        return bounds_of(self._pin, self.claimed.turn.attempts, self._deps.attempts_max)
-
     def _pin_to(self, pin: Pin) -> None:
         self._pin = pin
+        self._bounds = bounds_of(pin, self.claimed.turn.attempts, self._deps.attempts_max)
         self.ledger.iterations_max = pin.definition.limits.model_calls_max
         self._attention.wall_time_max_s = pin.definition.limits.wall_time_max_s
 

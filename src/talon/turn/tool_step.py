@@ -53,12 +53,13 @@ class ToolStep:
         state = ledger.state
         drafts: list[Draft] = [_settled(state.call(number)) for number in command.settle]
         again, doubtful = list(command.run), list(command.uncertain)
-        found = await asyncio.gather(*(self._probe(state.call(number), ledger, pin) for number in command.probe))
-        for number, receipt in zip(command.probe, found, strict=True):
-            if isinstance(receipt, e.ToolFinished):
-                drafts.append(receipt)
-            else:
-                (again if receipt == "not_done" else doubtful).append(number)
+        if command.probe:
+            found = await asyncio.gather(*(self._probe(state.call(number), ledger, pin) for number in command.probe))
+            for number, receipt in zip(command.probe, found, strict=True):
+                if isinstance(receipt, e.ToolFinished):
+                    drafts.append(receipt)
+                else:
+                    (again if receipt == "not_done" else doubtful).append(number)
         started: list[Started] = []
         for number in sorted(again):
             passed = self._check(state, number, pin)
