@@ -4,4 +4,4 @@ import pytest
 
 pytest.register_assert_rewrite("talon.store.conformance", "support")
 
-pytest_plugins = ["support.browser", "support.postgres"]
+pytest_plugins = ["support.aimockserver", "support.browser", "support.postgres"]

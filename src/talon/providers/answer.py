@@ -195,7 +195,8 @@ class Answer:
     def usage(self) -> Usage:
         """As the server counted; what it has not counted is estimated from the request and from what has arrived."""
         known = self._usage
-        if known is None or (self._chars and not known.input_tokens and not known.output_tokens):  # some servers count nothing, as 0
+        uncounted = known is not None and self._chars and not known.input_tokens and not known.output_tokens  # some say 0 for it
+        if known is None or uncounted:
             return estimate_usage(self._request, self._chars)
         if known.estimated:
             return msgspec.structs.replace(known, output_tokens=max(known.output_tokens, tokens_of(self._chars)))

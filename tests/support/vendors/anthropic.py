@@ -64,7 +64,7 @@ class MessagesFake:
         return sse({"type": "error", "error": {"type": type_, "message": message}}, "error")
 
     def _message(self, content: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5-20250929", "content": content}
+        return {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-5-20260701", "content": content}
 
     def _input(self, usage: Usage) -> dict[str, Any]:
         """Here, what came from a cache or went into one is not part of the input tokens."""
@@ -119,7 +119,7 @@ ANTHROPIC = Vendor(
     kind="anthropic",
     dialect=Anthropic,
     path="",
-    model="claude-sonnet-4-5",
+    model="claude-sonnet-5",
     fake=MessagesFake(),
     key_header="x-api-key: {}",
     sent={
