@@ -68,12 +68,17 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 def forms(secret: str) -> tuple[str, ...]:
-    """`secret` and what it looks like in a printed dict, in JSON, in a URL, in base64 and in hex; the longest first."""
+    """`secret` and what it looks like in a printed dict, in JSON, in a URL, in hex, and in base64, also behind something else
+    (as in `user:secret`); the longest first."""
     data = secret.encode("utf-8", "surrogatepass")
     known = {secret, repr(secret)[1:-1], data.hex(), data.hex().upper(), quote(data, safe=""), quote(data), quote_plus(data)}
     known |= {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
-    known |= {encode(data).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)}
-    return tuple(sorted(known, key=len, reverse=True))
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        known.add(encode(data).decode().rstrip("="))
+        for before in range(3):  # bytes before it in its first group of three; only what hangs on nothing else is known
+            whole = data[: len(data) - (len(data) + before) % 3]
+            known.add(encode(bytes(before) + whole).decode()[before + 1 if before else 0 :])
+    return tuple(sorted((one for one in known if len(one) >= min(len(secret), SECRET_MIN)), key=len, reverse=True))
 
 
 class Redactor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import logging
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -143,3 +145,32 @@ def test_a_value_too_short_to_be_a_secret_is_left_in() -> None:
 def test_an_unknown_level_or_format_is_refused(level: str, format: str) -> None:
     with pytest.raises(ValueError, match="levels are"):
         logs.configure(level, format)
+
+
+@pytest.mark.parametrize("encoded", [base64.b64encode, base64.urlsafe_b64encode, base64.b16encode, bytes.hex])
+def test_a_known_secret_is_hidden_in_its_usual_forms_too(encoded: Any) -> None:
+    stream = configured("text", "info", SECRET)
+    for before in ("", "u:", "us:", "user:"):
+        found = encoded((before + SECRET).encode())
+        log.info("sent %s", found if isinstance(found, str) else found.decode())
+    log.info("asked %s %s %s", quote(SECRET), quote_plus(SECRET), json.dumps(SECRET))
+    written = stream.getvalue()
+    data = SECRET.encode()
+    for form in (SECRET, data.hex(), data.hex().upper(), base64.b64encode(data).decode()[:16], quote(SECRET), json.dumps(SECRET)):
+        assert form not in written
+    assert written.count("***") >= 7
+
+
+def test_what_is_read_while_the_process_runs_is_hidden_from_then_on() -> None:
+    stream = configured("text")
+    log.info("before sk-later-known")
+    logs.hide("sk-later-known")
+    logs.hide("short")
+    log.info("after sk-later-known, a short one stays")
+    for number in range(logs.HIDDEN_MAX):
+        logs.hide(f"sk-another-{number}")
+    log.info("long after sk-later-known and sk-another-0")
+    first, second, third = stream.getvalue().splitlines()
+    assert "sk-later-known" in first
+    assert second.endswith("after ***, a short one stays")
+    assert third.endswith("long after sk-later-known and ***"), "the latest are remembered"
