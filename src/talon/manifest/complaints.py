@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from talon.domain.errors import FieldError
+from talon.manifest import kinds
 from talon.manifest.document import Document, Path
 
 #: At most so many errors of one document are told, and then how many more there are.
@@ -19,6 +20,7 @@ ERRORS_MAX: Final = 100
 _HIDDEN: Final = frozenset({"value", "env", "headers"})
 #: Which form of a value was read: pydantic puts it into the place, the user did not.
 _FORMS: Final = frozenset({"text", "ref"})
+_MAPPINGS: Final = frozenset({"dict_type", "model_type", "model_attributes_type"})
 _SHAPES = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -69,8 +71,13 @@ def _complaint(document: Document, model: type[BaseModel], one: ErrorDetails, ro
     path = _existing(document.data, (*root, *loc), missing=one["type"] in ("missing", "extra_forbidden"))
     if one["type"] == "extra_forbidden":
         # The value is not shown: under an unknown name may stand anything, a password too.
-        return document.error(path, f"unknown field{nearest(str(loc[-1]), known_fields(model, loc[:-1]))}")
-    value = None if one["type"] == "missing" or not _HIDDEN.isdisjoint(path) else one["input"]
+        hint = nearest(str(loc[-1]), known_fields(model, loc[:-1]))
+        if model is kinds.SecretDoc and path[:1] != ("metadata",) and "did you mean" not in hint:
+            return document.error(path[:-1], f"has a field that is not known and not shown: it may be the value{hint}")
+        return document.error(path, f"unknown field{hint}")
+    # Text where a mapping should be may be anything that was meant to stand in it.
+    hidden = one["type"] == "missing" or one["type"] in _MAPPINGS or not _HIDDEN.isdisjoint(path)
+    value = None if hidden else one["input"]
     return document.error(path, _message(one), value)
 
 

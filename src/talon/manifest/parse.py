@@ -212,7 +212,8 @@ class _Composer:
 
     def _alias(self, event: ev.AliasEvent, path: Path, line: int) -> Any:
         if event.anchor not in self._anchors:
-            self._complaints.append((path, f"alias *{event.anchor} names nothing before it"))
+            # The name is not shown, nor that of a tag: a value that begins with * or ! and is not quoted may be a password.
+            self._complaints.append((path, "is an alias that names nothing before it; quote a text that begins with *"))
             return None
         value, weight = self._anchors[event.anchor]
         self._weigh(weight, path, line)
@@ -251,7 +252,7 @@ class _Composer:
 
     def _refuse_tag(self, tag: str | None, path: Path) -> None:
         if tag is not None and tag != "!":
-            self._complaints.append((path, f"tag {shown(tag)!s} is not read here; leave it out"))
+            self._complaints.append((path, "has a tag, which is not read here; quote a text that begins with !"))
 
     def _scalar(self, event: ev.ScalarEvent, path: Path) -> Any:
         text: str = event.value
