@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +38,7 @@ class Crowd:
     seed: int
     writes: int = 0
     refused: int = 0
-    reconnects: int = 0
+    lost: int = 0
     watchers: list[Watcher] = field(default_factory=list["Watcher"])
 
     async def run(self, http: aiohttp.ClientSession, writers: int, watchers: int, seconds: float) -> None:
@@ -74,6 +73,11 @@ class Crowd:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
         await self._compare(http, {namespace: int(version) for namespace, (_, version) in starts.items()})
+
+    def report(self) -> dict[str, Any]:
+        """What happened, in numbers."""
+        told = sum(len(one.told) for one in self.watchers)
+        return {"writes": self.writes, "refused": self.refused, "connections_lost": self.lost, "changes_told": told}
 
     async def _compare(self, http: aiohttp.ClientSession, starts: dict[str, int]) -> None:
         for namespace in NAMESPACES:
@@ -155,9 +159,9 @@ class Watcher:
             try:
                 await self._watch(http, urls[turn % len(urls)])
             except LOST:
+                self.crowd.lost += 1
                 await asyncio.sleep(0.05)
             turn += 1
-            self.crowd.reconnects += 1
 
     async def _watch(self, http: aiohttp.ClientSession, url: str) -> None:
         params = {
@@ -200,13 +204,3 @@ class Watcher:
         else:
             assert not self.selector or metadata["labels"]["tier"] in SELECTORS[self.selector]
             self.known[name] = metadata["resourceVersion"]
-
-
-def reports(crowds: Sequence[Crowd]) -> dict[str, Any]:
-    """What happened, in numbers."""
-    return {
-        "writes": sum(one.writes for one in crowds),
-        "refused": sum(one.refused for one in crowds),
-        "connections": sum(one.reconnects for one in crowds),
-        "changes_told": sum(len(watcher.told) for one in crowds for watcher in one.watchers),
-    }

@@ -335,7 +335,7 @@ async def test_a_secrets_value_goes_in_and_never_comes_out(space: Space) -> None
         "PUT", path, f'{{"spec": {{"value": "{value}"', headers={"Content-Type": "application/json"}
     )
     answers.append(problem)
-    assert value not in json.dumps(answers)
+    assert [answer for answer in answers if value in json.dumps(answer)] == []
     assert value not in space.stage.log
     (condition,) = [one for one in changed["status"]["conditions"] if one["type"] == "Active"]
     assert condition["status"] == "True"
