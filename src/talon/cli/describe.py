@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from talon.cli.client import Client, path_of
 from talon.cli.connection import At, connection_options, run
 from talon.cli.kinds import Item, Kind, kind_of, resource_of, state
 from talon.cli.objects import label, writable
 from talon.cli.output import as_yaml, table
 from talon.cli.text import one_line, styled
-from talon.domain.errors import NotFound
-
-if TYPE_CHECKING:
-    from talon.cli.client import Client
+from talon.domain.errors import NotFound, TooLarge
 
 #: So many of what there may be many of; `talon get` shows all.
 SHOWN = 10
@@ -82,10 +81,28 @@ async def _resource(client: Client, at: At, kind: Kind, names: Sequence[str], it
         (label(item), about),
         ("Manifest", as_yaml(written) if written else ""),
         ("Conditions", _conditions(status.get("conditions", []))),
+        *(await _around(client, at, kind, names, item)),
+    ]
+
+
+async def _around(client: Client, at: At, kind: Kind, names: Sequence[str], item: Item) -> list[Section]:
+    """What a resource has to do with others."""
+    if kind.manifest == "Namespace":
+        return [("Holds", await _held(client, names[0]))]
+    return [
         ("Uses", await _uses(client, at, item)),
         ("Used by", _users(await client.items(kind.path(at, names) + "/users"))),
         *(await _of_agent(client, at, names[0]) if kind.manifest == "Agent" else []),
     ]
+
+
+async def _held(client: Client, namespace: str) -> str:
+    try:
+        nodes = (await client.get(path_of("ns", namespace, "graph")))["nodes"]
+    except TooLarge as error:
+        return error.detail
+    counts = Counter(node["kind"] for node in nodes if node["namespace"] == namespace)
+    return table(("KIND", "COUNT"), sorted(counts.items()))
 
 
 def _conditions(conditions: Sequence[dict[str, Any]]) -> str:
@@ -95,13 +112,19 @@ def _conditions(conditions: Sequence[dict[str, Any]]) -> str:
 
 async def _uses(client: Client, at: At, item: Item) -> str:
     """What it refers to, and where that is found: in its own namespace or the nearest ancestor's."""
+    from pydantic import ValidationError
+
     from talon.domain.resources import candidates
     from talon.manifest.kinds import DOCS
     from talon.manifest.references import refs
 
     namespace = item["metadata"].get("namespace", "")
     rows: list[tuple[str, str, str]] = []
-    for ref in refs(DOCS[item["kind"]].model_validate(item)):
+    try:
+        model = DOCS[item["kind"]].model_validate(item)
+    except ValidationError:
+        return f"the server is of another version than this command; see: talon graph {namespace}"
+    for ref in refs(model):
         found = "missing"
         for place, kind, name in candidates(namespace, ref):
             try:

@@ -11,6 +11,10 @@ import click
 
 from talon.cli.errors import WrongUse
 from talon.cli.output import note
+from talon.cli.schema import schema_text
+
+#: What the first line of the manifests names, so that editors complete and check them.
+SCHEMA = ".talon/manifest.schema.json"
 
 
 @click.command("init")
@@ -27,15 +31,16 @@ def command(directory: str, force: bool) -> None:
       talon init --force
     """
     target = Path(directory)
-    scaffold = dict(_files(files("talon.cli") / "scaffold", ""))
+    scaffold = {name: file.read_bytes() for name, file in _files(files("talon.cli") / "scaffold", "")}
+    scaffold[SCHEMA] = schema_text("Manifest").encode()
     there = [name for name in scaffold if (target / name).exists()]
     if there and not force:
         listed = ", ".join(str(target / name) for name in there)
         raise WrongUse(f"these exist already: {listed}", "choose another directory, or overwrite them with --force")
     try:
-        for name, source in scaffold.items():
+        for name, data in scaffold.items():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            (target / name).write_bytes(source.read_bytes())
+            (target / name).write_bytes(data)
             print(target / name)
     except OSError as error:
         raise WrongUse(f"{error.filename}: cannot be written: {error.strerror}") from None

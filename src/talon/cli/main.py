@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "delete": ("delete", "command", "Delete resources and, if wanted, what uses them."),
     "rollout": ("rollout", "command", "An agent's revisions: list, compare, go back."),
     "graph": ("graph", "command", "Show what refers to what in a namespace."),
+    "explain": ("explain", "command", "Explain a kind and its fields."),
+    "schema": ("schema", "command", "Write JSON Schemas of manifests, for editors."),
     "export": ("export", "command", "Write a namespace as manifests that apply again."),
     "secret": ("secret", "command", "Store secrets, see who used them, change the key of all."),
     "session": ("session", "command", "Create sessions, send messages, follow and cancel turns."),

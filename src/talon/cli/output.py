@@ -62,14 +62,18 @@ def as_json(data: Any, indent: int | None = None) -> str:
 
 
 def as_yaml(data: Any) -> str:
-    """Readable YAML: keys in their order, texts of several lines as blocks; what could drive a terminal is quoted and escaped."""
+    """Readable YAML that reads back as it was: keys in their order, texts of several lines as blocks; what could drive a terminal
+    is quoted and escaped."""
     import yaml
 
+    from talon.manifest.quoting import style_of
+
     class Dumper(yaml.SafeDumper):
-        pass
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        style = '"' if safe(value) != value else "|" if "\n" in value else None
+        style = '"' if safe(value) != value else style_of(value)
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)  # pyright: ignore[reportUnknownMemberType]
 
     Dumper.add_representer(str, text)

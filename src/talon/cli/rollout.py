@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from talon.cli.client import Client
 
 #: What a revision says beside what it is: no difference in how turns run.
-_ABOUT = ("revision", "digest", "cause", "created_at")
+_ABOUT = ("revision", "digest", "cause", "template", "created_at")
 
 
 @click.group("rollout", context_settings={"max_content_width": 110})

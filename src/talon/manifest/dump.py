@@ -9,10 +9,7 @@ import msgspec
 import yaml
 
 from talon.manifest.kinds import KINDS
-from talon.manifest.parse import is_text
-
-#: Line breaks to YAML that are none to most others: a text with one is quoted.
-_BREAKS = frozenset("\x85\u2028\u2029\ufeff")
+from talon.manifest.quoting import style_of
 
 
 def yaml_of(documents: Iterable[Any]) -> str:
@@ -21,13 +18,6 @@ def yaml_of(documents: Iterable[Any]) -> str:
     return yaml.dump_all(
         documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, explicit_start=True, default_flow_style=False
     )
-
-
-def style_of(text: str) -> str | None:
-    """How a text is written: `|` as a block, `"` in quotes, None plain where the dumper finds that it can be."""
-    if not _BREAKS.isdisjoint(text) or (not is_text(text) and "\n" not in text):
-        return '"'
-    return "|" if "\n" in text else None
 
 
 def export_of(bodies: Iterable[bytes]) -> str:

@@ -81,6 +81,10 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (("label", "agent", "a", "x"), "expected KEY=VALUE"),
         (("apply", "-f", "x", "--prune"), "go together"),
         (("diff", "-f", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
+        (("explain", "agent.spec.templatRef"), "did you mean 'templateRef'"),
+        (("explain", "turn"), "are not declared"),
+        (("schema", "agnet"), "did you mean 'agent'"),
+        (("schema", "agent", "-o", "x"), "goes with no KIND"),
         (("rollout", "undo", "a", "--to-revision", "0"), "0 is not in the range"),
         (("apply",), "--file"),
         (("apply", "-f", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
@@ -133,6 +137,18 @@ def test_version_as_data() -> None:
     assert done.returncode == 0
     assert set(json.loads(done.stdout)) == {"version", "python", "platform"}
     assert talon("version").stdout.startswith("talon ")
+
+
+def test_kinds_are_explained_and_their_schemas_written_without_a_server(tmp_path: Path) -> None:
+    done = talon("explain", "sched.spec.target")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Schedule.spec.target  Target  required\n")
+    assert "  sessionMode  named | new\n" in done.stdout
+    assert "required" in talon("explain", "agenttemplate.definition.modelPolicy.profiles").stdout
+    assert json.loads(talon("schema", "mcp").stdout)["title"] == "McpServer"
+    written = talon("schema", "-o", "all", cwd=tmp_path).stdout.split()
+    assert "all/manifest.schema.json" in written
+    assert all(json.loads((tmp_path / path).read_text())["$schema"].endswith("2020-12/schema") for path in written)
 
 
 def test_a_reader_that_goes_away_makes_no_noise(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 from click.testing import CliRunner
 
@@ -16,7 +19,7 @@ from talon.manifest.read import read
 from talon.providers.scripted.script import Script
 from talon.tools.loader import import_modules
 
-FILES = ["README.md", "agents/assistant.yaml", "model-script.yaml", "talon.yaml", "toolbox.py"]
+FILES = ["README.md", "agents/assistant.yaml", "model-script.yaml", "talon.yaml", "toolbox.py", ".talon/manifest.schema.json"]
 
 
 def init(*args: str) -> list[str]:
@@ -45,6 +48,18 @@ def test_a_directory_that_cannot_be_written_is_said_to_be_one(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(WrongUse, match="cannot be written"):
         init(str(tmp_path / "file" / "below"))
+
+
+def test_the_manifests_name_a_schema_that_is_there_and_that_they_meet(tmp_path: Path) -> None:
+    init(str(tmp_path))
+    file = tmp_path / "agents" / "assistant.yaml"
+    mark, _, path = file.read_text().splitlines()[0].partition("$schema=")
+    assert mark == "# yaml-language-server: "
+    schema = json.loads((file.parent / path).read_text())
+    (source,) = collect([str(tmp_path / "agents")])
+    validator: Any = jsonschema.Draft202012Validator(schema)
+    validator.validate(source.document.data)
+    assert not validator.is_valid({**source.document.data, "colour": "red"})
 
 
 def test_settings_manifest_tools_and_script_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

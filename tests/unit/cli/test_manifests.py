@@ -15,10 +15,12 @@ from talon.cli.graph import Graph, dot, mermaid, tree
 from talon.cli.kinds import KINDS, kind_and_name, kind_of, resource_of
 from talon.cli.merge import merge
 from talon.cli.objects import STAMPS, changed, path_of_field, writable
+from talon.cli.output import as_yaml
 from talon.cli.unified import unified
 from talon.manifest import diff, metadata
 from talon.manifest.document import path_text
 from talon.manifest.kinds import KINDS as MANIFEST_KINDS
+from talon.manifest.parse import parse
 
 BASE = {"spec": {"a": 1, "b": {"c": 2, "d": 3}, "list": [1, 2]}, "metadata": {"labels": {"x": "1"}}}
 
@@ -94,6 +96,16 @@ def test_every_kind_of_manifest_has_its_names() -> None:
     for wrong in (("session", "a"), ("agent", None), ("revision", "a/1"), ("agent", "a/b")):
         with pytest.raises(WrongUse):
             resource_of(*wrong, "shown")
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+AMBIGUOUS = st.sampled_from(["no", "1e3", "0o17", "1_000", "2026-01-01", "~"])
+
+
+@given(st.dictionaries(TEXTS, VALUES | TEXTS | AMBIGUOUS))
+def test_yaml_that_is_shown_or_edited_reads_back_as_it_was(data: dict[str, Any]) -> None:
+    (document,) = parse(as_yaml(data).encode(), "yaml")
+    assert (document.data, document.problems) == (data, ())
 
 
 def test_a_unified_diff_has_no_lines_without_a_difference() -> None:
