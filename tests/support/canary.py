@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
-#: A part of every form that is long enough not to stand somewhere by chance.
-WINDOW = 12
-
 
 def forms(value: str) -> set[bytes]:
     """`value` raw, in JSON, in Python's and URLs' spelling, in hex, and in base64 at each of its three offsets."""
     data = value.encode()
     found = {data, json.dumps(value)[1:-1].encode(), repr(value)[1:-1].encode(), repr(data)[2:-1].encode()}
-    found |= {data.hex().encode(), data.hex().upper().encode(), quote(value, safe="").encode(), quote_plus(value).encode()}
+    found |= {
+        data.hex().encode(),
+        data.hex().upper().encode(),
+        quote(value, safe="").encode(),
+        quote(value).encode(),
+        quote_plus(value).encode(),
+    }
     for offset in range(3):
         cut = len(data) - (len(data) + offset) % 3
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
