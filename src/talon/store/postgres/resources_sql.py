@@ -157,16 +157,18 @@ SELECT n.* FROM unnest(${_STARTS[6]}::text[], ${_STARTS[6] + 1}::bigint[]) AS n(
 ON CONFLICT (namespace) DO UPDATE SET version = excluded.version"""
 WIDTHS = tuple(map(len, (_FIELDS, _LABEL, _REF, _REVISION, _SEALED, _EVENT)))
 
-#: Agents of $1 … $3 that have living sessions, and namespaces that hold anything.
+#: Agents of $1 … $3 that have living sessions, and namespaces that hold anything. (An EXISTS might be hashed, and read all.)
 OCCUPIED = f"""
 SELECT n.kind, n.name FROM {_EACH}
-WHERE CASE WHEN n.kind = 'Agent' THEN EXISTS (
-        SELECT FROM sessions s WHERE s.namespace || '/' || s.agent = n.namespace || '/' || n.name AND s.deleted_at_ms IS NULL)
-    WHEN n.kind = 'Namespace' THEN EXISTS (SELECT FROM resources r WHERE r.namespace || '/' = n.name || '/')
-        OR EXISTS (SELECT FROM sessions s WHERE s.namespace || '/' = n.name || '/' AND s.deleted_at_ms IS NULL)
-        OR EXISTS (SELECT FROM resources r WHERE r.kind = 'Namespace' AND r.namespace = ''
-            AND r.name > n.name || ':' AND r.name < n.name || ';')
-    ELSE false END
+WHERE CASE n.kind
+    WHEN 'Agent' THEN (SELECT true FROM sessions s
+        WHERE s.namespace || '/' || s.agent = n.namespace || '/' || n.name AND s.deleted_at_ms IS NULL ORDER BY -s.sid LIMIT 1)
+    WHEN 'Namespace' THEN coalesce(
+        (SELECT true FROM resources r WHERE r.namespace || '/' = n.name || '/' ORDER BY r.kind, r.name LIMIT 1),
+        (SELECT true FROM sessions s WHERE s.namespace || '/' = n.name || '/' AND s.deleted_at_ms IS NULL ORDER BY -s.sid LIMIT 1),
+        (SELECT true FROM resources r WHERE r.kind = 'Namespace' AND r.namespace = ''
+            AND r.name > n.name || ':' AND r.name < n.name || ';' ORDER BY r.name LIMIT 1))
+    END
 LIMIT 1"""
 
 #: Whether the agent of a new session is there and stays, and no namespace above it ends. $1 namespace, $2 agent.
@@ -209,8 +211,9 @@ SEALED = f"SELECT {_VALUE} FROM sealed_values v WHERE v.namespace = $1 AND v.nam
 HAVE_VALUES = """
 SELECT v.namespace, v.name FROM unnest($1::text[], $2::text[]) AS n(namespace, name) CROSS JOIN LATERAL (
     SELECT v.namespace, v.name FROM sealed_values v WHERE v.namespace = n.namespace AND v.name = n.name LIMIT 1) v"""
+# Of the column itself the planner may know that all have one value, expects to find none, and reads all.
 LIST_SEALED = f"""
-SELECT {_VALUE} FROM sealed_values v WHERE (v.namespace, v.name) > ($1, $2) AND v.key_id <> $3
+SELECT {_VALUE} FROM sealed_values v WHERE (v.namespace, v.name) > ($1, $2) AND v.key_id || '' <> $3
 ORDER BY v.namespace, v.name LIMIT $4"""
 RESEAL = """
 UPDATE sealed_values v SET key_id = $6, sealed = $7

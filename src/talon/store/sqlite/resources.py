@@ -59,8 +59,8 @@ class ResourcesPart:
         return sorted(rows, key=lambda row: row.deleting_at_ms or 0)[:limit]
 
     async def users(self, namespace: str, ref: Ref, cursor: str, limit: int) -> tuple[list[User], str]:
-        after = position_of(cursor, str, str, str) or ("", "", "")
-        found = await self._db.read(lambda connection: users_of(connection, namespace, ref, after, limit + 1))
+        first, kind, name = map(str, position_of(cursor, str, str, str) or ("", "", ""))
+        found = await self._db.read(lambda connection: users_of(connection, namespace, ref, (first, kind, name), limit + 1))
         return found[:limit], cursor_after(*found[limit - 1][:3]) if len(found) > limit else ""
 
     async def refs_of(self, identities: Sequence[Identity]) -> Mapping[Identity, tuple[Ref, ...]]:
@@ -102,13 +102,15 @@ def labels_of(connection: sqlite3.Connection, identity: Identity) -> dict[str, s
     return dict(connection.execute(sql.LABELS_OF, identity))
 
 
-def users_of(connection: sqlite3.Connection, namespace: str, ref: Ref, after: tuple[int | str, ...], limit: int) -> list[User]:
+def users_of(connection: sqlite3.Connection, namespace: str, ref: Ref, after: tuple[str, str, str], limit: int) -> list[User]:
     """Users of `ref` behind `after`, at most `limit`."""
-    arguments = (ref.kind, ref.name, namespace, *after, limit)
-    found: list[User] = connection.execute(sql.USERS, arguments).fetchall()
+    found: list[User] = []
+    if after[0] <= namespace:
+        found += connection.execute(sql.USERS, (ref.kind, ref.name, namespace, *after[1:], limit))
     if ref.kind in INHERITED_KINDS and len(found) < limit:
-        found += connection.execute(sql.USERS_BELOW, arguments).fetchall()
-    return found[:limit]
+        start = max(after, (f"{namespace}:", "", ""))
+        found += connection.execute(sql.USERS_BELOW, (ref.kind, ref.name, *start, f"{namespace};", limit - len(found)))
+    return found
 
 
 def _select(

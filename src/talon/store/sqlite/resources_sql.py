@@ -33,12 +33,11 @@ LABELLED, LABELLED_EVERYWHERE = _LABELLED + _IN_ONE, _LABELLED + _EVERYWHERE
 LABELS_OF = "SELECT key, value FROM resource_labels WHERE namespace = ? AND kind = ? AND name = ?"
 
 _USERS = """
-SELECT f.namespace, f.kind, f.name, r.generation FROM resource_refs f
+SELECT f.namespace, f.kind, f.name, r.generation FROM resource_refs f INDEXED BY resource_refs_to
 CROSS JOIN resources r ON r.kind = f.kind AND r.namespace = f.namespace AND r.name = f.name
-WHERE f.to_kind = ?1 AND f.to_name = ?2 AND {place} AND (f.namespace, f.kind, f.name) > (?4, ?5, ?6)
-ORDER BY f.namespace, f.kind, f.name LIMIT ?7"""
-USERS = _USERS.format(place="f.namespace = ?3")
-USERS_BELOW = _USERS.format(place="f.namespace > ?3 || ':' AND f.namespace < ?3 || ';'")
+WHERE f.to_kind = ? AND f.to_name = ? AND {place} ORDER BY f.namespace, f.kind, f.name LIMIT ?"""
+USERS = _USERS.format(place="f.namespace = ? AND (f.kind, f.name) > (?, ?)")
+USERS_BELOW = _USERS.format(place="(f.namespace, f.kind, f.name) > (?, ?, ?) AND f.namespace < ?")
 REFS_OF = "SELECT to_kind, to_name FROM resource_refs WHERE namespace = ? AND kind = ? AND name = ? ORDER BY to_kind, to_name"
 
 GET_REVISION = f"SELECT {_REVISION} FROM revisions WHERE namespace = ? AND agent = ? AND revision = ?"
@@ -73,7 +72,8 @@ SELECT 1 WHERE EXISTS (SELECT 1 FROM resources WHERE namespace = ?1)
 _EVENTS = f"""
 SELECT event, labels_before, {_RESOURCE} FROM resource_events WHERE namespace = ? AND version > ?%s ORDER BY version LIMIT ?"""
 EVENTS, EVENTS_OF_KIND = (_EVENTS.replace("%s", more) for more in ("", " AND kind = ?"))
-FORGET_BY_AGE = "SELECT namespace, max(version) FROM resource_events WHERE at_ms < ? GROUP BY namespace"
+FORGET_BY_AGE = """
+SELECT namespace, max(version) FROM resource_events INDEXED BY resource_events_age WHERE at_ms < ? GROUP BY namespace"""
 FORGET_BY_NUMBER = "SELECT namespace, version - ?1 FROM namespace_versions WHERE version - forgotten > ?1"
 FORGET = "DELETE FROM resource_events WHERE namespace = ? AND version <= ?"
 FORGOTTEN = "UPDATE namespace_versions SET forgotten = max(forgotten, ?) WHERE namespace = ?"

@@ -184,10 +184,10 @@ CREATE TABLE resource_refs (
     kind      TEXT NOT NULL,
     name      TEXT NOT NULL,
     to_kind   TEXT NOT NULL,
-    to_name   TEXT NOT NULL,
-    PRIMARY KEY (to_kind, to_name, namespace, kind, name)
-) WITHOUT ROWID;
-CREATE INDEX resource_refs_of ON resource_refs (namespace, kind, name);
+    to_name   TEXT NOT NULL
+);
+CREATE UNIQUE INDEX resource_refs_to ON resource_refs (to_kind, to_name, namespace, kind, name);
+CREATE INDEX resource_refs_of ON resource_refs (namespace, kind, name, to_kind, to_name);
 
 -- The version of the newest change of a namespace, and of the newest that is forgotten. A row stays when its namespace goes.
 CREATE TABLE namespace_versions (
