@@ -12,14 +12,14 @@ from pydantic_core import ErrorDetails
 
 from talon.domain.errors import FieldError
 from talon.manifest import kinds
-from talon.manifest.document import Document, Path
+from talon.manifest.document import ERRORS_MAX, Document, Path
 
-#: At most so many errors of one document are told, and then how many more there are.
-ERRORS_MAX: Final = 100
 #: What stands below a field of this name may be secret and is never shown.
 _HIDDEN: Final = frozenset({"value", "env", "headers"})
 #: Which form of a value was read: pydantic puts it into the place, the user did not.
 _FORMS: Final = frozenset({"text", "ref"})
+#: A longer word is no misspelling, and comparing it would take long.
+_WORD_MAX: Final = 128
 _MAPPINGS: Final = frozenset({"dict_type", "model_type", "model_attributes_type"})
 _SHAPES = {
     "string_type": "text",
@@ -36,6 +36,8 @@ _SHAPES = {
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'systemPrompt'?`, or the list of what is known, or nothing if nothing is."""
+    if len(word) > _WORD_MAX:
+        return ""
     names = list(known)
     folded = {name.casefold().replace("_", "").replace("-", ""): name for name in names}
     close = difflib.get_close_matches(word.casefold().replace("_", "").replace("-", ""), folded, n=1, cutoff=0.6)
@@ -101,7 +103,7 @@ def _message(one: ErrorDetails) -> str:
     if kind == "string_too_long":
         return f"has more than {context['max_length']} characters"
     if kind == "too_long":
-        return f"has {context['actual_length']} items; at most {context['max_length']}"
+        return f"has more than {context['max_length']} items"
     return one["msg"]
 
 

@@ -17,6 +17,8 @@ Complaint = tuple[Path, str, Any]  # where, what is wrong, the value if it may b
 DEPTH_MAX: Final = 32
 #: Integers beyond this lose digits in JavaScript and many JSON readers.
 INTEGER_MAX: Final = 2**53 - 1
+#: At most so many errors of one document are told, and then how many more there are.
+ERRORS_MAX: Final = 100
 _SHOWN_MAX: Final = 200
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -52,7 +54,7 @@ def path_text(path: Path) -> str:
     for part in path:
         if isinstance(part, int):
             out += f"[{part}]"
-        elif _PLAIN_KEY.fullmatch(part):
+        elif len(part) <= _SHOWN_MAX and _PLAIN_KEY.fullmatch(part):
             out += f".{part}" if out else part
         else:
             out += f'["{shown(part)!s}"]'
@@ -73,6 +75,12 @@ def shown(value: Any) -> Any:
     if isinstance(value, dict):
         return "a mapping"
     return "a list" if isinstance(value, list) else type(value).__name__  # pyright: ignore[reportUnknownArgumentType]
+
+
+def bounded(errors: list[FieldError], document: Document) -> list[FieldError]:
+    """The first `ERRORS_MAX` of the errors of one document, and one that counts the others."""
+    more = len(errors) - ERRORS_MAX
+    return errors if more <= 0 else [*errors[:ERRORS_MAX], document.error((), f"and {more} more errors in this document")]
 
 
 def walk(data: Any) -> Iterator[tuple[Path, Any]]:

@@ -16,13 +16,16 @@ import yaml
 from yaml import events as ev
 
 from talon.domain.errors import FieldError, Malformed, TooLarge
-from talon.manifest.document import DEPTH_MAX, INTEGER_MAX, Document, Path, path_text, shown, unusable, walk
+from talon.manifest.document import DEPTH_MAX, INTEGER_MAX, Document, Path, bounded, path_text, shown, unusable, walk
 
 BYTES_MAX: Final = 4 * 1024 * 1024
 DOCUMENTS_MAX: Final = 500
-#: What the values may weigh once every alias is replaced by what it names: characters, and `_NODE_WEIGHT` for each value.
+#: How many values there may be, every alias replaced by what it names; 500 agents have about 15,000.
+VALUES_MAX: Final = 60_000
+#: What their texts may come to, every alias replaced by what it names: characters, and `_VALUE_WEIGHT` for each value.
 WEIGHT_MAX: Final = 8 * 1024 * 1024
-_NODE_WEIGHT: Final = 32
+_VALUE_WEIGHT: Final = WEIGHT_MAX // VALUES_MAX
+_JSON_TEXT: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)  # possessive: it never goes back
 
 Form = Literal["yaml", "json"]
 _AMBIGUOUS = frozenset(word for base in ("yes", "no", "on", "off") for word in (base, base.capitalize(), base.upper()))
@@ -69,6 +72,7 @@ def is_text(text: str) -> bool:
 
 def _read_json(text: str, *, strict: bool) -> list[Document] | None:
     """None if it is no JSON and need not be."""
+    _refuse_many(text)
     try:
         data = json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
@@ -80,6 +84,16 @@ def _read_json(text: str, *, strict: bool) -> list[Document] | None:
     except ValueError as error:
         raise Malformed("malformed", f"no usable JSON: {error}") from None
     return _documents([(data, {}, [])])
+
+
+def _refuse_many(text: str) -> None:
+    """Refuse JSON of too many values before any of them is made. Each but the first stands after a comma or an opening bracket."""
+    if _marks(text) > 2 * VALUES_MAX and _marks(_JSON_TEXT.sub("", text)) > 2 * VALUES_MAX:
+        raise TooLarge("too_large", f"more than {VALUES_MAX} values at once: apply them in parts")
+
+
+def _marks(text: str) -> int:
+    return text.count(",") + text.count("[") + text.count("{")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[Any, Any]:
@@ -134,18 +148,29 @@ def _documents(composed: list[Composed]) -> list[Document]:
         for path, message in complaints:
             apart[_item(path)][2].append((path[1:], message))
         composed = apart
-    return [_checked(index, *one) for index, one in enumerate(composed, 1) if one[0] is not None]
+    documents: list[Document] = []
+    values = 0
+    for index, one in enumerate(composed, 1):
+        if one[0] is not None:
+            document, more = _checked(index, *one)
+            documents.append(document)
+            values += more
+            if values > VALUES_MAX:
+                raise TooLarge("too_large", f"more than {VALUES_MAX} values at once: apply them in parts")
+    return documents
 
 
 def _item(path: Path) -> int:
     return path[0] if path and isinstance(path[0], int) else 0
 
 
-def _checked(index: int, data: Any, lines: dict[Path, int], complaints: list[tuple[Path, str]]) -> Document:
-    """The document with all that is wrong with its values."""
+def _checked(index: int, data: Any, lines: dict[Path, int], complaints: list[tuple[Path, str]]) -> tuple[Document, int]:
+    """The document with all that is wrong with its values, and how many there are."""
     document = Document(index, data, lines)
+    values = 0
     problems: list[FieldError] = [document.error(path, message) for path, message in complaints]
     for path, value in walk(data):
+        values += 1
         if len(path) > DEPTH_MAX:
             where = path_text(path[:6])
             raise TooLarge("too_large", f"{document.place(path)}: nested deeper than {DEPTH_MAX} levels, below {where}")
@@ -155,7 +180,7 @@ def _checked(index: int, data: Any, lines: dict[Path, int], complaints: list[tup
             problems.append(document.error(path, reason, None if isinstance(value, str) else value))
         if path and isinstance(path[-1], str) and (reason := unusable(path[-1])):
             problems.append(document.error(path, f"its name {reason}"))
-    return Document(index, data, lines, tuple(problems))
+    return Document(index, data, lines, tuple(bounded(problems, document))), values
 
 
 def _line(event: ev.Event) -> int:
@@ -189,7 +214,7 @@ class _Composer:
         if isinstance(event, ev.AliasEvent):
             return self._alias(event, path, line)
         before = self._weight
-        self._weigh(_NODE_WEIGHT, path, line)
+        self._weigh(_VALUE_WEIGHT, path, line)
         if isinstance(event, ev.ScalarEvent):
             self._weigh(len(event.value), path, line)
             value = self._scalar(event, path)
@@ -208,7 +233,10 @@ class _Composer:
         self._weight += weight
         if self._weight > WEIGHT_MAX:
             where = path_text(path) or "its top"
-            raise TooLarge("too_large", f"line {line}: at {where} the documents, with aliases replaced, outgrow {WEIGHT_MAX} bytes")
+            raise TooLarge(
+                "too_large",
+                f"line {line}: at {where} the documents, with aliases replaced, outgrow {VALUES_MAX} values or {WEIGHT_MAX} bytes",
+            )
 
     def _alias(self, event: ev.AliasEvent, path: Path, line: int) -> Any:
         if event.anchor not in self._anchors:

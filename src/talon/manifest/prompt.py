@@ -11,12 +11,12 @@ from talon.manifest.effective import Effective
 from talon.manifest.features import feature_values
 
 #: `\{{` is a literal `{{`.
-_PLACE = re.compile(r"(\\?)\{\{[ \t]*([^{}\n]*?)[ \t]*\}\}")
+_PLACE = re.compile(r"(\\?)\{\{([^{}\n]*)\}\}")
 
 
 def places(text: str) -> list[str]:
     """What stands in the places of `text`, in order, each once."""
-    return list(dict.fromkeys(match[2] for match in _PLACE.finditer(text) if not match[1]))
+    return list(dict.fromkeys(match[2].strip(" \t") for match in _PLACE.finditer(text) if not match[1]))
 
 
 def render_prompt(effective: Effective, given: Mapping[str, Any]) -> str:
@@ -28,7 +28,7 @@ def render_prompt(effective: Effective, given: Mapping[str, Any]) -> str:
     values = feature_values(effective, given)
 
     def fill(match: re.Match[str]) -> str:
-        return match[0][1:] if match[1] else as_text(values.get(match[2]))
+        return match[0][1:] if match[1] else as_text(values.get(match[2].strip(" \t")))
 
     return _PLACE.sub(fill, effective.system_prompt)
 

@@ -12,7 +12,7 @@ from talon.domain.errors import FieldError
 from talon.domain.resources import Identity
 from talon.manifest import kinds
 from talon.manifest.complaints import complaints, nearest, what
-from talon.manifest.document import Document, Path
+from talon.manifest.document import Document, Path, bounded
 from talon.manifest.environment import wrong_secret
 from talon.manifest.metadata import API_VERSION, STAMPS, NamespaceMetadata, SessionMetadata
 from talon.manifest.within import within
@@ -100,7 +100,7 @@ def read(documents: Sequence[Document], expected: Expected | None = None) -> Rea
         errors = list(document.problems)
         manifest = None if _not_a_mapping(document, errors) else _manifest(document, expected, errors)
         if manifest is not None:
-            errors += within(manifest.document, manifest.model)
+            errors += bounded(within(manifest.document, manifest.model), document)
             other = first.setdefault(manifest.identity, document)
             if other is not document:
                 errors.append(document.error((), f"{manifest.label} is in {other.place()} already; keep one of them"))

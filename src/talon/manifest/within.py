@@ -8,7 +8,7 @@ from talon.domain.errors import FieldError
 from talon.manifest import kinds
 from talon.manifest.agents import PARTS, CustomSpec, Definition, Overrides
 from talon.manifest.complaints import nearest
-from talon.manifest.document import Complaint, Document, Path
+from talon.manifest.document import ERRORS_MAX, Complaint, Document, Path, shown
 from talon.manifest.effective import Feature
 from talon.manifest.environment import wrong_binding, wrong_knowledge, wrong_server
 from talon.manifest.features import wrong_value
@@ -107,15 +107,17 @@ def _features(document: Document, path: Path, features: Sequence[Feature]) -> li
 def unknown_places(path: Path, prompt: str, features: Iterable[Feature]) -> list[Complaint]:
     """A complaint for each place of `prompt` that names no feature."""
     names = {feature.name: None for feature in features}
+    unknown = [place for place in places(prompt) if place not in names][:ERRORS_MAX]
     return [
-        (
-            path,
-            f"place {{{{ {place} }}}} names no declared feature{nearest(place, names)} (\\{{{{ stands for literal braces)",
-            place,
-        )
-        for place in places(prompt)
-        if place not in names
+        (path, f"{_shown_place(place)} names no declared feature{nearest(place, names)} ({_LITERAL})", place) for place in unknown
     ]
+
+
+_LITERAL = "\\{{ stands for literal braces"
+
+
+def _shown_place(place: str) -> str:
+    return f"place {{{{ {shown(place)} }}}}"
 
 
 def _parts(document: Document, path: Path, parts: Overrides) -> list[FieldError]:
