@@ -55,6 +55,8 @@ class Answer:
         self._chars = 0  # everything that the model wrote
         self._text = 0  # characters of it that were for the reader
         self._refusal: list[str] = []
+        self._fresh: list[str] = []  # text or reasoning that no event holds yet
+        self._fresh_of: type[TextDelta] | type[ReasoningDelta] = TextDelta
         self._kept: list[str | int | _Slot] = []  # the vendor's own, characters of text, calls: in their order
         self._kept_chars = 0
         self._keeps = False
@@ -65,20 +67,36 @@ class Answer:
     def text(self, piece: str, out: list[ChatEvent]) -> None:
         """More text for the reader. Raises `ProviderError("malformed")` above `answer_max`."""
         if piece:
-            self._count(piece)
-            self._text += len(piece)
+            size = len(piece)
+            self._chars += size
+            if self._chars > self._limits.answer_max:
+                self._bound(self._chars)
+            self._text += size
+            if self._fresh_of is not TextDelta:
+                self.flush(out)
+                self._fresh_of = TextDelta
+            self._fresh.append(piece)
             kept = self._kept
             if kept and type(kept[-1]) is int:
-                kept[-1] += len(piece)
+                kept[-1] += size
             else:
-                kept.append(len(piece))
-            out.append(TextDelta(piece))
+                kept.append(size)
 
     def reasoning(self, piece: str, out: list[ChatEvent]) -> None:
         """More of the visible reasoning."""
         if piece:
             self._count(piece)
-            out.append(ReasoningDelta(piece))
+            if self._fresh_of is not ReasoningDelta:
+                self.flush(out)
+                self._fresh_of = ReasoningDelta
+            self._fresh.append(piece)
+
+    def flush(self, out: list[ChatEvent]) -> None:
+        """What has arrived together becomes one event: a consumer's work is by arrivals, not by the vendor's pieces."""
+        fresh = self._fresh
+        if fresh:
+            out.append(self._fresh_of(fresh[0] if len(fresh) == 1 else "".join(fresh)))
+            fresh.clear()
 
     def refusal(self, piece: str) -> None:
         """More of the words in which the model refuses; the answer then ends as `ProviderError("refusal")`."""

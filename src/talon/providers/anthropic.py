@@ -199,7 +199,7 @@ class _Usage(msgspec.Struct, gc=False):
     output_tokens_details: _OutputDetails | None = None
 
 
-class _Block(msgspec.Struct):
+class _Block(msgspec.Struct, gc=False):
     """text | thinking | redacted_thinking | tool_use; others are read over."""
 
     type: str = ""
@@ -222,12 +222,12 @@ class _Thought:
         self.signature: list[str] = []
 
 
-class _StopDetails(msgspec.Struct):
+class _StopDetails(msgspec.Struct, gc=False):
     category: str | None = None
     explanation: str | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     """Of a block (by `type`), or of the message (why it stopped)."""
 
     type: str = ""
@@ -239,7 +239,7 @@ class _Delta(msgspec.Struct):
     stop_details: _StopDetails | None = None
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     content: list[_Block] | None = None
@@ -249,7 +249,7 @@ class _Message(msgspec.Struct):
     error: Any = None
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     type: str = ""
     index: int = 0
     message: _Message | None = None

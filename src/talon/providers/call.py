@@ -94,9 +94,12 @@ class WireCall:
                 else:
                     self._feed(data, events)
             except ProviderError as error:
+                self._answer.flush(events)
                 if not events:
                     raise
                 self._later = error
+                return events
+            self._answer.flush(events)
         return events
 
     def finish(self) -> Finished:

@@ -41,7 +41,7 @@ class Reader(Protocol):
     is a `msgspec.DecodeError`."""
 
     def take(self, event: bytes, out: list[ChatEvent]) -> bool:
-        """One event; what is new for the consumer goes to `out`. -> True when it was the answer's last."""
+        """One event; what is new goes to the answer, which hands it to `out`. -> True when it was the answer's last."""
         ...
 
     def whole(self, body: bytes, out: list[ChatEvent]) -> None:

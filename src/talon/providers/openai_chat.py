@@ -147,7 +147,7 @@ class _Function(msgspec.Struct, gc=False):
     arguments: str | dict[str, Any] | None = None
 
 
-class _Call(msgspec.Struct):
+class _Call(msgspec.Struct, gc=False):
     """A piece of the tool call at `index`; some servers leave out the index, or the id."""
 
     index: int | None = None
@@ -155,7 +155,7 @@ class _Call(msgspec.Struct):
     function: _Function | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     """More of a message, or (not streamed) the whole of it."""
 
     content: str | None = None
@@ -165,7 +165,7 @@ class _Delta(msgspec.Struct):
     tool_calls: list[_Call] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     """One answer; `delta` in a stream, `message` in a whole completion."""
 
     index: int | None = 0
@@ -203,7 +203,7 @@ class _Usage(msgspec.Struct, gc=False):
         )
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     """A `chat.completion.chunk`, a whole `chat.completion`, or an error in place of either."""
 
     id: str | None = None

@@ -126,7 +126,7 @@ class _Content(msgspec.Struct, gc=False):
     refusal: str | None = None
 
 
-class _Item(msgspec.Struct):
+class _Item(msgspec.Struct, gc=False):
     """A piece of the output: message | function_call | reasoning; others are read over."""
 
     type: str = ""
@@ -158,7 +158,7 @@ class _Incomplete(msgspec.Struct, gc=False):
     reason: str | None = None
 
 
-class _Response(msgspec.Struct):
+class _Response(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     status: str | None = None
@@ -168,7 +168,7 @@ class _Response(msgspec.Struct):
     error: Any = None
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     """An event of the stream; which fields it has hangs on `type`."""
 
     type: str = ""

@@ -20,6 +20,7 @@ def run(*chunks: dict[str, Any], limits: CallLimits | None = None) -> tuple[list
     reader, events = ChatReader(answer), list[ChatEvent]()
     for chunk in chunks:
         reader.take(msgspec.json.encode(chunk), events)
+        answer.flush(events)
     return events, answer.finish()
 
 

@@ -42,7 +42,22 @@ def test_a_stream_is_read_as_the_format_says(stream: bytes, events: list[bytes])
 
 
 _PIECES = st.sampled_from(
-    [b"data: ", b"data:", b"x", "é😀".encode(), b": note", b"event: e", b"\n", b"\r", b"\r\n", b"\n\n", b"[DONE]", b" "]
+    [
+        b"data: x\n\n",
+        b"event: e\ndata: x\n\n",
+        b"data: ",
+        b"data:",
+        b"x",
+        "é😀".encode(),
+        b": note",
+        b"event: e",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\n\n",
+        b"[DONE]",
+        b" ",
+    ]
 )
 
 
