@@ -8,8 +8,8 @@ import msgspec
 
 from talon.store.resources import SealedRow, UseRow
 
-#: The longest value, in UTF-8 bytes.
-VALUE_MAX_BYTES = 65_536
+#: So many unreadable values are named in a `Rotation`.
+UNREADABLE_SHOWN = 20
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -73,6 +73,3 @@ class SealedValues(Protocol):
     async def reseal(self, old: SealedRow, new: SealedRow) -> bool: ...
 
     async def record_use(self, use: UseRow) -> None: ...
-
-
-UNREADABLE_SHOWN = 20

@@ -17,7 +17,7 @@ from talon.vault.protocol import Rotation
 
 
 class Use(msgspec.Struct, frozen=True):
-    """One use of a value: `used_by` says by whom (`worker/NAME`), `purpose` what for (`provider/openai`)."""
+    """One use of a value: `used_by` says by whom (`worker/NAME`), `purpose` what for (`providers.openai.api_key`)."""
 
     at: str
     used_by: str
