@@ -155,14 +155,14 @@ async def test_conditions_follow_what_workers_serve(api: Gateway) -> None:
         status = (await api.get("/v1/ns/acme/agents/customer-support"))["status"]
         return {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
 
-    assert await conditions() == {"Resolved": ("Unknown", "NoWorker"), "Ready": ("Unknown", "NoWorker")}
+    assert await conditions() == {"ReferencesResolved": ("Unknown", "NoWorker"), "Ready": ("Unknown", "NoWorker")}
     half = catalogue.encode(Catalogue({"stripe-readonly": ("list",)}, ("openai",)))
     await api.store.register("one", "boot-1", 60_000, half)
-    assert (await conditions())["Resolved"] == ("False", "UnresolvedReference")
+    assert (await conditions())["ReferencesResolved"] == ("False", "UnresolvedReference")
     warnings = (await api.apply(AGENT.replace("cus_1", "cus_2")))["warnings"]
     assert "no running worker serves hubspot-readonly" in warnings[0]["message"]
     await api.store.register("two", "boot-1", 60_000, catalogue.encode(Catalogue({"hubspot-readonly": ("find",)})))
-    assert await conditions() == {"Resolved": ("True", "Resolved"), "Ready": ("True", "Ready")}
+    assert await conditions() == {"ReferencesResolved": ("True", "Resolved"), "Ready": ("True", "Ready")}
 
 
 async def test_an_agent_is_created_once_replaced_and_deleted(api: Gateway) -> None:
@@ -199,8 +199,8 @@ async def test_what_is_in_use_is_not_deleted_and_its_users_are_named(api: Gatewa
     assert "enterprise-renewals" in problem["detail"]
     problem = await refused(api, 409, "DELETE", "/v1/namespaces/acme")
     assert [error["field"] for error in problem["errors"]] == [
-        "AgentTemplate/customer-support",
         "Agent/customer-support",
+        "AgentTemplate/customer-support",
         "Session/customer-support/enterprise-renewals",
     ]
     await api.call("DELETE", path + "/sessions/enterprise-renewals", expect=204)
@@ -215,7 +215,7 @@ async def test_what_is_in_use_is_not_deleted_and_its_users_are_named(api: Gatewa
 async def test_a_template_with_agents_is_not_deleted(api: Gateway) -> None:
     await api.apply(TEMPLATE + "---\n" + AGENT)
     problem = await refused(api, 409, "DELETE", "/v1/ns/acme/templates/customer-support")
-    assert [error["field"] for error in problem["errors"]] == ["agents/customer-support"]
+    assert [error["field"] for error in problem["errors"]] == ["Agent/customer-support"]
     assert (await refused(api, 404, "DELETE", "/v1/ns/acme/templates/gone"))["code"] == "template_not_found"
 
 
@@ -336,7 +336,7 @@ async def test_openapi_documents_the_routes_with_every_status(api: Gateway) -> N
         ("/v1/ns/{ns}/agents/{agent}", "put"): {"200", "201", "404", "409", "415", "422"},
         ("/v1/ns/{ns}/agents/{agent}", "delete"): {"204", "404", "409"},
         ("/v1/ns/{ns}/agents/{agent}/revisions", "get"): {"200", "404", "422"},
-        ("/v1/ns/{ns}/templates/{template}", "delete"): {"204", "404", "409"},
+        ("/v1/ns/{ns}/templates/{name}", "delete"): {"204", "404", "409"},
     }
     for (path, method), statuses in expected.items():
         assert statuses <= set(paths[path][method]["responses"]), path

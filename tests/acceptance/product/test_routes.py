@@ -15,12 +15,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 ROUTES = """
 POST /v1/apply
 GET POST /v1/namespaces
-GET DELETE /v1/namespaces/{ns}
-GET /v1/ns/{ns}/templates
-GET /v1/ns/{ns}/templates/{template}
-GET POST /v1/ns/{ns}/agents
-GET PUT DELETE /v1/ns/{ns}/agents/{agent}
+GET PUT PATCH DELETE /v1/namespaces/{ns}
+GET /v1/ns/{ns}/graph
+GET /v1/ns/{ns}/export
+GET /v1/schemas
+GET /v1/schemas/{kind}
+POST /v1/secrets/rotate-key
+GET /v1/ns/{ns}/secrets/{name}/uses
 GET /v1/ns/{ns}/agents/{agent}/revisions
+GET /v1/ns/{ns}/agents/{agent}/revisions/{revision}
+POST /v1/ns/{ns}/agents/{agent}/rollback
 GET POST /v1/ns/{ns}/agents/{agent}/sessions
 GET PATCH DELETE /v1/ns/{ns}/agents/{agent}/sessions/{session_id}
 POST /v1/ns/{ns}/agents/{agent}/sessions/{session_id}/message
@@ -36,6 +40,12 @@ GET POST /v1/ns/{ns}/approvals/{approval}
 GET /healthz
 GET /readyz
 """
+#: The same for each collection.
+COLLECTIONS = ("templates", "agents", "schedules", "knowledge", "mcp-servers", "mcp-bindings", "secrets")
+ROUTES += "".join(
+    f"GET POST {path}\nGET PUT PATCH DELETE {path}/{place}\nGET {path}/{place}/users\n"
+    for path, place in ((f"/v1/ns/{{ns}}/{name}", "{agent}" if name == "agents" else "{name}") for name in COLLECTIONS)
+)
 
 
 async def pages(stage: Stage, route: str, limit: int) -> list[dict[str, Any]]:
@@ -64,7 +74,9 @@ async def test_every_route_stands_in_openapi_and_is_served(stage: Stage) -> None
         "session_id": where.rpartition("/")[2],
         "turn_id": turn,
         "approval": approval["id"],
-        "template": "routes",
+        "name": "routes",
+        "kind": "Agent",
+        "revision": "1",
     }
     for line in ROUTES.split("\n"):
         *methods, route = line.split() or [""]
@@ -84,6 +96,30 @@ apiVersion: talon.dev/v1alpha1
 kind: AgentTemplate
 metadata: {name: routes}
 definition: {modelPolicy: {profiles: [{name: p, model: {provider: model, name: m}}]}}
+---
+apiVersion: talon.dev/v1alpha1
+kind: Schedule
+metadata: {name: routes}
+spec: {kind: cron, cron: "@daily", target: {agent: helper, sessionMode: named, sessionId: s}, inputMessage: go}
+---
+apiVersion: talon.dev/v1alpha1
+kind: Knowledge
+metadata: {name: routes}
+spec: {documents: [{name: faq, content: Ask.}]}
+---
+apiVersion: talon.dev/v1alpha1
+kind: McpServer
+metadata: {name: routes}
+spec: {transport: stdio, command: server}
+---
+apiVersion: talon.dev/v1alpha1
+kind: McpBinding
+metadata: {name: routes}
+spec: {server: routes}
+---
+apiVersion: talon.dev/v1alpha1
+kind: Secret
+metadata: {name: routes}
 """
 
 
