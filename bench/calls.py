@@ -1,7 +1,7 @@
 """CPU of one model call, as a ratio: Talon's adapter against a bare aiohttp call that reads the same stream to its end.
 
-`python -m bench.calls [--calls N] [--words N]`: both in one process, in turns, against a server in a process of its own. A stream is
-written in two ways: an event per packet (a model that is slower than the network), and all at once.
+`python -m bench.calls [--calls N] [--words N]`: both in one process, in turns, against a server in a process of its own. A
+stream is written in two ways: an event per packet (a model that is slower than the network), and all at once.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ class SseParser:
         return events
 
     def _plain(self, chunk: bytes) -> list[bytes] | None:
-        """Whole events of one `data` line each, perhaps after an `event` line: what nearly all packets of a vendor are. Done by a few
-        calls for all of them. None: something else is among them."""
+        """Whole events of one `data` line each, perhaps after an `event` line: what nearly all packets of a vendor are. Done by a
+        few calls for all of them. None: something else is among them."""
         if b"\r" in chunk:
             return None
         lines = chunk.count(b"\n")
