@@ -16,6 +16,9 @@ from talon.gateway.hub import StreamHub
 PEER_TIMEOUT_MS = 60_000
 KEEP_ALIVE_S = 30
 URL_AND_HEADERS_MAX = 64 * 1024
+#: Connections that are accepted in one turn of the event loop. uvloop accepts one per listening socket and turn; while thousands of
+#: streams are served a turn takes milliseconds, and a crowd would wait for seconds at the door. So the door is there several times.
+ACCEPTS_PER_TURN = 32
 
 
 class _Quiet(uvicorn.Server):
@@ -79,7 +82,8 @@ async def serve(
     )
     server = _Quiet(config)
     host, port = sock.getsockname()[:2]
-    running = asyncio.create_task(server.serve(sockets=[sock]), name="uvicorn")
+    doors = [sock, *(sock.dup() for _ in range(ACCEPTS_PER_TURN - 1))]
+    running = asyncio.create_task(server.serve(sockets=doors), name="uvicorn")
     stopping = asyncio.create_task(stop.wait())
     listening = asyncio.create_task(server.listening.wait())
     try:
@@ -97,4 +101,5 @@ async def serve(
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await running
-        sock.close()
+        for door in doors:
+            door.close()
