@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,11 +26,35 @@ from talon.gateway.http import wire
 from talon.gateway.http.docs import STATUS
 from talon.manifest import parse
 from talon.manifest.document import DEPTH_MAX
+from talon.manifest.explain import type_of
+from talon.manifest.kinds import DOCS as DOCS_OF
+from talon.manifest.kinds import KINDS
+from talon.manifest.schemas import ANY, schema
 from talon.store import paging
 from talon.tools import check
 from talon.tools.builtin.http_request import HttpRequestSettings
 from talon.tools.protocol import ToolSpec
 from talon.turn.machine.decide import MODEL_ROUNDS_MAX
+
+MANIFESTS = """\
+`talon explain KIND.field` says the same; `talon schema KIND` and `GET /v1/schemas/KIND` give it as JSON Schema, for editors.
+An unknown field is refused, and so is a field that is written without a value.
+
+- **Names** have at most 63 of `a-z`, `0-9` and `-`, with a letter or digit at both ends; a namespace is such names joined by
+  `:`.
+- **Durations** are whole numbers with `d`, `h`, `m`, `s` or `ms`, largest first: `90s`, `5m`, `1h30m`, `2d`; at most `366d`.
+- **Times** are RFC 3339 (`2026-12-24T18:00:00Z`). Without an offset they are of the schedule's `timezone`: of two, where the
+  clock is put back, the first; a time that the clock skips is refused.
+- **Cron expressions** have five fields: minute, hour, day of month, month, day of week (0 and 7 are Sunday), with names
+  (`MON`, `JAN`), `L` (the month's last day; `5L` its last Friday) and `#` (`1#2`: its second Monday); or one of `@hourly`,
+  `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly`, `@annually`. Where both days are given, either fires. What never
+  fires is refused.
+- **Label selectors** are `app=x`, `app!=x`, `app in (x,y)`, `app notin (x,y)`, `app` and `!app`, joined by commas; all must
+  hold. `!=` and `notin` also hold where the label is absent.
+- **References** name a resource of the same namespace; templates, knowledge and MCP servers are also found in the namespaces
+  that it lies in, the nearest first.
+- **YAML** is read without surprises: numbers as in JSON; `yes`, `no`, `on` and `off` must be quoted; every other plain word
+  is text as it is written (`0123`, `12:30`, `2020-01-01`). Tags, merge keys and doubled fields are refused."""
 
 DOCS = Path(__file__).resolve().parent
 MADE = "<!-- Made by docs/generate.py. Do not edit: change the program, then run `make docs`. -->"
@@ -368,6 +393,33 @@ def _reasons(name: str) -> str:
     return "Reasons: " + ", ".join(f"[`{one}`](../errors/{one}.md)" for one in reasons) + "." if reasons else ""
 
 
+# --- manifests ----------------------------------------------------------------------------------------------------------------
+
+
+def manifests_page() -> str:
+    """How values are written, then every kind and every part of one with its fields."""
+    models: Json = (schema(ANY) or {})["$defs"]
+    kinds = [DOCS_OF[kind].__name__ for kind in KINDS]
+    parts = [name for name in models if name not in kinds and not name.startswith("Bare")]
+    bare = [name for name in models if name.startswith("Bare")]
+    heads = dict(zip(kinds, KINDS, strict=True)) | {name: name for name in (*bare, *parts)}
+    sections = [f"## {heads[name]}\n\n{models[name]['description']}\n\n{_manifest_fields(models[name])}" for name in heads]
+    return page("Manifests", MANIFESTS, *sections)
+
+
+def _manifest_fields(model: Json) -> str:
+    rows: list[tuple[str, str, str, str]] = []
+    for name, field in model["properties"].items():
+        kind = type_of(model, field)
+        if "const" not in field:
+            kind = re.sub(r"\b[A-Z][A-Za-z]+\b", lambda part: f"[{part[0]}](#{part[0].lower()})", kind)
+        value = (
+            "required" if name in model.get("required", ()) else code(json.dumps(field["default"])) if "default" in field else ""
+        )
+        rows.append((code(name), kind, value, field.get("description", "")))
+    return table(("field", "type", "default", "meaning"), rows) if rows else "It has no fields."
+
+
 # --- error codes --------------------------------------------------------------------------------------------------------------
 
 
@@ -419,6 +471,7 @@ PAGES: dict[str, Writer] = {
     "reference/cli.md": cli_page,
     "reference/settings.md": settings_page,
     "reference/entries.md": entries_page,
+    "reference/manifests.md": manifests_page,
     "errors/README.md": errors_page,
 }
 

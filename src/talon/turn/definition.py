@@ -46,6 +46,9 @@ class Unresolved(msgspec.Struct, frozen=True):
     detail: str
 
 
+_NO_SERVERS = "; to an McpServer that is a resource this version does not connect"
+
+
 class DefinitionStore(Queue, Resources, Protocol):
     """What `Definitions` reads and writes."""
 
@@ -121,7 +124,11 @@ class Definitions:
     def _resolve(self, session: SessionRow, revision: int, effective: Effective) -> Definition | Unresolved:
         granted = self._registry.resolve(effective.tool_refs, effective.allowed_tools)
         if granted.unresolved:
-            return Unresolved("unresolved_reference", granted.detail)
+            servers = set(granted.unresolved) & set(effective.tool_refs)
+            return Unresolved("unresolved_reference", granted.detail + (_NO_SERVERS if servers else ""))
+        if effective.knowledge_refs:
+            names = ", ".join(map(repr, effective.knowledge_refs))
+            return Unresolved("unresolved_reference", f"knowledgeRefs names {names}: this version gives no knowledge to agents")
         wanted = session.profile or effective.profile
         profiles = tuple(profile for profile in effective.profiles if not wanted or profile.name == wanted)
         if not profiles:
