@@ -49,11 +49,13 @@ class Answer:
         self._provider = provider
         self._request = request
         self._limits = limits
+        self._answer_max = limits.answer_max
         self._secret = secret
         self._slots: list[_Slot] = []
         self._usage: Usage | None = None
         self._chars = 0  # everything that the model wrote
-        self._text = 0  # characters of it that were for the reader
+        self._text = 0  # characters of it that were for the reader, and since something else came
+        self._run = 0
         self._refusal: list[str] = []
         self._fresh: list[str] = []  # text or reasoning that no event holds yet
         self._fresh_of: type[TextDelta] | type[ReasoningDelta] = TextDelta
@@ -68,19 +70,14 @@ class Answer:
         """More text for the reader. Raises `ProviderError("malformed")` above `answer_max`."""
         if piece:
             size = len(piece)
-            self._chars += size
-            if self._chars > self._limits.answer_max:
-                self._bound(self._chars)
-            self._text += size
+            self._run += size
+            self._chars = chars = self._chars + size
+            if chars > self._answer_max:
+                self._bound(chars)
             if self._fresh_of is not TextDelta:
                 self.flush(out)
                 self._fresh_of = TextDelta
             self._fresh.append(piece)
-            kept = self._kept
-            if kept and type(kept[-1]) is int:
-                kept[-1] += size
-            else:
-                kept.append(size)
 
     def reasoning(self, piece: str, out: list[ChatEvent]) -> None:
         """More of the visible reasoning."""
@@ -107,6 +104,7 @@ class Answer:
         """JSON text of the vendor's own that must go back with this answer, at this place of it."""
         self._kept_chars += len(item)
         self._bound(self._kept_chars)
+        self._end_run()
         self._kept.append(item)
         self._keeps = True
 
@@ -138,6 +136,7 @@ class Answer:
             raise self.error("malformed", f"the answer has more tool calls than tool_calls_max ({self._limits.tool_calls_max})")
         slot = _Slot(index, call_id)
         self._slots.append(slot)
+        self._end_run()
         self._kept.append(slot)
         return slot
 
@@ -149,6 +148,12 @@ class Answer:
     def _count(self, piece: str) -> None:
         self._chars += len(piece)
         self._bound(self._chars)
+
+    def _end_run(self) -> None:
+        """Note the place of the text since the last call or kept item."""
+        if self._run:
+            self._kept.append(self._run)
+            self._text, self._run = self._text + self._run, 0
 
     def _bound(self, chars: int) -> None:
         if chars > self._limits.answer_max:
@@ -172,6 +177,7 @@ class Answer:
             raise self.error("content_filter", "the vendor's content filter stopped the answer")
         if self.stop == "refusal" or self._refusal:
             raise self.error("refusal", f"the model refuses to answer: {''.join(self._refusal) or 'it gave no reason'}")
+        self._end_run()
         cut = self.stop == "length"
         calls = self._calls(cut=cut)
         if not calls and not self._text and not (cut and self._chars):

@@ -147,16 +147,16 @@ class WireCall:
             arrived = self._frames.feed(data) if data else [self._frames.rest()]
         except FrameError as error:
             self._fail("malformed", str(error))
-        for event in arrived:
-            if event.strip():
-                self._begun = True
-                try:
-                    ended = self._reader.take(event, events)
-                except _UNREADABLE as error:
-                    self._unreadable(event, error)
-                if ended:
-                    self._ended = True
-                    return
+        take, event = self._reader.take, b""
+        try:
+            for event in arrived:
+                if event and not event.isspace():
+                    self._begun = True
+                    if take(event, events):
+                        self._ended = True
+                        return
+        except _UNREADABLE as error:
+            self._unreadable(event, error)
         if not data:
             self._closed()
 

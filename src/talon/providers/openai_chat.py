@@ -241,7 +241,10 @@ class ChatReader:
                 continue  # only one answer was asked for
             delta = choice.delta or choice.message
             if delta is not None:
-                self._delta(delta, out)
+                if delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal:
+                    self._delta(delta, out)
+                elif delta.content:
+                    answer.text(delta.content, out)
             if choice.finish_reason:
                 if choice.finish_reason == "error":
                     raise answer.error("server", "the server stopped the answer with an error")

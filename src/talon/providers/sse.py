@@ -37,9 +37,9 @@ class SseParser:
         if not self._started and chunk[:1] not in b"\xef":
             self._started = True  # what is no byte order mark needs no look for one
         if not self._tail and not self._data and not self._skip_lf and self._started and chunk.endswith(b"\n\n"):
-            events = self._plain(chunk)
-            if events is not None:
-                return events
+            plain = self._plain(chunk)
+            if plain is not None:
+                return plain
         if self._skip_lf and chunk:
             self._skip_lf = False
             if chunk.startswith(b"\n"):
