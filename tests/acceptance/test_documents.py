@@ -118,3 +118,40 @@ async def test_the_commands_of_the_agents_guide_work_on_what_it_shows(stranger: 
     line = "talon session create translator german --feature language=German"
     assert line in guide.text
     assert "German" in await stranger.types(f"{line} -o json")
+
+
+async def test_the_resources_guide_goes_the_whole_way_from_declaring_to_taking_along(stranger: Stranger) -> None:
+    guide = page("docs/guides/resources.md")
+    (stranger.directory / "acme").mkdir()
+    for number, block in enumerate(block for block in guide.blocks() if block.info == ("yaml", "manifest")):
+        (stranger.directory / "acme" / f"{number}.yaml").write_text(block.text, encoding="utf-8")
+    said = ""
+    for block in guide.blocks():
+        if block.info == ("sh",):
+            said += await stranger.types("set -e\nexport EDITOR=true\n" + "\n".join(map(bounded, block.text.splitlines())))
+    for part in (
+        "Schedule.spec.target  Target  required",
+        "Agent acme/helpdesk created",
+        "Schedule acme/monday created",
+        "Revisions, newest first",
+        "    └── AgentTemplate support",
+        "ADDED",
+        "Agent acme/helpdesk labelled",
+        "Agent acme/helpdesk revision 3",
+        "AgentTemplate acme/support deleted",
+        "backup/agents/helpdesk.yaml",
+        "Namespace acme deleted",
+        "schemas/agent.schema.json",
+    ):
+        assert part in said, part
+    assert said.count("Agent acme/helpdesk created") == 3, "at first, after the template was deleted, and from the export"
+
+
+def bounded(line: str) -> str:
+    """A line of the guide: a diff tells by 1 that something differs, and a watch does not end by itself."""
+    if line.startswith("talon diff"):
+        return f"{line} || test $? = 1"
+    if "--watch" not in line:
+        return line
+    shown = "until grep -q ADDED watched; do sleep 0.1; done; kill $!; wait $! || test $? = 143; cat watched"
+    return f"{line} > watched & {shown}"

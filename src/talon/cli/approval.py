@@ -8,8 +8,8 @@ import click
 
 from talon.cli.connection import At, connection_options, run
 from talon.cli.errors import WrongUse
-from talon.cli.output import emit, note, output_option, table
-from talon.cli.text import one_line
+from talon.cli.output import emit, note, output_option
+from talon.cli.tables import approvals_table
 
 
 @click.group("approval", context_settings={"max_content_width": 110})
@@ -21,24 +21,6 @@ def command() -> None:
       talon approval list
       talon approval resolve 0199… --outcome done --result "refund R-17 was made"
     """
-
-
-def approvals_table(approvals: list[dict[str, Any]]) -> str:
-    """Approvals, one a row."""
-    rows = [
-        (
-            a["id"],
-            a["state"],
-            a["namespace"],
-            f"{a['agent']}/{a['session_id']}",
-            f"{a['name']} {one_line(a['arguments'], 40)}",
-            a["outcome"],
-            a["created_at"],
-        )
-        for a in approvals
-    ]
-    heads = ("ID", "STATE", "NAMESPACE", "SESSION", "CALL", "OUTCOME", "CREATED")
-    return table(heads, rows, empty="no open approvals")
 
 
 @command.command("list")

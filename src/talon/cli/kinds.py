@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from talon.cli.approval import approvals_table
 from talon.cli.connection import At
 from talon.cli.errors import WrongUse
 from talon.cli.output import table
-from talon.cli.session import sessions_table
+from talon.cli.tables import approvals_table, sessions_table
 from talon.cli.text import nearest
 
 Item = dict[str, Any]

@@ -11,6 +11,7 @@ from talon.cli.errors import Failed, WrongUse
 from talon.cli.output import as_json, emit, note, output_option, table
 from talon.cli.render import summary
 from talon.cli.send import send, stream
+from talon.cli.tables import sessions_table
 
 
 @click.group("session", context_settings={"max_content_width": 110})
@@ -28,12 +29,6 @@ def command() -> None:
 def _details(session: dict[str, Any]) -> str:
     rows = [(key, as_json(value) if isinstance(value, (dict, list)) else value) for key, value in session.items()]
     return table(("FIELD", "VALUE"), rows)
-
-
-def sessions_table(sessions: list[dict[str, Any]]) -> str:
-    """Sessions, one a row."""
-    rows = [(s["namespace"], s["agent"], s["id"], s["state"], s["last_seq"], s["queued"], s["updated_at"]) for s in sessions]
-    return table(("NAMESPACE", "AGENT", "SESSION", "STATE", "SEQ", "QUEUED", "UPDATED"), rows, empty="no sessions")
 
 
 @command.command("create")
