@@ -98,7 +98,7 @@ class Resources:
         into the agent (decision 0008). Raises `NotFound("revision_not_found")`, and as `apply`.
         """
         wanted = row.revision - 1 if revision is None else revision
-        target = await self._store.get_revision(row.namespace, row.name, wanted) if wanted > 0 else None
+        target = await self._store.get_revision(row.namespace, row.name, wanted) if 0 < wanted <= row.revision else None
         if target is None:
             what = "nothing to go back to" if revision is None else f"no revision {revision}"
             raise NotFound("revision_not_found", f"agent {row.name!r} in namespace {row.namespace!r} has {what}")
