@@ -16,6 +16,7 @@ from typing import Any, Self
 import aiohttp
 
 from support.sse import Parser
+from talon.cli.sources import VENDOR_ENV
 
 READY_S = 30.0
 ENDS = ("turn.completed", "turn.failed", "turn.cancelled", "turn.denied")
@@ -23,7 +24,7 @@ ENDS = ("turn.completed", "turn.failed", "turn.cancelled", "turn.denied")
 
 def clean_environment(more: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without any setting of Talon, and `more`."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("TALON_", "OPENAI_", "DATABASE_URL"))}
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("TALON_", "DATABASE_URL", *VENDOR_ENV))}
     return {**env, **more}
 
 

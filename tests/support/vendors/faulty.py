@@ -20,8 +20,10 @@ from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatMessage, ChatRequest, Finished, ProviderError, TextDelta, ToolCall
 
 #: No call may take longer than this, whatever the server does.
-CALL_S = 10.0
-LIMITS = CallLimits(connect_s=2, first_token_s=0.5, idle_s=0.3, total_s=3, answer_max=2000)
+CALL_S = 60.0
+#: Of calls that end by themselves, however busy the machine is; and of those that only a limit ends.
+PATIENT = CallLimits(first_token_s=40, idle_s=40, total_s=50, answer_max=2000)
+HASTY = CallLimits(first_token_s=0.5, idle_s=0.3, total_s=3, answer_max=2000)
 FAULTS = (
     "none",
     "none",
@@ -138,7 +140,7 @@ class FaultyServer:
         if plan.fault == "long":
             stream = b"".join(self._vendor.fake.stream(Says(text="x" * 5000)))
         sent = stream[:at] if plan.fault in ("cut", "reset", "stall", "cancel") else stream
-        size = 40 if plan.fault == "drip" else max(1, len(sent))
+        size = 100 if plan.fault == "drip" else max(1, len(sent))
         for start in range(0, len(sent), size):
             piece = sent[start : start + size]
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
@@ -221,16 +223,18 @@ async def storm(vendor: Vendor, seed: int, calls: int, *, at_once: int = 50) -> 
     tally, before, files = Tally(), asyncio.all_tasks(), len(os.listdir("/proc/self/fd"))
     server = FaultyServer(vendor, seed)
     async with server as url:
-        provider = HttpProvider("main", vendor.dialect(url), "k", limits=LIMITS)
+        patient, hasty = (HttpProvider("main", vendor.dialect(url), "k", limits=limits) for limits in (PATIENT, HASTY))
         numbers = iter(range(calls))
 
         async def lane() -> None:
             for number in numbers:
+                provider = hasty if Plan.of(seed, number).fault in ("stall", "silent") else patient
                 await call(provider, vendor, seed, number, tally)
 
         lanes: list[Coroutine[Any, Any, None]] = [lane() for _ in range(at_once)]
         await asyncio.gather(*lanes)
-        await provider.close()
+        await patient.close()
+        await hasty.close()
         if server.open:
             with suppress(TimeoutError):
                 await asyncio.wait_for(server.quiet.wait(), CALL_S)
