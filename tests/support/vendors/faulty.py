@@ -52,6 +52,11 @@ class Plan:
     at: float  # where in the stream, from 0 to 1
     pick: int
 
+    @property
+    def endless(self) -> bool:
+        """Whether a cut looks like an end: the body goes to the end of the connection."""
+        return self.fault == "cut" and self.pick % 2 == 1
+
     @classmethod
     def of(cls, seed: int, number: int) -> Plan:
         dice = random.Random(f"{seed}/{number}")
@@ -128,11 +133,14 @@ class FaultyServer:
                 await reader.read(1)  # until the client has had enough
                 return False
             case _:
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+                framing = b"Connection: close" if plan.endless else b"Transfer-Encoding: chunked"
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n%b\r\n\r\n" % framing)
                 return await self._stream(reader, writer, plan, stream)
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, plan: Plan, stream: bytes) -> bool:
         at = int(plan.at * len(stream))
+        if plan.endless:
+            at = stream.rfind(b"\n\n", 0, at) + 2 if b"\n\n" in stream[:at] else at  # between two events
         if plan.fault == "flip":
             stream = stream[:at] + bytes([stream[at] ^ (1 << plan.pick % 8)]) + stream[at + 1 :]
         if plan.fault == "error":
@@ -143,7 +151,7 @@ class FaultyServer:
         size = 100 if plan.fault == "drip" else max(1, len(sent))
         for start in range(0, len(sent), size):
             piece = sent[start : start + size]
-            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            writer.write(piece if plan.endless else b"%x\r\n%b\r\n" % (len(piece), piece))
             await writer.drain()
             if plan.fault == "drip":
                 await asyncio.sleep(0)
