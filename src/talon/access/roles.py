@@ -63,7 +63,8 @@ class Principal(msgspec.Struct, frozen=True):
 
     `id` is stable and safe to log: `local` (nobody had to say who he is), `key:ID`, `token:ID`, `user:ISSUER#SUBJECT`.
     `agent` and `session` narrow a client's token to one agent, or one session of it ("" is no narrowing); it then may do no more
-    than `CLIENT`. `expires_at_ms` is Unix time; streams end with it.
+    than `CLIENT`. `expires_at_ms` is Unix time; streams end with it. `via` is the id of the stored credential that it stands on
+    ("" for none, as with a JWT): it ends with that. `browser` says that a cookie was shown, which a browser sends unasked.
     """
 
     id: str
@@ -71,6 +72,8 @@ class Principal(msgspec.Struct, frozen=True):
     agent: str = ""
     session: str = ""
     expires_at_ms: int | None = None
+    via: str = ""
+    browser: bool = False
 
     @property
     def scoped(self) -> bool:

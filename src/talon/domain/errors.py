@@ -5,6 +5,7 @@
     │   ├── Invalid          a field is wrong                   422
     │   ├── Malformed        the bytes cannot be read           400
     │   ├── TooLarge         over a named limit                 413
+    │   ├── Unauthenticated  nobody was recognised              401
     │   ├── Forbidden        not allowed to this caller         403
     │   ├── NotFound         no such thing                      404
     │   ├── Gone             it was replaced or deleted         410
@@ -72,6 +73,16 @@ class TooLarge(Refused):
     """Over a limit that the message names."""
 
     http_status = 413
+
+
+class Unauthenticated(Refused):
+    """Nobody was recognised. `challenge` is what `WWW-Authenticate` says."""
+
+    http_status = 401
+
+    def __init__(self, code: str, detail: str, challenge: str = "Bearer") -> None:
+        super().__init__(code, detail)
+        self.challenge = challenge
 
 
 class Forbidden(Refused):
@@ -153,12 +164,14 @@ CODES: dict[str, str] = {
     "database_newer": "The database is newer than the program",
     "database_unavailable": "The database cannot be reached",
     "defect": "A mistake in Talon",
+    "forbidden": "Your role does not reach so far",
     "forbidden_host": "The Host header is not allowed",
     "forbidden_origin": "The Origin is not allowed",
     "idempotency_conflict": "The key was used for another request",
     "in_use": "Others depend on it",
     "internal": "A mistake in Talon",
     "invalid": "A field is wrong",
+    "key_not_found": "No such key",
     "kind_not_found": "No such kind",
     "knowledge_not_found": "No such knowledge",
     "malformed": "The request cannot be read",
@@ -185,6 +198,7 @@ CODES: dict[str, str] = {
     "too_many_streams": "Too many streams are open",
     "turn_ended": "The turn has ended",
     "turn_not_found": "No such turn",
+    "unauthenticated": "Nobody was recognised",
     "unsupported_media_type": "The content type is not accepted",
     "version_ahead": "The version is ahead of the namespace",
     "version_gone": "The changes since then are no longer kept",

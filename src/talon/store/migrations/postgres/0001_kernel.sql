@@ -262,3 +262,53 @@ CREATE TABLE blobs (
     PRIMARY KEY (namespace, digest)
 );
 CREATE INDEX blobs_age ON blobs (put_at_ms);
+
+-- What recognises somebody: keys, clients' tokens, browser sessions (talon.store.access). `grants` is JSON. `number` is the order
+-- in which they were made, `revoked_version` the access version that a revocation made.
+CREATE TABLE credentials (
+    number          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id              text   COLLATE "C" NOT NULL,
+    kind            text   COLLATE "C" NOT NULL,
+    digest          bytea  NOT NULL,
+    name            text   COLLATE "C" NOT NULL,
+    grants          bytea  NOT NULL,
+    agent           text   COLLATE "C" NOT NULL,
+    session         text   COLLATE "C" NOT NULL,
+    parent          text   COLLATE "C" NOT NULL,
+    created_by      text   COLLATE "C" NOT NULL,
+    created_at_ms   bigint NOT NULL,
+    expires_at_ms   bigint,
+    revoked_at_ms   bigint,
+    used_at_ms      bigint,
+    revoked_version bigint
+) WITH (fillfactor = 70);
+CREATE UNIQUE INDEX credentials_id ON credentials (id);
+CREATE INDEX credentials_of_kind ON credentials ((kind || '/'), (-number));
+CREATE INDEX credentials_of_parent ON credentials (parent) WHERE parent <> '';
+CREATE INDEX credentials_revoked ON credentials (revoked_version) WHERE revoked_version IS NOT NULL;
+CREATE INDEX credentials_revoked_age ON credentials (revoked_at_ms) WHERE revoked_at_ms IS NOT NULL;
+CREATE INDEX credentials_expired_age ON credentials (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
+
+-- One row: the number of the newest revocation. Who revokes, and who makes the first key, holds it to the commit.
+CREATE TABLE access_state (
+    one     integer PRIMARY KEY CHECK (one = 1),
+    version bigint  NOT NULL
+) WITH (fillfactor = 50);
+INSERT INTO access_state (one, version) VALUES (1, 0);
+
+-- Who did what.
+CREATE TABLE access_log (
+    number     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at_ms      bigint NOT NULL,
+    who        text   COLLATE "C" NOT NULL,
+    verb       text   COLLATE "C" NOT NULL,
+    operation  text   COLLATE "C" NOT NULL,
+    namespace  text   COLLATE "C" NOT NULL,
+    object     text   COLLATE "C" NOT NULL,
+    outcome    text   COLLATE "C" NOT NULL,
+    request_id text   COLLATE "C" NOT NULL,
+    via        text   COLLATE "C" NOT NULL
+);
+CREATE INDEX access_log_of_who ON access_log ((who || '/'), (-number));
+CREATE INDEX access_log_of_namespace ON access_log ((namespace || '/'), (-number));
+CREATE INDEX access_log_refused ON access_log ((-number)) WHERE outcome <> 'ok';

@@ -259,3 +259,52 @@ CREATE TABLE blobs (
     PRIMARY KEY (namespace, digest)
 );
 CREATE INDEX blobs_age ON blobs (put_at_ms);
+
+-- What recognises somebody: keys, clients' tokens, browser sessions (talon.store.access). `grants` is JSON. `number` is the order
+-- in which they were made, `revoked_version` the access version that a revocation made.
+CREATE TABLE credentials (
+    number          INTEGER PRIMARY KEY AUTOINCREMENT,
+    id              TEXT    NOT NULL UNIQUE,
+    kind            TEXT    NOT NULL,
+    digest          BLOB    NOT NULL,
+    name            TEXT    NOT NULL,
+    grants          BLOB    NOT NULL,
+    agent           TEXT    NOT NULL,
+    session         TEXT    NOT NULL,
+    parent          TEXT    NOT NULL,
+    created_by      TEXT    NOT NULL,
+    created_at_ms   INTEGER NOT NULL,
+    expires_at_ms   INTEGER,
+    revoked_at_ms   INTEGER,
+    used_at_ms      INTEGER,
+    revoked_version INTEGER
+);
+CREATE INDEX credentials_of_kind ON credentials (kind, number);
+CREATE INDEX credentials_of_parent ON credentials (parent) WHERE parent <> '';
+CREATE INDEX credentials_revoked ON credentials (revoked_version) WHERE revoked_version IS NOT NULL;
+CREATE INDEX credentials_revoked_age ON credentials (revoked_at_ms) WHERE revoked_at_ms IS NOT NULL;
+CREATE INDEX credentials_expired_age ON credentials (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
+
+-- One row: the number of the newest revocation.
+CREATE TABLE access_state (
+    one     INTEGER PRIMARY KEY CHECK (one = 1),
+    version INTEGER NOT NULL
+);
+INSERT INTO access_state (one, version) VALUES (1, 0);
+
+-- Who did what.
+CREATE TABLE access_log (
+    number     INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_ms      INTEGER NOT NULL,
+    who        TEXT    NOT NULL,
+    verb       TEXT    NOT NULL,
+    operation  TEXT    NOT NULL,
+    namespace  TEXT    NOT NULL,
+    object     TEXT    NOT NULL,
+    outcome    TEXT    NOT NULL,
+    request_id TEXT    NOT NULL,
+    via        TEXT    NOT NULL
+);
+CREATE INDEX access_log_of_who ON access_log (who, number);
+CREATE INDEX access_log_of_namespace ON access_log (namespace, number);
+CREATE INDEX access_log_refused ON access_log (number) WHERE outcome <> 'ok';
