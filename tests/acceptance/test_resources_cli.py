@@ -165,7 +165,8 @@ async def test_everything_that_the_first_document_prints_works_over_the_command_
     assert "Agent/customer-support: refers to AgentTemplate customer-support" in errors
     drawn = await shell.ok("graph", "acme")
     assert "Secret stripe-token" in drawn.partition("McpBinding stripe\n")[2]
-    assert "McpServer hubspot-readonly (missing)" in drawn
+    assert "McpServer hubspot-readonly" in drawn
+    assert "(missing)" not in drawn, "the workers serve it"
     await shell.ok("delete", "namespace", "acme", "--cascade")
     code, out, errors = await shell.run("get", "agents", "-n", "acme")
     assert (code, out, "namespace_not_found" in errors) == (3, "", True)
@@ -364,7 +365,11 @@ async def test_deleting_waits_for_the_sessions_and_says_so(product: Product, she
 
 
 async def test_describe_tells_conditions_references_users_and_revisions(shell: Space) -> None:
-    await shell.apply("---\n".join((TEMPLATE, AGENT, SCHEDULE)))
+    await shell.apply(
+        "---\n".join(
+            (TEMPLATE.replace("hubspot-readonly", "hubspot"), AGENT, SCHEDULE, ENVIRONMENT.replace("stripe-readonly", "x"))
+        )
+    )
     out = await shell.ok("describe", "agent", "customer-support")
     for part in (f"Agent {shell.namespace}/customer-support", "Conditions", "Resolved", "Revisions, newest first"):
         assert part in out
@@ -373,7 +378,10 @@ async def test_describe_tells_conditions_references_users_and_revisions(shell: S
     used = out.partition("\nUsed by\n")[2].partition("\n\n")[0]
     assert "Schedule" in used
     out = await shell.ok("describe", "template", "customer-support")
-    assert "missing" in out.partition("\nUses\n")[2].partition("\n\n")[0]
+    uses = [line.split(maxsplit=2) for line in out.partition("\nUses\n")[2].partition("\n\n")[0].splitlines()[1:]]
+    assert uses == [["McpServer", "hubspot", "missing"], ["McpServer", "stripe-readonly", "a toolset of the workers"]]
+    assert "McpServer hubspot (missing)" in await shell.ok("graph", shell.namespace)
+    await shell.apply(TEMPLATE)
     await shell.ok("session", "send", "customer-support", "s", "hello", "--create", "--wait")
     assert "completed" in await shell.ok("describe", "session", "customer-support/s")
     assert "Status:" in await shell.ok("describe", "ns", shell.namespace)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -111,7 +113,7 @@ def _conditions(conditions: Sequence[dict[str, Any]]) -> str:
 
 
 async def _uses(client: Client, at: At, item: Item) -> str:
-    """What it refers to, and where that is found: in its own namespace or the nearest ancestor's."""
+    """What it refers to, and where that is found: in its own namespace, in the nearest ancestor's, or with the workers."""
     from pydantic import ValidationError
 
     from talon.domain.resources import candidates
@@ -125,16 +127,25 @@ async def _uses(client: Client, at: At, item: Item) -> str:
     except ValidationError:
         return f"the server is of another version than this command; see: talon graph {namespace}"
     for ref in refs(model):
-        found = "missing"
+        found = ""
         for place, kind, name in candidates(namespace, ref):
-            try:
+            with suppress(NotFound):
                 await client.get(kind_of(kind).path(At(at.server, place), [name]))
-            except NotFound:
-                continue
-            found = f"in {place}"
-            break
-        rows.append((ref.kind, ref.name, found))
+                found = f"in {place}"
+                break
+        rows.append((ref.kind, ref.name, found or _elsewhere(item, ref.kind, ref.name)))
     return table(("KIND", "NAME", "FOUND"), rows)
+
+
+def _elsewhere(item: Item, kind: str, name: str) -> str:
+    """What is no resource may be a toolset of the workers: the server's condition knows."""
+    if kind != "McpServer":
+        return "missing"
+    said = [c for c in item.get("status", {}).get("conditions", []) if c["type"] == "ReferencesResolved"]
+    if any(c["status"] == "Unknown" for c in said):
+        return "unknown: no worker is running"
+    named = any(re.search(rf"(?<![a-z0-9-]){name}(?![a-z0-9-])", c.get("message", "")) for c in said)
+    return "missing" if named else "a toolset of the workers"
 
 
 def _users(users: Sequence[dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -22,7 +23,8 @@ _PAGE = 500
 
 
 class GraphNode(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A resource, of the namespace or of one that it lies in. `missing`: something refers to it, and it does not exist."""
+    """A resource, of the namespace or of one that it lies in, or a toolset of the workers that is named as an McpServer. `missing`:
+    something refers to it, and it is neither."""
 
     namespace: str
     kind: str
@@ -64,13 +66,14 @@ def router(deps: GatewayDeps) -> APIRouter:
     )
     async def graph(ns: str) -> Response:
         await require_namespace(deps.store, ns)
-        return reply(await graph_of(deps.store, ns))
+        catalogue = await deps.plane.resources.served()
+        return reply(await graph_of(deps.store, ns, catalogue.toolsets if catalogue else ()))
 
     return api
 
 
-async def graph_of(store: Store, namespace: str) -> Graph:
-    """The graph of `namespace`. Raises `TooLarge` for more than `NODES_MAX` resources."""
+async def graph_of(store: Store, namespace: str, toolsets: Collection[str] = ()) -> Graph:
+    """The graph of `namespace`; `toolsets` are those that workers serve. Raises `TooLarge` for more than `NODES_MAX` resources."""
     inside = await _inside(store, namespace)
     refs: dict[Identity, Any] = {}
     for start in range(0, len(inside), _PAGE):
@@ -84,7 +87,7 @@ async def graph_of(store: Store, namespace: str) -> Graph:
     meant = {ref: next((place for place in found if place in there), found[0]) for ref, found in places.items()}
     nodes = [*inside, *sorted(set(meant.values()) - set(inside))]
     edges = [GraphEdge(GraphPlace(*user), GraphPlace(*meant[ref])) for user in inside for ref in sorted(refs.get(user, ()))]
-    known = there | set(inside)
+    known = there | set(inside) | {place for place in meant.values() if place[1] == "McpServer" and place[2] in toolsets}
     return Graph([GraphNode(*node, missing=node not in known) for node in nodes], edges)
 
 
