@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak bench lint fmt docs lock clean
+.PHONY: demo test soak bench fuzz lint fmt docs lock clean
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
@@ -21,6 +21,11 @@ soak: $(READY)
 # make bench [PEERS="steps langgraph dbos"] [OUT=file.json] [SMALL=1]
 bench: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m bench --peers "$(PEERS)" $(if $(OUT),--out "$(OUT)") $(if $(SMALL),--small)
+
+# make fuzz [CASES=100000] [STORE=sqlite|pg] [SEED=n] [OUT=file.json]
+fuzz: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --cases $(or $(CASES),100000) --store $(or $(STORE),sqlite) \
+		$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
 
 lint: $(READY)
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports

@@ -199,7 +199,7 @@ def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, An
 
 
 JSON_OBJECT = {"application/json": {"schema": {"type": "object"}}}
-_TAGS = {"type": "string", "pattern": r'^(\*|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$'}
+_TAGS = {"type": "string", "pattern": r'^([*]|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$'}
 IF_MATCH = _header("If-Match", "Only if the resource is still as this `ETag` says; `*`: if it exists.", _TAGS)
 IF_NONE_MATCH = _header("If-None-Match", "Only if it is another than this `ETag` says; `*`: if it does not exist.", _TAGS)
 LAST_EVENT_ID = _header(
@@ -213,6 +213,18 @@ _PLACES = {
     "revision": "A revision's number.",
     "kind": "A kind, as in manifests.",
 }
+
+
+def sse_event(description: str) -> dict[str, Any]:
+    """The schema of one server-sent event."""
+    text = {"type": "string"}
+    data = {"type": "string", "contentMediaType": "application/json"}
+    return {
+        "type": "object",
+        "description": description,
+        "required": ["data"],
+        "properties": {"id": text, "event": text, "data": data},
+    }
 
 
 def path_doc(*names: str) -> list[dict[str, Any]]:

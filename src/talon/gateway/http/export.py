@@ -16,7 +16,7 @@ from talon.manifest.kinds import KINDS
 from talon.store.protocols import Store
 from talon.store.resources import ResourceRow
 
-_YAML = {"application/yaml": {"schema": {"type": "string", "description": "One document for each resource."}}}
+_YAML = {"application/yaml": {"schema": {"description": "YAML, one document for each resource."}}}
 #: Resources written at a time.
 _PAGE = 100
 

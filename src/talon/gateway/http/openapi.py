@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from talon.domain.session import STRATEGIES
-from talon.gateway.http.docs import KEY_PARAMETER, MODELS, REF, STRUCTS, doc, problems, ref
+from talon.gateway.http.docs import KEY_PARAMETER, MODELS, REF, STRUCTS, doc, problems, ref, sse_event
 from talon.gateway.http.message import MessageBody
 from talon.gateway.http.problems import Problem
 from talon.gateway.http.sessions import SESSION
@@ -19,13 +19,12 @@ Json = dict[str, Any]
 _PATH = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in ("ns", "agent", "session_id")]
 _SSE = {
     "text/event-stream": {
-        "schema": {
-            "type": "string",
-            "description": "Events `id: SEQ`, `event: TYPE`, `data: {seq, turn_id, type, at, payload}`, one for each entry; "
+        "schema": sse_event(
+            "Events `id: SEQ`, `event: TYPE`, `data: {seq, turn_id, type, at, payload}`, one for each entry; "
             "and while an answer is being written `text.delta` and `reasoning.delta` with `id: SEQ.OFFSET` and payload "
             "`{offset, text}`, offsets in code points. An id is a cursor: sent back as `Last-Event-ID` it goes on exactly there. "
-            "Keep the text as `text[:offset] + delta`. A comment comes at least every 15 s.",
-        }
+            "Keep the text as `text[:offset] + delta`. A comment comes at least every 15 s."
+        )
     }
 }
 

@@ -10,6 +10,7 @@ from talon.domain.errors import FieldError, Invalid, PreconditionFailed
 from talon.store.resources import ResourceRow
 
 _TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_LIST = re.compile(rf"{_TAG.pattern}([ \t]*,[ \t]*{_TAG.pattern})*")
 
 
 def etag(row: ResourceRow) -> str:
@@ -54,9 +55,8 @@ def _tags(request: Request, header: str) -> list[tuple[bool, str]] | None:
     text = ", ".join(values).strip()
     if text == "*":
         return []
-    parts = [_TAG.fullmatch(part.strip()) for part in text.split(",")]
-    if not all(parts):
+    if _LIST.fullmatch(text) is None:
         name = "If-Match" if header == "if-match" else "If-None-Match"
         message = f'must be * or entity tags as this API gives them (ETag: "42"), not {text[:80]!r}'
         raise Invalid("invalid", f"{name} {message}", (FieldError(name, message),))
-    return [(part[1] is not None, part[2]) for part in parts if part]
+    return [(part[1] is not None, part[2]) for part in _TAG.finditer(text)]

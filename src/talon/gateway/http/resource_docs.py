@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from talon.gateway.http.body_docs import manifest_doc, patch_doc
 from talon.gateway.http.collections import AGENTS, NAMESPACES, SECRETS, Collection
-from talon.gateway.http.docs import ETAG, IF_MATCH, IF_NONE_MATCH, LAST_EVENT_ID, doc, path_doc, ref
+from talon.gateway.http.docs import ETAG, IF_MATCH, IF_NONE_MATCH, LAST_EVENT_ID, doc, path_doc, ref, sse_event
 from talon.gateway.http.manifests import Manifest
 from talon.gateway.http.watching import WatchEvent
 
@@ -145,7 +145,7 @@ def watch_doc() -> dict[str, Any]:
         "A bookmark says up to which version everything is told, at first and every 15 s. An id is where to go on: sent back as "
         "`Last-Event-ID`. The response ends when the namespace is gone or the gateway shuts down."
     )
-    return {"text/event-stream": {"schema": {"type": "string", "description": text}}}
+    return {"text/event-stream": {"schema": sse_event(text)}}
 
 
 def _one(of: Collection) -> tuple[tuple[str, ...], str, list[dict[str, Any]]]:

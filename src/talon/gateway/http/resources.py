@@ -68,11 +68,10 @@ class Routes:
     ) -> Response:
         """`GET` of the collection."""
         namespace = await self._namespace(request)
-        selector = parse_selector(label_selector)
+        selector, after = parse_selector(label_selector), version_asked(request, resource_version)
         if watch:
             _refuse(request, ("limit", "cursor"), "is not read with watch=true")
             wanted = Wanted(namespace, self._collection.kind, selector)
-            after = version_asked(request, resource_version)
             return await WatchResponse.begin(self._store, self._deps.plane.watches, wanted, after, watched)
         _refuse(request, ("resource_version",), "is read with watch=true only")
         version, inner = await self._page(namespace, cursor)

@@ -1,0 +1,29 @@
+"""The booted product against its own OpenAPI document, for a while: no server error, no answer that the document does not know."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from fuzz.run import run
+from support.product import Product
+
+SECONDS = 45
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+async def test_generated_requests_find_nothing_that_the_document_does_not_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = int(os.environ.get("TALON_TEST_SEED", time.time_ns() % 2**31))
+    async with Product(tmp_path / "up", args=("--data-dir", str(tmp_path / "data"))) as up:
+        outcome = await run(up.url, tmp_path, seed=seed, examples=2, seconds=SECONDS)
+        with capsys.disabled():
+            print(f"\nfuzz seed {seed}: {outcome.cases} requests to {outcome.operations} operations")
+        assert not outcome.failures, outcome.shown
+        assert outcome.cases > 100, outcome.shown
+        assert "Traceback" not in up.log, up.log
