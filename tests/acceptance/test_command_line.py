@@ -237,11 +237,15 @@ class Terminal:
             os.close(self.master)
 
 
-async def chat(shell: Shell, *args: str) -> Terminal:
+async def on_terminal(shell: Shell, *args: str) -> Terminal:
     master, slave = pty.openpty()
-    process = await shell.start("chat", "a", *args, terminal=slave)
+    process = await shell.start(*args, terminal=slave)
     os.close(slave)
     return Terminal(master, process)
+
+
+async def chat(shell: Shell, *args: str) -> Terminal:
+    return await on_terminal(shell, "chat", "a", *args)
 
 
 async def test_chat_streams_cancels_on_the_first_interrupt_and_leaves_at_the_end_of_input(shell: Shell) -> None:
@@ -299,6 +303,22 @@ async def test_interrupting_twice_at_the_prompt_leaves(shell: Shell) -> None:
     terminal.process.send_signal(signal.SIGINT)
     assert await terminal.end() == 130
     assert "Traceback" not in terminal.text
+
+
+async def test_on_a_terminal_a_cascade_shows_the_users_and_asks_first(shell: Shell) -> None:
+    await shell.ok("session", "create", "a", "s")
+    terminal = await on_terminal(shell, "delete", "agent", "a", "--cascade")
+    await terminal.sees("[y/N]")
+    assert "Session/a/s: is a session of it" in terminal.text
+    terminal.type("n\n")
+    assert await terminal.end() == 130
+    assert (await shell.data("session", "show", "a", "s"))["id"] == "s"
+    terminal = await on_terminal(shell, "delete", "agent", "a", "--cascade")
+    await terminal.sees("[y/N]")
+    terminal.type("y\n")
+    await terminal.sees("Agent default/a deleted")
+    assert await terminal.end() == 0
+    assert await shell.ok("get", "agents", "-o", "name") == ""
 
 
 async def test_the_databases_state_is_an_exit_code(tmp_path: Path) -> None:

@@ -354,7 +354,7 @@ async def test_deleting_waits_for_the_sessions_and_says_so(product: Product, she
     assert "--cascade" in errors
     out = await shell.ok("delete", "agent", "a", "--cascade")
     assert out == f"Agent {shell.namespace}/a deleted\n"
-    code, _, errors = await shell.run("delete", "agent", "a", "b")
+    code, _, errors = await shell.run("delete", "agent/a", "agent/b")
     assert (code, errors.count("no agent")) == (3, 2), errors
     assert await shell.ok("delete", "agent", "a", "b", "--ignore-not-found") == ""
     shell.write("m.yaml", BOT.replace("NAME", "x") + "---\nid: s1\nagent: x\n")

@@ -13,7 +13,7 @@ import click
 from talon.cli.client import Client, path_of
 from talon.cli.connection import At, connection_options, run
 from talon.cli.errors import Failed, WrongUse
-from talon.cli.kinds import BY_NAME, Kind, kind_and_name, resource_of
+from talon.cli.kinds import BY_NAME, Kind, resource_of
 from talon.cli.output import note
 from talon.domain import errors as err
 
@@ -41,7 +41,7 @@ class Target:
 
 
 @click.command("delete", context_settings={"max_content_width": 110})
-@click.argument("words", nargs=-1, metavar="[KIND NAME…]")
+@click.argument("words", nargs=-1, metavar="[KIND NAME… | KIND/NAME…]")
 @click.option("-f", "--file", "files", multiple=True, metavar="DIR|FILE|-", help="what these manifests name; may be given again")
 @click.option("--cascade", is_flag=True, help="also everything that uses it")
 @click.option("--wait/--no-wait", "waiting", default=True, show_default=True, help="until it is gone, when it takes time")
@@ -71,6 +71,7 @@ def command(
       talon delete template customer-support --cascade --yes
       talon delete namespace acme --cascade --no-wait
       talon delete -f agents/ --ignore-not-found
+      talon get agents -l app=test -o name | xargs talon delete
     """
     targets = _targets(at, words, files)
     errors: list[Exception] = []
@@ -94,8 +95,10 @@ def _targets(at: At, words: Sequence[str], files: Sequence[str]) -> list[Target]
         raise WrongUse("expected talon delete KIND NAME, or talon delete -f FILE")
     if files:
         return _of_files(at, files)
-    kind, name = kind_and_name(words[0], words[1] if len(words) > 1 else None)
-    named = [resource_of(kind.plural, one, "deleted") for one in words[1:] or (name,)]
+    if "/" in words[0]:  # as `talon get -o name` writes them
+        named = [resource_of(word, None, "deleted") for word in words]
+    else:
+        named = [resource_of(words[0], name, "deleted") for name in words[1:] or (None,)]
     return [Target(at, found, tuple(names)) for found, names in named]
 
 

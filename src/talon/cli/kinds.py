@@ -183,7 +183,12 @@ KINDS = (
         "mcp-servers",
         "mcp-server",
         ("mcpservers", "mcp", "server", "servers"),
-        (*_NAMED, ("TRANSPORT", _spec("transport")), ("AT", lambda item: _spec("url")(item) or _spec("command")(item)), *_UPDATED),
+        (
+            *_NAMED,
+            ("TRANSPORT", _spec("transport")),
+            ("ADDRESS", lambda item: _spec("url")(item) or _spec("command")(item)),
+            *_UPDATED,
+        ),
     ),
     Kind("McpBinding", "mcp-bindings", "mcp-binding", ("mcpbindings", "binding", "bindings"), (*_NAMED, *_BINDING, *_UPDATED)),
     Kind("Secret", "secrets", "secret", ("sec",), (*_NAMED, *_UPDATED)),
