@@ -350,7 +350,8 @@ def entries_page() -> str:
     ]
     for name, payload in entries.PAYLOADS.items():
         parts += [f"## {name}", _doc(payload), _fields(payload), _reasons(name)]
-    parts += ["## Usage", _doc(entries.Usage), _fields(entries.Usage), "## Behind", _doc(entries.Behind), _fields(entries.Behind)]
+    for part in (entries.Usage, entries.Opaque, entries.Behind):
+        parts += [f"## {part.__name__}", _doc(part), _fields(part)]
     return page("Journal entries", *parts)
 
 
