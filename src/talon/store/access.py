@@ -5,7 +5,7 @@ Nothing here decides anything: `talon.access` does. No secret comes here, only i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -133,3 +133,34 @@ CREDENTIAL_KEEP_MS = 30 * 24 * 3600 * 1000
 LOG_KEEP_MS = 90 * 24 * 3600 * 1000
 LOG_CANDIDATES_MAX = 1000
 FORGET_MAX = 10_000
+
+
+def indexed(which: LogFilter) -> str:
+    """What of a filter an index finds: `who`, `namespace`, `refused` (an outcome but "ok"), or "" where only the order helps."""
+    refused = "refused" if which.outcome not in ("", "ok") else ""
+    return "who" if which.who else "namespace" if which.namespace else refused
+
+
+def candidates(which: LogFilter, limit: int) -> int:
+    """How many rows to read for a page: one more than it has, or many where most may not fit."""
+    plain = sum(map(bool, msgspec.structs.astuple(which))) == bool(indexed(which)) and which.outcome in ("", "!ok")
+    return limit + 1 if plain else LOG_CANDIDATES_MAX
+
+
+def log_page(
+    rows: Sequence[tuple[int, LogRow]], which: LogFilter, limit: int, cursor_of: Callable[[int], str]
+) -> tuple[list[LogRow], str]:
+    """The page of `rows`, the `candidates` with their numbers, newest first."""
+    full = len(rows) == candidates(which, limit)
+    found: list[LogRow] = []
+    for position, (number, row) in enumerate(rows, 1):
+        if _fits(row, which):
+            found.append(row)
+        if len(found) == limit:
+            return found, cursor_of(number) if full or position < len(rows) else ""
+    return found, cursor_of(rows[-1][0]) if full else ""
+
+
+def _fits(row: LogRow, which: LogFilter) -> bool:
+    outcome = which.outcome in ("", row.outcome) or (which.outcome == "!ok" and row.outcome != "ok")
+    return outcome and which.who in ("", row.who) and which.verb in ("", row.verb) and which.namespace in ("", row.namespace)

@@ -14,6 +14,7 @@ from typing import Protocol
 from talon.domain.entries import Entry
 from talon.domain.inbox import Operation, Receipt
 from talon.domain.session import ApprovalRow, SessionRow, TurnRow
+from talon.store.access import AccessRows
 from talon.store.model import (
     Append,
     Appended,
@@ -212,5 +213,5 @@ class Schema(Protocol):
         ...
 
 
-class Store(Journal, Queue, Sessions, Resources, Schema, Protocol):
+class Store(Journal, Queue, Sessions, Resources, AccessRows, Schema, Protocol):
     """All of it; what the composition root builds. Parts of Talon take the smallest Protocol that they need."""

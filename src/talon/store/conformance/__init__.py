@@ -7,6 +7,7 @@ A backend's test module derives one `Test…` class from each suite and gives th
 - `execute`: `async (sql) -> None`, runs one statement on the database from outside (to make rows older, to break the schema).
 """
 
+from talon.store.conformance.access import AccessLogSuite, CredentialSuite
 from talon.store.conformance.creation import CreationSuite
 from talon.store.conformance.endings import EndingSuite, PlaceSuite
 from talon.store.conformance.faults import FaultSuite
@@ -27,10 +28,12 @@ from talon.store.conformance.takeover import TakeoverSuite
 from talon.store.conformance.watches import WatchSuite
 
 __all__ = [
+    "AccessLogSuite",
     "ApprovalSuite",
     "BlobSuite",
     "CancelSuite",
     "CreationSuite",
+    "CredentialSuite",
     "DeleteSuite",
     "EndingSuite",
     "FaultSuite",

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from talon.domain.errors import Invalid
 from talon.domain.ids import Ids
+from talon.store.postgres.access import PostgresAccess
 from talon.store.postgres.commit import PostgresCommits
 from talon.store.postgres.connections import PATIENCE_S, Database
 from talon.store.postgres.deliver import PostgresDeliveries
@@ -29,6 +30,7 @@ class PostgresStore(
     PostgresChanges,
     PostgresWatches,
     PostgresSecrets,
+    PostgresAccess,
     PostgresSchema,
 ):
     """A `talon.store.protocols.Store`. Belongs to the event loop in which it is first used."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from talon.domain.ids import Clock, Ids
 from talon.store.migrations import program_version
+from talon.store.sqlite.access import AccessPart
 from talon.store.sqlite.connection import BUSY_TIMEOUT_S, Database
 from talon.store.sqlite.inbox import InboxPart
 from talon.store.sqlite.journal import JournalPart
@@ -22,7 +23,7 @@ from talon.store.sqlite.sessions import SessionsPart
 
 
 class SqliteStore(
-    JournalPart, InboxPart, QueuePart, SessionsPart, ResourcesPart, ChangesPart, WatchesPart, SecretsPart, SchemaPart
+    JournalPart, InboxPart, QueuePart, SessionsPart, ResourcesPart, ChangesPart, WatchesPart, SecretsPart, AccessPart, SchemaPart
 ):
     """All Protocols of `talon.store.protocols.Store` on one SQLite database."""
 
