@@ -1,4 +1,4 @@
-"""Anthropic's Messages API. Source: Anthropic's API reference, "Messages", and its guides to streaming, thinking and caching."""
+"""Anthropic's Messages API: requests. Source: Anthropic's API reference, "Messages", and its guides to thinking and caching."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import msgspec
 from yarl import URL
 
-from talon.domain.entries import Usage
 from talon.providers.answer import Answer
+from talon.providers.anthropic_reader import MessagesReader
 from talon.providers.content import Kept, call_id, encode, given, laid_out, parts_of, runs, valid_arguments
 from talon.providers.limits import CallLimits
-from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Part, StopReason, Text, ToolCall
+from talon.providers.protocol import ChatMessage, ChatRequest, Part, Text, ToolCall
 from talon.providers.sse import SseParser
 
 VERSION = "2023-06-01"
@@ -23,13 +23,6 @@ MAX_TOKENS = 8192
 #: Tokens of thinking by level, for models that take a budget. The vendor takes no budget below the least.
 _BUDGETS = {"low": 2048, "medium": 8192, "high": 24_576}
 _BUDGET_MIN = 1024
-_STOPS: dict[str, StopReason] = {  # an unknown reason is a stop
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "refusal",
-    "content_filter": "content_filter",  # of servers that pass another vendor's reason on
-}
 #: Models up to 4.5 think by a budget, later ones as much as they find right, guided by an effort.
 _VERSION_OF = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
 #: In place of a message without content, which the vendor does not take.
@@ -183,198 +176,3 @@ def _mark(system: tuple[dict[str, Any], ...], messages: list[dict[str, Any]]) ->
     last = messages[-1]["content"][-1] if messages and messages[-1]["content"] else None
     if isinstance(last, dict):
         last["cache_control"] = _EPHEMERAL
-
-
-class _OutputDetails(msgspec.Struct, gc=False):
-    thinking_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    """Cumulative counts; a later event repeats those that changed."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
-class _Block(msgspec.Struct, gc=False):
-    """text | thinking | redacted_thinking | tool_use; others are read over."""
-
-    type: str = ""
-    id: str | None = None
-    name: str | None = None
-    input: msgspec.Raw = msgspec.Raw(b"{}")
-    text: str | None = None
-    thinking: str | None = None
-    signature: str | None = None
-    data: str | None = None
-
-
-class _Thought:
-    """A thinking block that is being written."""
-
-    __slots__ = ("signature", "text")
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-        self.signature: list[str] = []
-
-
-class _StopDetails(msgspec.Struct, gc=False):
-    category: str | None = None
-    explanation: str | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    """Of a block (by `type`), or of the message (why it stopped)."""
-
-    type: str = ""
-    text: str | None = None
-    thinking: str | None = None
-    signature: str | None = None
-    partial_json: str | None = None
-    stop_reason: str | None = None
-    stop_details: _StopDetails | None = None
-
-
-class _Message(msgspec.Struct, gc=False):
-    id: str | None = None
-    model: str | None = None
-    content: list[_Block] | None = None
-    stop_reason: str | None = None
-    stop_details: _StopDetails | None = None
-    usage: _Usage | None = None
-    error: Any = None
-
-
-class _Event(msgspec.Struct, gc=False):
-    type: str = ""
-    index: int = 0
-    message: _Message | None = None
-    content_block: _Block | None = None
-    delta: _Delta | None = None
-    usage: _Usage | None = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Event).decode
-_decode_message = msgspec.json.Decoder(_Message).decode
-
-
-class MessagesReader:
-    """Reads the events of one answer."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self._usage = _Usage()
-        self._thoughts: dict[int, _Thought] = {}  # by the index of their block
-
-    def take(self, event: bytes, out: list[ChatEvent]) -> bool:
-        """See `Reader.take`; `message_stop` is the end."""
-        e = _decode(event)
-        match e.type:
-            case "content_block_delta" if e.delta is not None:
-                self._delta(e.index, e.delta, out)
-            case "content_block_start" if e.content_block is not None:
-                self._start(e.index, e.content_block, out)
-            case "content_block_stop":
-                self._stop(e.index)
-            case "message_start" if e.message is not None:
-                self._answer.id = e.message.id or ""
-                self._answer.model = e.message.model or ""
-                self._count(e.message.usage)
-            case "message_delta":
-                self._count(e.usage, final=True)
-                if e.delta is not None:
-                    self._stopped(e.delta.stop_reason, e.delta.stop_details)
-            case "message_stop":
-                return True
-            case _ if e.error is not None:
-                self._answer.failed(e.error)
-            case _:
-                pass  # ping, and what may come in later versions
-        return False
-
-    def whole(self, body: bytes, out: list[ChatEvent]) -> None:
-        """A message that was not streamed."""
-        message = _decode_message(body)
-        if message.error is not None:
-            self._answer.failed(message.error)
-        self._answer.id, self._answer.model = message.id or "", message.model or ""
-        for index, block in enumerate(message.content or ()):
-            self._start(index, block, out)
-            self._stop(index)
-        self._count(message.usage, final=True)
-        self._stopped(message.stop_reason, message.stop_details)
-
-    def _start(self, index: int, block: _Block, out: list[ChatEvent]) -> None:
-        match block.type:
-            case "text":
-                self._answer.text(block.text or "", out)
-            case "thinking":
-                self._think(index, block.thinking, block.signature, out)
-            case "redacted_thinking":
-                self._answer.keep(encode({"type": block.type, "data": block.data or ""}).decode())
-            case "tool_use":
-                whole = bytes(block.input).decode()  # in a stream it begins empty
-                self._answer.call(index, block.id or "", block.name or "", whole if whole != "{}" else "")
-            case _:
-                pass
-
-    def _delta(self, index: int, delta: _Delta, out: list[ChatEvent]) -> None:
-        match delta.type:
-            case "text_delta":
-                self._answer.text(delta.text or "", out)
-            case "input_json_delta":
-                self._answer.call(index, "", "", delta.partial_json)
-            case "thinking_delta":
-                self._think(index, delta.thinking, None, out)
-            case "signature_delta":
-                self._think(index, None, delta.signature, out)
-            case _:
-                pass
-
-    def _think(self, index: int, text: str | None, signature: str | None, out: list[ChatEvent]) -> None:
-        thought = self._thoughts.setdefault(index, _Thought())
-        if text:
-            self._answer.reasoning(text, out)
-            thought.text.append(text)
-        if signature:
-            thought.signature.append(signature)
-
-    def _stop(self, index: int) -> None:
-        thought = self._thoughts.pop(index, None)
-        if thought is not None and thought.signature:  # the vendor takes no thought back without its signature
-            kept = {"type": "thinking", "thinking": "".join(thought.text), "signature": "".join(thought.signature)}
-            self._answer.keep(encode(kept).decode())
-
-    def _stopped(self, reason: str | None, details: _StopDetails | None) -> None:
-        if reason:
-            self._answer.stop = _STOPS.get(reason, "stop")
-            words = details and (details.explanation or details.category)
-            if reason == "refusal" and words:
-                self._answer.refusal(words)
-
-    def _count(self, usage: _Usage | None, *, final: bool = False) -> None:
-        """`final`: of the output all is counted. Where nobody counted, the stated estimate holds."""
-        if usage is None or (usage.input_tokens is None and usage.output_tokens is None):
-            return
-        known = self._usage
-        for field in usage.__struct_fields__:
-            value = getattr(usage, field)
-            if value is not None:
-                setattr(known, field, value)
-        read, written = known.cache_read_input_tokens or 0, known.cache_creation_input_tokens or 0
-        thought = known.output_tokens_details
-        self._answer.counted(
-            Usage(
-                (known.input_tokens or 0) + read + written,
-                known.output_tokens or 0,
-                read,
-                not final,
-                written,
-                (thought.thinking_tokens if thought is not None else None) or 0,
-            )
-        )

@@ -9,8 +9,8 @@ from talon.vault.protocol import Reader
 
 
 def secret_key(reader: Reader, provider: str, namespace: str, name: str, used_by: str) -> Key:
-    """The key of `providers.NAME` as the value of a secret. It raises `ProviderError`: `unresolved` where there is no value that could
-    be used (no call is made without its key), `connection` while the store cannot be asked."""
+    """The key of `providers.NAME` as the value of a secret. It raises `ProviderError`: `unresolved` where there is no value that
+    could be used (no call is made without its key), `connection` while the store cannot be asked."""
     setting = f"providers.{provider}.api_key"
 
     async def key() -> str:

@@ -303,6 +303,16 @@ def test_the_vendors_variables_make_a_provider_and_explicit_configuration_wins_b
     assert provider.api_key.get_secret_value() == "from-vendor"
 
 
+def test_every_vendor_has_its_variables_and_a_name_says_its_kind(tmp_path: Path) -> None:
+    providers = read(tmp_path, "providers: {openai-responses: {line_max: 2048}}", {"ANTHROPIC_API_KEY": "k"}).settings.providers
+    assert {name: provider.kind for name, provider in providers.items()} == {
+        "openai-responses": "openai_responses",
+        "anthropic": "anthropic",
+    }
+    assert providers["openai-responses"].line_max == 2048
+    assert providers["anthropic"].base_url is None  # the vendor's own
+
+
 def test_without_a_vendors_variable_there_is_no_provider(tmp_path: Path) -> None:
     assert read(tmp_path).settings.providers == {}
 

@@ -30,6 +30,9 @@ def body(message: str = "", kind: str | None = None, code: str | int | None = No
         (422, b'{"detail":[{"msg":"x"}]}', "bad_request"),
         (429, body("slow"), "rate_limit"),
         (429, body("the engine is overloaded"), "overloaded"),
+        (429, body("You exceeded your current quota", "insufficient_quota", "insufficient_quota"), "authentication"),
+        (400, body("Your credit balance is too low to access the API"), "authentication"),
+        (400, body("Output blocked by content filtering policy"), "content_filter"),
         (500, b"<html><h1>Oops</h1></html>", "server"),
         (502, b"", "server"),
         (503, b"", "server"),
@@ -83,6 +86,14 @@ def test_a_strange_body_makes_no_second_error(payload: bytes) -> None:
         ({"Retry-After": "Wed, 21 Oct 2026 07:28:30 GMT", "Date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 30.0),
         ({"Retry-After": "Wed, 21 Oct 2026 07:27:00 GMT", "Date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 0.0),  # past
         ({"Retry-After": "Wed, 21 Oct 2026 07:28:30 GMT"}, None),  # nothing to measure it against
+        ({"x-ratelimit-reset-requests": "12ms"}, 0.012),
+        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+        ({"x-ratelimit-reset-tokens": "6m0s", "x-ratelimit-remaining-tokens": "100"}, None),  # that quota is in nobody's way
+        ({"x-ratelimit-reset-tokens": "6m0s", "Retry-After": "1"}, 1.0),
+        ({"x-ratelimit-reset-tokens": "45"}, 45.0),
+        ({"x-ratelimit-reset": "1792567710000", "Date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 30.0),  # a moment, in milliseconds
+        ({"anthropic-ratelimit-tokens-reset": "2026-10-21T07:28:30Z", "Date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 30.0),
+        ({"anthropic-ratelimit-tokens-reset": "soon", "x-ratelimit-reset-requests": ""}, None),
     ],
 )
 def test_the_wait_is_read_from_the_headers(headers: dict[str, str], seconds: float | None) -> None:
