@@ -308,7 +308,10 @@ def fixed_limits() -> list[tuple[str, str]]:
     http = HttpRequestSettings()
     return [
         ("characters of a name; of a namespace with all its parts", f"{ids.NAME_MAX}; 255"),
-        ("manifests in one apply: bytes; documents; levels", f"{parse.BYTES_MAX:,}; {parse.DOCUMENTS_MAX:,}; {DEPTH_MAX}"),
+        (
+            "manifests in one apply: bytes; documents; values, aliases replaced; levels",
+            f"{parse.BYTES_MAX:,}; {parse.DOCUMENTS_MAX:,}; {parse.VALUES_MAX:,}; {DEPTH_MAX}",
+        ),
         ("items of one page of a list", f"{wire.LIMIT_MAX:,}"),
         ("characters of an `Idempotency-Key`", "255"),
         ("days that an `Idempotency-Key` is remembered, at least", f"{paging.KEY_KEEP_MS // 86_400_000}"),

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Literal
 
 from talon.domain.errors import TalonError
-from talon.manifest.parse import BYTES_MAX
+from talon.manifest.parse import BYTES_MAX, VALUES_MAX
 
 Code = Literal["invalid", "malformed", "too_large"]
 
@@ -639,8 +639,8 @@ def _bombs() -> Iterator[Case]:
     for opening, closing, name in (("[", "]", "lists"), ('{"a":', "}", "mappings")):
         deep = AGENT.encode() + b"  x: " + opening.encode() * 10_000 + b"1" + closing.encode() * 10_000
         yield Case(f"10,000 {name} within each other", deep, "", "nested deeper than 32 levels", "too_large")
-        deep = (opening * 100_000 + "1" + closing * 100_000).encode()
-        yield Case(f"100,000 {name} within each other, as JSON", deep, "", "nested deeper", "too_large", json=True)
+        deep = (opening * 50_000 + "1" + closing * 50_000).encode()
+        yield Case(f"50,000 {name} within each other, as JSON", deep, "", "nested deeper", "too_large", json=True)
     yield Case("indented 500 times", "".join(f"{' ' * n}a:\n" for n in range(500)).encode(), "", "nested deeper", "too_large")
     for name, chunk in (
         ("one text", b"x"),
@@ -670,7 +670,7 @@ def _numbered(before: str, chunk: str, after: str, count: int) -> bytes:
 def _long() -> Iterator[Case]:
     """What fits into 4 MiB and is still too much, or wrong all over."""
     agent = AGENT.encode()
-    many = "60000 values"
+    many = f"{VALUES_MAX} values"
     yield Case("list items", partial(_repeated, agent + b"  x:\n", b"  - a\n", b""), "", many, "too_large")
     yield Case("fields", partial(_numbered, AGENT, "  f{:06d}: 1\n", "", 300_000), "", many, "too_large")
     yield Case("the same field", partial(_repeated, agent, b"  a: 1\n", b""), "", many, "too_large")
@@ -686,10 +686,10 @@ def _long() -> Iterator[Case]:
     yield Case("one line", partial(_repeated, agent + b"  profile: ", b"x", b"\n"), "spec.profile", "at most 63")
     yield Case("one long key", partial(_repeated, agent + b"  ? ", b"x", b"\n  : 1\n"), "", "unknown field")
     yield Case("500 wrong documents", b"---\n".join([agent + b"  modelPolice: {}\n"] * 500), "spec.modelPolice", "unknown field")
-    yield Case("50,000 unknown fields", partial(_numbered, AGENT, "  f{:06d}: 1\n", "", 50_000), "", "more errors in this document")
-    yield Case("50,000 doubled fields", agent + b"  a: 1\n" * 50_000, "", "more errors in this document")
+    yield Case("35,000 unknown fields", partial(_numbered, AGENT, "  f{:06d}: 1\n", "", 35_000), "", "more errors in this document")
+    yield Case("35,000 doubled fields", agent + b"  a: 1\n" * 35_000, "", "more errors in this document")
     yield Case(
-        "50,000 words that are no", agent + b"  mcpServerRefs: [" + b"no," * 50_000 + b"no]\n", "", "more errors in this document"
+        "35,000 words that are no", agent + b"  mcpServerRefs: [" + b"no," * 35_000 + b"no]\n", "", "more errors in this document"
     )
     prompt = AGENT + OWN + "  systemPrompt: '"
     places = partial(_numbered, prompt, "{{{{ p{:06d} }}}}", "'\n", 60_000)
@@ -791,10 +791,7 @@ _SMALL = 64 * 1024
 def outcome_of(case: Case, work: Callable[[bytes, bool], None]) -> Outcome:
     """Run `work` on the data of a case, a large one in a fork of this process, and measure it."""
     if isinstance(case.source, bytes) and len(case.source) <= _SMALL:
-        before = time.process_time()
-        told = _tried(case, work)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return _outcome(case, told, time.process_time() - before, usage.ru_maxrss)
+        return _outcome(case, _tried(case, work), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
@@ -805,27 +802,30 @@ def outcome_of(case: Case, work: Callable[[bytes, bool], None]) -> Outcome:
             os._exit(0)
     os.close(theirs)
     with os.fdopen(ours, "rb") as pipe:
-        told = json.loads(pipe.read() or b'["died", "without a word", []]')
+        told = json.loads(pipe.read() or b'["died", "without a word", [], 0]')
     _, _, usage = os.wait4(child, 0)
-    return _outcome(case, told, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+    return _outcome(case, told, usage.ru_maxrss)
 
 
-Told = tuple[str, str, list[tuple[str, str]]]
+Told = tuple[str, str, list[tuple[str, str]], float]
 
 
-def _outcome(case: Case, told: Told, cpu_s: float, memory_kb: float) -> Outcome:
-    code, detail, fields = told
+def _outcome(case: Case, told: Told, memory_kb: float) -> Outcome:
+    code, detail, fields, cpu_s = told
     return Outcome(case.name, code, detail, tuple((path, message) for path, message in fields), cpu_s, memory_kb / 1024)
 
 
 def _tried(case: Case, work: Callable[[bytes, bool], None]) -> Told:
+    data, before = case.data, time.process_time()
+    told: tuple[str, str, list[tuple[str, str]]] = ("passed", "", [])
     try:
-        work(case.data, case.json)
+        work(data, case.json)
     except TalonError as refused:
-        return refused.code, refused.detail, [(one.field, one.message) for one in refused.errors]
+        told = (refused.code, refused.detail, [(one.field, one.message) for one in refused.errors])
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
-        return "crashed", repr(error), []
-    return "passed", "", []
+        told = ("crashed", repr(error), [])
+    code, detail, fields = told
+    return code, detail, fields, time.process_time() - before
 
 
 def wrong_with(case: Case, outcome: Outcome) -> str:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from talon.domain.errors import FieldError
 from talon.manifest import kinds
-from talon.manifest.document import ERRORS_MAX, Document, Path
+from talon.manifest.document import ERRORS_MAX, Document, Path, rest
 
 #: What stands below a field of this name may be secret and is never shown.
 _HIDDEN: Final = frozenset({"value", "env", "headers"})
@@ -64,8 +64,7 @@ def complaints(document: Document, model: type[BaseModel], error: ValidationErro
     `ERRORS_MAX`, and one that counts the others."""
     found = error.errors(include_url=False)
     told = [_complaint(document, model, one, root) for one in found[:ERRORS_MAX]]
-    more = len(found) - len(told)
-    return told + ([document.error(root, f"and {more} more errors in this document")] if more else [])
+    return told + rest(document, len(found) - len(told))
 
 
 def _complaint(document: Document, model: type[BaseModel], one: ErrorDetails, root: Path) -> FieldError:

@@ -77,10 +77,9 @@ def shown(value: Any) -> Any:
     return "a list" if isinstance(value, list) else type(value).__name__  # pyright: ignore[reportUnknownArgumentType]
 
 
-def bounded(errors: list[FieldError], document: Document) -> list[FieldError]:
-    """The first `ERRORS_MAX` of the errors of one document, and one that counts the others."""
-    more = len(errors) - ERRORS_MAX
-    return errors if more <= 0 else [*errors[:ERRORS_MAX], document.error((), f"and {more} more errors in this document")]
+def rest(document: Document, more: int) -> list[FieldError]:
+    """The error that stands for `more` others of a document, or nothing for none."""
+    return [document.error((), f"and {more} more errors in this document")] if more > 0 else []
 
 
 def walk(data: Any) -> Iterator[tuple[Path, Any]]:

@@ -15,13 +15,25 @@ from typing import Any, Final, Literal, cast
 import yaml
 from yaml import events as ev
 
-from talon.domain.errors import FieldError, Malformed, TooLarge
-from talon.manifest.document import DEPTH_MAX, INTEGER_MAX, Document, Path, bounded, path_text, shown, unusable, walk
+from talon.domain.errors import Malformed, TooLarge
+from talon.manifest.document import (
+    DEPTH_MAX,
+    ERRORS_MAX,
+    INTEGER_MAX,
+    Complaint,
+    Document,
+    Path,
+    path_text,
+    rest,
+    shown,
+    unusable,
+    walk,
+)
 
 BYTES_MAX: Final = 4 * 1024 * 1024
 DOCUMENTS_MAX: Final = 500
 #: How many values there may be, every alias replaced by what it names; 500 agents have about 15,000.
-VALUES_MAX: Final = 60_000
+VALUES_MAX: Final = 40_000
 #: What their texts may come to, every alias replaced by what it names: characters, and `_VALUE_WEIGHT` for each value.
 WEIGHT_MAX: Final = 8 * 1024 * 1024
 _VALUE_WEIGHT: Final = WEIGHT_MAX // VALUES_MAX
@@ -167,20 +179,21 @@ def _item(path: Path) -> int:
 def _checked(index: int, data: Any, lines: dict[Path, int], complaints: list[tuple[Path, str]]) -> tuple[Document, int]:
     """The document with all that is wrong with its values, and how many there are."""
     document = Document(index, data, lines)
+    problems: list[Complaint] = [(path, message, None) for path, message in complaints]
     values = 0
-    problems: list[FieldError] = [document.error(path, message) for path, message in complaints]
     for path, value in walk(data):
         values += 1
         if len(path) > DEPTH_MAX:
             where = path_text(path[:6])
             raise TooLarge("too_large", f"{document.place(path)}: nested deeper than {DEPTH_MAX} levels, below {where}")
         repeated: list[str] = cast(dict[Any, Any], value).pop(_REPEATED, []) if isinstance(value, dict) else []
-        problems += [document.error((*path, key), "is given twice; keep one of them") for key in repeated]
+        problems += [((*path, key), "is given twice; keep one of them", None) for key in repeated]
         if reason := unusable(value):
-            problems.append(document.error(path, reason, None if isinstance(value, str) else value))
+            problems.append((path, reason, value if isinstance(value, int | float) else None))
         if path and isinstance(path[-1], str) and (reason := unusable(path[-1])):
-            problems.append(document.error(path, f"its name {reason}"))
-    return Document(index, data, lines, tuple(bounded(problems, document))), values
+            problems.append((path, f"its name {reason}", None))
+    told = [document.error(*one) for one in problems[:ERRORS_MAX]]
+    return Document(index, data, lines, (*told, *rest(document, len(problems) - len(told)))), values
 
 
 def _line(event: ev.Event) -> int:

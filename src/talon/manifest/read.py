@@ -12,14 +12,14 @@ from talon.domain.errors import FieldError
 from talon.domain.resources import Identity
 from talon.manifest import kinds
 from talon.manifest.complaints import complaints, nearest, what
-from talon.manifest.document import Document, Path, bounded
+from talon.manifest.document import ERRORS_MAX, Document, Path, rest
 from talon.manifest.environment import wrong_secret
 from talon.manifest.metadata import API_VERSION, STAMPS, NamespaceMetadata, SessionMetadata
 from talon.manifest.within import within
 
 DEFAULT_NAMESPACE = "default"
 #: So many errors are told at once.
-ERRORS_MAX: Final = 1000
+ALL_ERRORS_MAX: Final = 1000
 _STAMPS = frozenset(STAMPS)
 
 
@@ -88,11 +88,11 @@ class Reading:
 
 
 def read(documents: Sequence[Document], expected: Expected | None = None) -> Reading:
-    """Read all documents; those after `ERRORS_MAX` errors are not looked at. Never raises for what is in them."""
+    """Read all documents; those after `ALL_ERRORS_MAX` errors are not looked at. Never raises for what is in them."""
     reading = Reading()
     first: dict[Identity, Document] = {}
     for document in documents:
-        if len(reading.errors) >= ERRORS_MAX:
+        if len(reading.errors) >= ALL_ERRORS_MAX:
             reading.errors.append(
                 FieldError("", f"{document.place()} and those after it: not looked at, there are too many errors")
             )
@@ -100,7 +100,8 @@ def read(documents: Sequence[Document], expected: Expected | None = None) -> Rea
         errors = list(document.problems)
         manifest = None if _not_a_mapping(document, errors) else _manifest(document, expected, errors)
         if manifest is not None:
-            errors += bounded(within(manifest.document, manifest.model), document)
+            found = within(manifest.document, manifest.model)
+            errors += found[:ERRORS_MAX] + rest(document, len(found) - ERRORS_MAX)
             other = first.setdefault(manifest.identity, document)
             if other is not document:
                 errors.append(document.error((), f"{manifest.label} is in {other.place()} already; keep one of them"))

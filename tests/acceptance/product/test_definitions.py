@@ -155,12 +155,13 @@ async def test_a_reference_that_nobody_serves_is_a_condition_and_refuses_the_tur
     agent = await stage.agent("dangling", mcpServerRefs=["toolbox", "stripe-readonly"])
     shown = await stage.api.get(f"{AGENTS}/{agent}")
     conditions = {one["type"]: one for one in shown["status"]["conditions"]}
-    assert (conditions["Resolved"]["status"], conditions["Resolved"]["reason"]) == ("False", "UnresolvedReference")
-    assert "stripe-readonly" in conditions["Resolved"]["message"]
+    resolved = conditions["ReferencesResolved"]
+    assert (resolved["status"], resolved["reason"]) == ("False", "UnresolvedReference")
+    assert "stripe-readonly" in resolved["message"]
     assert conditions["Ready"]["status"] == "False"
     code, out, _ = await stage.cli("get", "agents")
     assert code == 0
-    assert "Resolved=False (UnresolvedReference)" in next(line for line in out.splitlines() if "dangling" in line)
+    assert "ReferencesResolved=False (UnresolvedReference)" in next(line for line in out.splitlines() if "dangling" in line)
     where = stage.session(agent)
     end = await stage.run(where, f"{where} hello")
     assert (end["type"], end["payload"]["reason"]) == ("turn.denied", "unresolved_reference")
