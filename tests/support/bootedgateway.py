@@ -15,6 +15,7 @@ import aiohttp
 
 from support.sse import Event, Parser
 from support.vaults import vault_on
+from talon.access.room import open_room
 from talon.cli.system import SystemClock, SystemIds
 from talon.domain import entries as e
 from talon.gateway.deps import GatewayDeps, GatewaySettings
@@ -257,7 +258,8 @@ async def booted(
     await writer.start()
     vault = vault_on(store)
     plane = control_plane(store, writer, hub, ids, vault, settings)
-    app = create_app(GatewayDeps(store, writer, hub, clock, ids, vault, plane, "0.0.0-test", settings, **(hooks or {})))
+    access = open_room(store, clock).access
+    app = create_app(GatewayDeps(store, writer, hub, clock, ids, vault, plane, access, "0.0.0-test", settings, **(hooks or {})))
     sock, stop = bind("127.0.0.1", 0), asyncio.Event()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(

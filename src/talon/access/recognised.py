@@ -16,11 +16,10 @@ GONE_MAX = 100_000
 TOUCH_EVERY_S = 60.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Known:
     who: Principal
     until_ms: int
-    touch_at_s: float
 
 
 class Recognised:
@@ -33,6 +32,7 @@ class Recognised:
         self._gone: dict[str, None] = {}
         self._watches: dict[tuple[str, int | None], dict[int, Callable[[], None]]] = {}
         self._numbers = 0
+        self._touch_at_s: dict[str, float] = {}
         self._used: set[str] = set()
 
     def find(self, key: bytes) -> Principal | None:
@@ -44,7 +44,7 @@ class Recognised:
             self._drop(key)
             return None
         if known.who.via:
-            self._touch(known)
+            self._touch(known.who.via)
         return known.who
 
     def remember(self, key: bytes, who: Principal, until_ms: int) -> bool:
@@ -53,11 +53,10 @@ class Recognised:
             return False
         if len(self._known) >= REMEMBERED_MAX:
             self._drop(next(iter(self._known)))
-        known = _Known(who, until_ms, 0.0)
-        self._known[key] = known
+        self._known[key] = _Known(who, until_ms)
         self._of.setdefault(who.via, set()).add(key)
         if who.via:
-            self._touch(known)
+            self._touch(who.via)
         return True
 
     def forget(self, via: str | None = None) -> None:
@@ -107,11 +106,13 @@ class Recognised:
         used, self._used = self._used, set()
         return sorted(used)
 
-    def _touch(self, known: _Known) -> None:
+    def _touch(self, credential: str) -> None:
         now_s = self._clock.monotonic_s()
-        if now_s >= known.touch_at_s:
-            known.touch_at_s = now_s + TOUCH_EVERY_S
-            self._used.add(known.who.via)
+        if now_s >= self._touch_at_s.get(credential, 0.0):
+            if len(self._touch_at_s) >= REMEMBERED_MAX:
+                self._touch_at_s.clear()
+            self._touch_at_s[credential] = now_s + TOUCH_EVERY_S
+            self._used.add(credential)
 
     def _tell(self, key: tuple[str, int | None]) -> None:
         loop = asyncio.get_running_loop()

@@ -77,7 +77,7 @@ class Upkeep:
             self._bell.clear()
             self._recognised.expired()
             try:
-                await self._turn()
+                await self.turn()
             except Unavailable as error:
                 if not away:
                     log.warning("access: the store is away, every request is recognised anew: %s", error.detail)
@@ -96,7 +96,8 @@ class Upkeep:
         except Unavailable as error:
             log.warning("access log: the last rows are lost: %s", error.detail)
 
-    async def _turn(self) -> None:
+    async def turn(self) -> None:
+        """One round. Raises `Unavailable`."""
         asked_s = self._clock.monotonic_s()
         if self._asked_s is None:
             self._version = await self._store.access_version()

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from talon.access.room import Room, open_room
 from talon.cli.errors import WrongUse, found_here
 from talon.cli.keyring import open_vault
 from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of, secret_of, worker_name_of
@@ -64,6 +65,7 @@ class Runtime:
     writer: JournalWriter
     bells: LocalBroker
     vault: Vault
+    room: Room
     publish_to: list[Callable[[Sequence[Committed]], None]] = field(default_factory=list[Callable[[Sequence[Committed]], None]])
     vital: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
@@ -103,7 +105,7 @@ async def open_runtime(role: Role, settings: Settings) -> AsyncGenerator[Runtime
         await _default_namespace(store, ids)
         bells = LocalBroker()
         writer = JournalWriter(store, lambda committed: runtime.published(committed))
-        runtime = Runtime(role, settings, clock, ids, store, writer, bells, vault)
+        runtime = Runtime(role, settings, clock, ids, store, writer, bells, vault, open_room(store, clock))
         await runtime.writer.start()
         stack.push_async_callback(runtime.writer.close)
         if broker_of(settings) == "postgres":
@@ -302,6 +304,7 @@ def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool =
         ids=runtime.ids,
         sealer=runtime.vault,
         plane=plane,
+        access=runtime.room.access,
         version=version("talon-runtime"),
         settings=settings,
         **({} if worker is None or health_only else _hooks(worker)),

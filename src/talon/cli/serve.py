@@ -115,19 +115,25 @@ async def _http(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGen
         ready.set_result(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     app, hub, plane = open_gateway(runtime, worker, health_only=role == "worker")
-    finishing = asyncio.create_task(plane.finisher.run(), name="finisher of deletions") if role != "worker" else None
-    if finishing is not None:
-        runtime.vital.append(finishing)
+    beside: set[asyncio.Task[None]] = set()
+    if role != "worker":
+        beside = {
+            asyncio.create_task(plane.finisher.run(), name="finisher of deletions"),
+            asyncio.create_task(runtime.room.upkeep.run(), name="upkeep of access"),
+        }
+        runtime.vital.extend(beside)
     task = asyncio.create_task(serve(app, sock, hub, stop, on_ready=on_ready), name="http")
     try:
         await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
         yield await ready if ready.done() else await _broken(task)
     finally:
         stop.set()
-        if finishing is not None:
-            finishing.cancel()
-            await asyncio.wait({finishing})
+        for one in beside:
+            one.cancel()
+        if beside:
+            await asyncio.wait(beside)
         await task
+        await runtime.room.upkeep.close()
 
 
 async def _broken(task: asyncio.Task[None]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from talon.access.protocol import Access
 from talon.domain.entries import NewEntry
 from talon.domain.ids import Clock, Ids
 from talon.domain.inbox import Message, Operation, Receipt
@@ -78,6 +79,7 @@ class GatewayDeps:
     ids: Ids
     sealer: Sealer
     plane: Plane
+    access: Access
     version: str
     settings: GatewaySettings = field(default_factory=GatewaySettings)
     offer: Callable[[Where], Awaitable[Offer | None]] | None = None

@@ -166,9 +166,7 @@ async def _play(script: list[Any], hops: list[int], first_seq: int, shared: bool
     journal = FakeJournal(hops=hop, first_seq=first_seq)
     limits = GatewaySettings(heartbeat_s=3600, poll_s=3600, stream_buffer_max=400)
     hub = StreamHub(journal, StillClock(), limits, shared=shared)
-    deps = GatewayDeps(
-        store=journal, writer=None, hub=hub, clock=StillClock(), ids=None, sealer=None, plane=None, version="0", settings=limits
-    )  # type: ignore[arg-type]
+    deps = GatewayDeps(journal, None, hub, StillClock(), None, None, None, None, "0", limits)  # type: ignore[arg-type]
     streams, author = Streams(deps), Author(journal)
     clients: list[Client] = []
     late: list[Committed] = []

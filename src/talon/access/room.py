@@ -1,0 +1,46 @@
+"""The room put together, for one process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from talon.access.authenticator import Asking, Bearer, Open, Stored
+from talon.access.keys import StoredKeys
+from talon.access.protocol import Access, Login
+from talon.access.recognised import Recognised
+from talon.access.upkeep import StoredLog, Upkeep
+from talon.domain.ids import Clock
+from talon.store.access import AccessRows
+
+
+class Room(NamedTuple):
+    """What interfaces are given, and what is to run beside them."""
+
+    access: Access
+    upkeep: Upkeep
+
+
+def open_room(store: AccessRows, clock: Clock) -> Room:
+    """Mode `none`: nobody is asked who he is."""
+    recognised = Recognised(clock)
+    log = StoredLog(store)
+    keys = StoredKeys(store, clock, recognised.revoked)
+    return Room(Access(Open(), keys, log), Upkeep(store, clock, recognised, log))
+
+
+def asking_room(
+    store: AccessRows,
+    clock: Clock,
+    recognised: Recognised,
+    *,
+    keys: bool,
+    bearers: Sequence[Bearer] = (),
+    login: Login | None = None,
+) -> Room:
+    """The other modes together: API keys, further `bearers`, browsers that log in."""
+    log = StoredLog(store)
+    upkeep = Upkeep(store, clock, recognised, log)
+    stored = Stored(store, clock, keys=keys)
+    authenticator = Asking(recognised, (stored, *bearers), stored if login is not None else None, upkeep.trusted)
+    return Room(Access(authenticator, StoredKeys(store, clock, recognised.revoked), log, login), upkeep)
