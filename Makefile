@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak bench fuzz lint fmt docs lock clean
+.PHONY: demo test soak bench fuzz crowd lint fmt docs lock clean
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
@@ -25,6 +25,11 @@ bench: $(READY)
 # make fuzz [CASES=100000] [STORE=sqlite|pg] [SEED=n] [OUT=file.json]
 fuzz: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --cases $(or $(CASES),100000) --store $(or $(STORE),sqlite) \
+		$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
+
+# make crowd [STORE=sqlite|pg] [SECONDS=60] [SEED=n] [OUT=file.json]
+crowd: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz.crowd --store $(or $(STORE),sqlite) --seconds $(or $(SECONDS),60) \
 		$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
 
 lint: $(READY)

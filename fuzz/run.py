@@ -35,8 +35,8 @@ class Outcome:
 
 
 async def run(url: str, directory: Path, *, seed: int, examples: int, seconds: float, workers: int = 1) -> Outcome:
-    """Generate requests to the Talon at `url`, reports in `directory`, `examples` for each operation and phase, for `seconds` at most; all checks, by
-    operation and stateful along the links.
+    """Generate requests to the Talon at `url`, `examples` for each operation and phase, for `seconds` at most; all checks, by
+    operation and stateful along the links. The report goes into `directory`.
 
     Raises `AssertionError` when schemathesis itself could not run.
     """

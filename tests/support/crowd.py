@@ -8,13 +8,19 @@ has must be what the store has, and all watchers of a namespace together must ha
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import json
 import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from support.postgres import PostgresServer
+from support.product import Product
 from support.sse import Parser
 
 LOST = (aiohttp.ClientError, TimeoutError, ConnectionError)
@@ -117,7 +123,7 @@ class Crowd:
 
     async def call(self, http: aiohttp.ClientSession, method: str, path: str, body: Any = None) -> int:
         """One request to some gateway, to another one if that is lost; -> the status."""
-        for attempt in range(200):
+        for attempt in range(1_200):  # a minute: a killed gateway has to come back first
             url = self.urls[(len(path) + self.writes + attempt) % len(self.urls)]
             try:
                 async with http.request(method, url + path, json=body, timeout=TIMEOUT) as answer:
@@ -204,3 +210,73 @@ class Watcher:
         else:
             assert not self.selector or metadata["labels"]["tier"] in SELECTORS[self.selector]
             self.known[name] = metadata["resourceVersion"]
+
+
+# --- where it happens --------------------------------------------------------------------------------------------------------
+
+#: The gateways that are up, and what kills one of them and starts another.
+Booted = tuple[list[str], Callable[[], Awaitable[None]]]
+CONFIG = "gateway: {heartbeat_s: 0.5}\n"
+
+
+async def watched(boot: contextlib.AbstractAsyncContextManager[Booted], seed: int, seconds: float) -> dict[str, Any]:
+    """Twenty writers and twenty watchers for `seconds`, a gateway killed in the middle; -> what happened. Fails if any watcher was
+    told something else than what was."""
+    async with boot as (urls, kill):
+        crowd = Crowd(urls, seed)
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+            running = asyncio.create_task(crowd.run(http, writers=20, watchers=20, seconds=seconds))
+            await asyncio.wait({running}, timeout=seconds / 2)  # the middle: what is killed has clients of both kinds
+            await kill()
+            await running
+        return crowd.report()
+
+
+@contextlib.asynccontextmanager
+async def embedded(directory: Path, _: PostgresServer | None) -> AsyncGenerator[Booted]:
+    """`talon up` on SQLite, killed and started again."""
+    (directory / "talon.yaml").write_text(CONFIG)
+    up = Product(directory / "up", "up", ("--data-dir", str(directory / "data"), "--config", str(directory / "talon.yaml")))
+    await up.start()
+    urls = [up.url]
+
+    async def kill() -> None:
+        await up.kill()
+        await up.start()
+        urls[:] = [up.url]
+
+    try:
+        yield urls, kill
+        assert "Traceback" not in up.log, up.log
+    finally:
+        await up.kill()
+
+
+@contextlib.asynccontextmanager
+async def spread(directory: Path, postgres: PostgresServer) -> AsyncGenerator[Booted]:
+    """Two gateways on PostgreSQL, one of which is killed for good, and a third one."""
+    (directory / "talon.yaml").write_text(CONFIG)
+    database = postgres.create_database()
+    env = {"DATABASE_URL": database, "TALON_SECRETS_KEY": base64.b64encode(bytes(range(32))).decode()}
+    gateways = [
+        Product(directory / f"g{n}", "gateway", ("--config", str(directory / "talon.yaml"), "--name", f"g{n}"), env=env)
+        for n in range(3)
+    ]
+    await asyncio.gather(gateways[0].start(), gateways[1].start())
+    urls = [gateways[0].url, gateways[1].url]
+
+    async def kill() -> None:
+        await gateways[0].kill()
+        urls[:] = [gateways[1].url]
+        await gateways[2].start()
+        urls[:] = [gateways[1].url, gateways[2].url]
+
+    try:
+        yield urls, kill
+        for one in gateways:
+            assert "Traceback" not in one.log, one.log
+    finally:
+        for one in gateways:
+            if one.process is not None:
+                await one.kill()
+        postgres.drop_database(database)

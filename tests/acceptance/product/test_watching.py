@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,15 +11,13 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from support.crowd import Crowd
+from support.crowd import embedded, spread, watched
 from support.postgres import PostgresServer
-from support.product import Product
 from support.sse import Event, Parser
 from support.stage import Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-CROWD_S = float(os.environ.get("TALON_TEST_CROWD_S", "4"))
-CONFIG = "gateway: {heartbeat_s: 0.5}\n"
+CROWD_S = 4.0
 
 
 class Watching:
@@ -162,70 +157,14 @@ async def test_a_watch_that_cannot_be_is_refused_before_it_begins(
 # --- a crowd, with processes that die ----------------------------------------------------------------------------------------
 
 
-@contextlib.asynccontextmanager
-async def embedded(directory: Path, _: PostgresServer) -> AsyncGenerator[tuple[list[str], Callable[[], Awaitable[None]]]]:
-    """`talon up`, killed and started again."""
-    up = Product(directory / "up", "up", ("--data-dir", str(directory / "data"), "--config", str(directory / "talon.yaml")))
-    await up.start()
-    urls = [up.url]
-
-    async def kill() -> None:
-        await up.kill()
-        await up.start()
-        urls[:] = [up.url]
-
-    try:
-        yield urls, kill
-        assert "Traceback" not in up.log, up.log
-    finally:
-        await up.kill()
-
-
-@contextlib.asynccontextmanager
-async def spread(directory: Path, postgres: PostgresServer) -> AsyncGenerator[tuple[list[str], Callable[[], Awaitable[None]]]]:
-    """Two gateways, one of which is killed for good, and a third one."""
-    database = postgres.create_database()
-    env = {"DATABASE_URL": database, "TALON_SECRETS_KEY": base64.b64encode(bytes(range(32))).decode()}
-    gateways = [
-        Product(directory / f"g{n}", "gateway", ("--config", str(directory / "talon.yaml"), "--name", f"g{n}"), env=env)
-        for n in range(3)
-    ]
-    await asyncio.gather(gateways[0].start(), gateways[1].start())
-    urls = [gateways[0].url, gateways[1].url]
-
-    async def kill() -> None:
-        await gateways[0].kill()
-        urls[:] = [gateways[1].url]
-        await gateways[2].start()
-        urls[:] = [gateways[1].url, gateways[2].url]
-
-    try:
-        yield urls, kill
-        for one in gateways:
-            assert "Traceback" not in one.log, one.log
-    finally:
-        for one in gateways:
-            if one.process is not None:
-                await one.kill()
-        postgres.drop_database(database)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("boot", [embedded, spread])
 async def test_twenty_watchers_are_told_what_twenty_writers_do_once_and_in_order_though_a_gateway_dies(
     boot: Any, tmp_path: Path, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "talon.yaml").write_text(CONFIG)
     seed = int.from_bytes(os.urandom(4))
-    async with boot(tmp_path, postgres) as (urls, kill):
-        crowd = Crowd(urls, seed)
-        connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(connector=connector) as http:
-            running = asyncio.create_task(crowd.run(http, writers=20, watchers=20, seconds=CROWD_S))
-            await asyncio.sleep(CROWD_S / 2)  # the middle: what is killed has clients of both kinds
-            await kill()
-            await running
-        with capsys.disabled():
-            print(f"\n{boot.__name__} seed {seed}: {crowd.report()}")
-        assert crowd.writes > 50
-        assert crowd.lost > 0, "nobody lost a connection: the kill was no kill"
+    report = await watched(boot(tmp_path, postgres), seed, CROWD_S)
+    with capsys.disabled():
+        print(f"\n{boot.__name__} seed {seed}: {report}")
+    assert report["writes"] > 50
+    assert report["connections_lost"] > 0, "nobody lost a connection: the kill was no kill"

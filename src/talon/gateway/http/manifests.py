@@ -77,7 +77,8 @@ async def read_manifest(request: Request, expected: Expected) -> Reading:
 
 async def _read(request: Request, expected: Expected | None) -> Reading:
     data, media = await read_bytes(request, (*JSON_TYPES, *YAML_TYPES))
-    form: Literal["json", "yaml"] = "json" if media in JSON_TYPES else "yaml"
+    # Of nothing at all the other form says better what is missing.
+    form: Literal["json", "yaml"] = "json" if media in JSON_TYPES and data else "yaml"
 
     def work() -> Reading:
         documents = parse(data, form)
