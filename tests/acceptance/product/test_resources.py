@@ -13,8 +13,8 @@ import pytest_asyncio
 from support.stage import Stage, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-MERGE = {"Content-Type": "application/merge-patch+json"}
-YAML = {"Content-Type": "application/yaml"}
+MERGE: dict[str, Any] = {"Content-Type": "application/merge-patch+json"}
+YAML: dict[str, Any] = {"Content-Type": "application/yaml"}
 PROFILES = {"modelPolicy": {"profiles": [{"name": "p", "model": {"provider": "model", "name": "m"}}]}}
 #: plural -> (what missing ones are called, a manifest without its name).
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -40,9 +40,9 @@ GET POST /v1/ns/{ns}/approvals/{approval}
 GET /healthz
 GET /readyz
 """
-#: The same for each collection.
+#: Issue 4's, the same for each collection.
 COLLECTIONS = ("templates", "agents", "schedules", "knowledge", "mcp-servers", "mcp-bindings", "secrets")
-ROUTES += "".join(
+OF_COLLECTIONS = "".join(
     f"GET POST {path}\nGET PUT PATCH DELETE {path}/{place}\nGET {path}/{place}/users\n"
     for path, place in ((f"/v1/ns/{{ns}}/{name}", "{agent}" if name == "agents" else "{name}") for name in COLLECTIONS)
 )
@@ -78,7 +78,7 @@ async def test_every_route_stands_in_openapi_and_is_served(stage: Stage) -> None
         "kind": "Agent",
         "revision": "1",
     }
-    for line in ROUTES.split("\n"):
+    for line in (ROUTES + OF_COLLECTIONS).split("\n"):
         *methods, route = line.split() or [""]
         for method in methods:
             assert method.lower() in documented[route], line
