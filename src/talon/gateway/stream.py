@@ -14,9 +14,9 @@ from talon.domain.entries import TURN_ENDS, Entry
 from talon.domain.errors import AheadOfJournal, FieldError, Gone, Invalid, TalonError
 from talon.domain.inbox import Receipt
 from talon.domain.session import OPEN_TURN_STATES, SessionRow
+from talon.gateway.api.lookup import require_session, require_turn
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.events import Cursor, Place, advance, encode_entry, parse_cursor
-from talon.gateway.http.lookup import require_session, require_turn
 from talon.gateway.hub import HEARTBEAT, Reader
 from talon.store.model import Fragment
 

@@ -12,11 +12,11 @@ from starlette.responses import Response
 from talon.domain.errors import FieldError, Invalid, NotFound
 from talon.domain.inbox import ResolveApproval
 from talon.domain.session import ApprovalRow, SessionRow
+from talon.gateway.api import shapes
+from talon.gateway.api.lookup import is_id, require_namespace
 from talon.gateway.deps import GatewayDeps
-from talon.gateway.http import shapes
 from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.docs import body_doc, doc
-from talon.gateway.http.lookup import is_id, require_namespace
 from talon.gateway.http.message import idempotency_key, traceparent
 from talon.gateway.http.wire import Cursor, Limit, page, reply
 

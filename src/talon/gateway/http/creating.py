@@ -10,9 +10,9 @@ from pydantic import Field
 from talon.domain.errors import FieldError, Invalid, TooLarge
 from talon.domain.ids import NAME_MAX, is_name
 from talon.domain.session import SessionRow
+from talon.gateway.api.lookup import require_agent
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import Body
-from talon.gateway.http.lookup import require_agent
 from talon.manifest.effective import Effective
 from talon.manifest.features import session_feature_errors
 from talon.manifest.resolve import unknown_profile

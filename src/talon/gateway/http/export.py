@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 from fastapi import APIRouter
 from starlette.responses import Response, StreamingResponse
 
+from talon.gateway.api.collections import NAMESPACES, require
 from talon.gateway.deps import GatewayDeps
-from talon.gateway.http.collections import NAMESPACES, require
 from talon.gateway.http.docs import doc
 from talon.manifest.dump import export_of
 from talon.manifest.kinds import KINDS

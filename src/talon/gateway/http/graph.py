@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from talon.domain.errors import TooLarge
 from talon.domain.resources import Identity, candidates
+from talon.gateway.api.lookup import require_namespace
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.docs import doc
-from talon.gateway.http.lookup import require_namespace
 from talon.gateway.http.wire import reply
 from talon.store.protocols import Store
 

@@ -12,13 +12,13 @@ from starlette.responses import Response
 
 from talon.domain.errors import NotFound
 from talon.domain.ids import is_name, is_namespace
+from talon.gateway.api.collections import AGENTS, require
+from talon.gateway.api.views import Views
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import Body, read_json
-from talon.gateway.http.collections import AGENTS, require
 from talon.gateway.http.docs import ETAG, body_doc, doc
 from talon.gateway.http.manifests import Manifest
 from talon.gateway.http.preconditions import Preconditions, etag
-from talon.gateway.http.views import Views
 from talon.gateway.http.wire import Cursor, Limit, page, reply
 from talon.gateway.times import rfc3339
 from talon.manifest.effective import decode

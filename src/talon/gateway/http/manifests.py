@@ -10,14 +10,11 @@ from starlette.requests import Request
 
 from talon.domain.errors import FieldError, Invalid, Malformed
 from talon.gateway.http.bodies import JSON_TYPES, PATCH_TYPES, YAML_TYPES, read_bytes
-from talon.manifest import kinds
 from talon.manifest.conditions import Condition
 from talon.manifest.document import Document
-from talon.manifest.merge import merge_patch
 from talon.manifest.parse import parse
 from talon.manifest.plan import invalid
 from talon.manifest.read import Expected, Reading, read
-from talon.store.resources import ResourceRow
 
 #: Bodies above this are parsed beside the event loop.
 _INLINE_MAX = 16 * 1024
@@ -99,14 +96,3 @@ async def read_patch(request: Request) -> Document:
     if document.problems:
         raise invalid(list(document.problems))
     return document
-
-
-def patched(row: ResourceRow, patch: Document) -> Reading:
-    """The manifest of `row` with `patch` put over it."""
-    merged = merge_patch(msgspec.json.decode(row.body), patch.data)
-    expected = Expected(_kind(row.kind), row.namespace, row.name)
-    return read([Document(1, merged)], expected)
-
-
-def _kind(kind: str) -> kinds.Kind:
-    return next(known for known in kinds.KINDS if known == kind)

@@ -14,10 +14,10 @@ from talon.domain.errors import FieldError, Invalid, Malformed, NotFound, TooLar
 from talon.domain.ids import Ids, is_name, is_namespace
 from talon.domain.inbox import Creation, Key, Message, Receipt
 from talon.domain.session import STRATEGIES, Strategy
+from talon.gateway.api.lookup import missing_session
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import JSON_TYPES, media_type
 from talon.gateway.http.creating import SessionFields, bare_session_revision, bounded_json, create_session
-from talon.gateway.http.lookup import missing_session
 from talon.gateway.stream import Streams
 
 TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

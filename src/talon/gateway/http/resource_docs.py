@@ -9,8 +9,8 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from talon.gateway.api.collections import AGENTS, NAMESPACES, SECRETS, Collection
 from talon.gateway.http.body_docs import manifest_doc, patch_doc
-from talon.gateway.http.collections import AGENTS, NAMESPACES, SECRETS, Collection
 from talon.gateway.http.docs import ETAG, IF_MATCH, IF_NONE_MATCH, LAST_EVENT_ID, doc, path_doc, ref, sse_event
 from talon.gateway.http.manifests import Manifest
 from talon.gateway.http.watching import WatchEvent

@@ -9,17 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from talon.domain.errors import FieldError, Invalid
+from talon.gateway.api.collections import AGENTS, COLLECTIONS, NAMESPACES, Collection, require
+from talon.gateway.api.lookup import require_namespace, require_open
+from talon.gateway.api.views import Views, watched
+from talon.gateway.api.writing import Writing
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http import resource_docs
-from talon.gateway.http.collections import AGENTS, COLLECTIONS, NAMESPACES, Collection, require
-from talon.gateway.http.lookup import require_namespace, require_open
 from talon.gateway.http.manifests import read_manifest, read_patch
 from talon.gateway.http.preconditions import Preconditions, etag
 from talon.gateway.http.resource_docs import User
-from talon.gateway.http.views import Views, watched
 from talon.gateway.http.watching import Wanted, WatchResponse, version_asked
 from talon.gateway.http.wire import Cursor, Limit, page, reply
-from talon.gateway.http.writing import Writing
 from talon.manifest.read import Expected
 from talon.manifest.selectors import parse_selector
 from talon.store.resources import ResourceRow

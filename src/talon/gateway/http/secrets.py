@@ -7,9 +7,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from talon.gateway.api.collections import SECRETS, require
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import Body, read_json
-from talon.gateway.http.collections import SECRETS, require
 from talon.gateway.http.docs import doc
 from talon.gateway.http.wire import Cursor, Limit, page, reply
 from talon.gateway.times import rfc3339

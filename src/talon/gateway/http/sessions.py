@@ -13,13 +13,13 @@ from starlette.responses import Response
 from talon.domain.errors import AheadOfJournal, Gone, Invalid, NotFound
 from talon.domain.inbox import DeleteSession
 from talon.domain.session import SessionRow
+from talon.gateway.api import shapes
+from talon.gateway.api.lookup import missing_session, require_agent, require_session
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.events import parse_cursor
-from talon.gateway.http import shapes
 from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.creating import SessionFields, bounded_json, create_session, profile_errors, refuse
 from talon.gateway.http.docs import body_doc, doc
-from talon.gateway.http.lookup import missing_session, require_agent, require_session
 from talon.gateway.http.message import KEY, traceparent
 from talon.gateway.http.wire import Cursor, Limit, page, reply
 from talon.manifest.features import session_feature_errors

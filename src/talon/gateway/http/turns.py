@@ -9,11 +9,11 @@ from starlette.responses import Response
 from talon.domain.errors import Conflict, NotFound
 from talon.domain.inbox import CancelTurn
 from talon.domain.session import OPEN_TURN_STATES, LoopState
+from talon.gateway.api import shapes
+from talon.gateway.api.lookup import missing_session, require_session, require_turn
 from talon.gateway.deps import GatewayDeps
-from talon.gateway.http import shapes
 from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.docs import KEY_PARAMETER, doc
-from talon.gateway.http.lookup import missing_session, require_session, require_turn
 from talon.gateway.http.message import idempotency_key, traceparent
 from talon.gateway.http.sessions import SESSION
 from talon.gateway.http.wire import Cursor, Limit, page, reply

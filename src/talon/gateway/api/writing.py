@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from talon.domain.errors import Conflict
+from talon.gateway.api.collections import Collection, find
 from talon.gateway.deps import GatewayDeps
-from talon.gateway.http.collections import Collection, find
-from talon.gateway.http.manifests import patched
 from talon.gateway.resources import ATTEMPTS_MAX
+from talon.manifest import kinds
 from talon.manifest.document import Document
+from talon.manifest.merge import merge_patch
 from talon.manifest.plan import invalid
-from talon.manifest.read import Manifest, Reading
+from talon.manifest.read import Expected, Manifest, Reading, read
 from talon.manifest.state import ApplyPlan
 from talon.store.resources import ResourceRow
 
@@ -131,3 +134,14 @@ def _same(plan: ApplyPlan, manifest: Manifest, row: ResourceRow | None) -> None:
     generation = 0 if row is None else row.generation
     if any((put.namespace, put.kind, put.name) == manifest.identity and put.if_generation != generation for put in plan.puts):
         raise _Moved
+
+
+def patched(row: ResourceRow, patch: Document) -> Reading:
+    """The manifest of `row` with `patch` put over it."""
+    merged = merge_patch(msgspec.json.decode(row.body), patch.data)
+    expected = Expected(_kind(row.kind), row.namespace, row.name)
+    return read([Document(1, merged)], expected)
+
+
+def _kind(kind: str) -> kinds.Kind:
+    return next(known for known in kinds.KINDS if known == kind)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from talon.domain.errors import NotFound
 from talon.domain.ids import is_name, is_namespace
-from talon.gateway.http.lookup import require_namespace
+from talon.gateway.api.lookup import require_namespace
 from talon.manifest.kinds import Kind
 from talon.store.protocols import Store
 from talon.store.resources import ResourceRow
