@@ -19,10 +19,25 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+def no_namespace(namespace: str) -> NotFound:
+    """There is none of that name, or not for him who asks."""
+    return NotFound("namespace_not_found", f"no namespace {namespace[:80]!r}")
+
+
+def no_agent(namespace: str, agent: str) -> NotFound:
+    """As `no_namespace`, for an agent."""
+    return NotFound("agent_not_found", f"no agent {agent[:80]!r} in namespace {namespace!r}")
+
+
+def no_session(namespace: str, agent: str, session: str) -> NotFound:
+    """As `no_namespace`, for a session."""
+    return NotFound("session_not_found", f"no session {session[:80]!r} of agent {agent!r} in namespace {namespace!r}")
+
+
 async def require_namespace(store: Store, namespace: str) -> None:
     """Raise `NotFound("namespace_not_found")` unless it exists."""
     if not is_namespace(namespace) or await store.get_resource("", "Namespace", namespace) is None:
-        raise NotFound("namespace_not_found", f"no namespace {namespace[:80]!r}")
+        raise no_namespace(namespace)
 
 
 async def require_open(store: Store, namespace: str) -> None:
@@ -30,7 +45,7 @@ async def require_open(store: Store, namespace: str) -> None:
     deleted: nothing new begins there."""
     found = await store.get_resources([("", "Namespace", one) for one in lineage(namespace)]) if is_namespace(namespace) else []
     if all(row.name != namespace for row in found):
-        raise NotFound("namespace_not_found", f"no namespace {namespace[:80]!r}")
+        raise no_namespace(namespace)
     ending = next((row for row in found if row.deleting_at_ms is not None), None)
     if ending is not None:
         raise Conflict("terminating", f"namespace {ending.name!r} is being deleted; nothing new begins there")
@@ -42,7 +57,7 @@ async def require_agent(store: Store, namespace: str, agent: str, *, to_begin: b
     row = await store.get_resource(namespace, "Agent", agent) if is_namespace(namespace) and is_name(agent) else None
     if row is None:
         await require_namespace(store, namespace)
-        raise NotFound("agent_not_found", f"no agent {agent[:80]!r} in namespace {namespace!r}")
+        raise no_agent(namespace, agent)
     if to_begin:
         if row.deleting_at_ms is not None:
             raise Conflict("terminating", f"agent {agent!r} in namespace {namespace!r} is being deleted; no session of it begins")
@@ -60,7 +75,7 @@ async def missing_session(store: Store, where: Where) -> NotFound:
         await require_agent(store, namespace, agent)
     except NotFound as exc:
         return exc
-    return NotFound("session_not_found", f"no session {session[:80]!r} of agent {agent!r} in namespace {namespace!r}")
+    return no_session(namespace, agent, session)
 
 
 async def require_session(store: Store, where: Where) -> SessionRow:
