@@ -11,7 +11,7 @@ from talon.access.roles import ALLOWED, CLIENT, EVERYWHERE, Principal, Verb, cov
 from talon.domain.errors import Forbidden, TalonError
 from talon.gateway.api.lookup import no_agent, no_namespace, no_session
 from talon.gateway.api.table import Row
-from talon.manifest.read import Manifest, Reading
+from talon.manifest.read import Reading
 from talon.manifest.state import ApplyPlan
 
 #: What writing a manifest of a kind asks for.
