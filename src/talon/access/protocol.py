@@ -19,6 +19,8 @@ GRANTS_MAX = 64
 NAME_LENGTH_MAX = 200
 #: A longer Authorization or Cookie header recognises nobody.
 HEADER_MAX = 16_384
+#: The path that the identity provider sends browsers back to.
+CALLBACK = "/v1/auth/callback"
 
 
 class Authenticator(Protocol):

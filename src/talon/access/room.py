@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from talon.access.authenticator import Asking, Bearer, Open, Stored
+from talon.access.authenticator import Asking, Bearer, Insider, Open, Stored
 from talon.access.keys import StoredKeys
-from talon.access.protocol import Access, Login
+from talon.access.oidc import Client, OidcLogin
+from talon.access.protocol import Access
 from talon.access.recognised import Recognised
 from talon.access.upkeep import StoredLog, Upkeep
 from talon.domain.ids import Clock
@@ -15,10 +16,11 @@ from talon.store.access import AccessRows
 
 
 class Room(NamedTuple):
-    """What interfaces are given, and what is to run beside them."""
+    """What interfaces are given, what is to run beside them, and the `Authorization` with which the process asks itself."""
 
     access: Access
     upkeep: Upkeep
+    inside: str = ""
 
 
 def open_room(store: AccessRows, clock: Clock) -> Room:
@@ -36,11 +38,13 @@ def asking_room(
     *,
     keys: bool,
     bearers: Sequence[Bearer] = (),
-    login: Login | None = None,
+    oidc: Client | None = None,
 ) -> Room:
     """The other modes together: API keys, further `bearers`, browsers that log in."""
     log = StoredLog(store)
     upkeep = Upkeep(store, clock, recognised, log)
-    stored = Stored(store, clock, keys=keys)
-    authenticator = Asking(recognised, (stored, *bearers), stored if login is not None else None, upkeep.trusted)
-    return Room(Access(authenticator, StoredKeys(store, clock, recognised.revoked), log, login), upkeep)
+    stored, giving = Stored(store, clock, keys=keys), StoredKeys(store, clock, recognised.revoked)
+    login = None if oidc is None else OidcLogin(oidc, store, giving, clock)
+    insider = Insider()
+    authenticator = Asking(recognised, (stored, *bearers, insider), stored if oidc is not None else None, upkeep.trusted)
+    return Room(Access(authenticator, giving, log, login), upkeep, insider.authorization)

@@ -84,13 +84,14 @@ async def apply(
         raise type(error)(error.code, detail, fields) from None
 
 
-async def apply_at_start(server: str, paths: Sequence[Path]) -> None:
-    """What `talon up` does with the setting `apply`: apply the files and directories to the server that it has just started.
+async def apply_at_start(socket: Path, authorization: str, paths: Sequence[Path]) -> None:
+    """What `talon up` does with the setting `apply`: apply the files and directories to the server that it has just started, over
+    a socket of its own.
 
     What is wrong with them is said on stderr and changes nothing; the server goes on with what it has.
     """
     try:
-        async with Client(server) as client:
+        async with Client("http://localhost", socket=socket, authorization=authorization) as client:
             sources = collect([str(path) for path in paths])
             answer = await apply(client, sources, "default")
     except WrongUse as error:

@@ -12,7 +12,9 @@ import asyncio
 import contextlib
 import json
 import os
+import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import quote, urlsplit
@@ -52,16 +54,28 @@ def path_of(*segments: str) -> str:
 class Client:
     """One server. Use as `async with Client(url) as client`.
 
+    `authorization` is sent with every request, `tls` says whom to trust (None: whom the system does), and what to show of oneself;
+    with `socket` the server is asked over that Unix socket, whatever the host of the URL.
     `patience_s` bounds how long a server that has answered before is waited for; `on_wait` is told when waiting begins.
     """
 
     def __init__(
-        self, server: str, *, patience_s: float = 30.0, clock: Clock | None = None, on_wait: Callable[[str], None] | None = None
+        self,
+        server: str,
+        *,
+        authorization: str = "",
+        socket: Path | None = None,
+        tls: ssl.SSLContext | None = None,
+        patience_s: float = 30.0,
+        clock: Clock | None = None,
+        on_wait: Callable[[str], None] | None = None,
     ) -> None:
         parts = urlsplit(server)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise WrongUse(f"--server {server}: expected a URL like http://127.0.0.1:19789")
         self.server = server.rstrip("/")
+        self._headers = {"Authorization": authorization} if authorization else {}
+        self._socket, self._tls = socket, tls
         self._patience_s = patience_s
         self._clock = clock or SystemClock()
         self._ids = SystemIds()
@@ -71,8 +85,13 @@ class Client:
 
     async def __aenter__(self) -> Self:
         # No bound on connections: a watch of all namespaces holds one for each.
-        connector = aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60, connect=5), connector=connector)
+        connector = (
+            aiohttp.TCPConnector(limit=0, ssl=self._tls or True)
+            if self._socket is None
+            else aiohttp.UnixConnector(str(self._socket), limit=0)
+        )
+        timeout = aiohttp.ClientTimeout(total=60, connect=5)
+        self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, headers=self._headers)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -102,7 +102,7 @@ class Leaf:
         """The default as text for help pages."""
         if self.info.default_factory is not None or self.info.default is None or self.info.default in ((), ""):
             return ""
-        return str(self.info.default)
+        return ", ".join(map(str, self.info.default)) if self.is_list else str(self.info.default)
 
 
 def _without_none(annotation: Any) -> Any:

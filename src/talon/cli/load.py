@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from talon.cli import leaves, sources
+from talon.cli import access_settings, leaves, sources
 from talon.cli.errors import WrongUse
 from talon.cli.leaves import Leaf
 from talon.cli.settings import Settings
@@ -83,6 +82,7 @@ def load(
     warnings += _inactive(merged)
     return Loaded(
         settings, tuple(warnings), file, {path: given.where for path, given in merged.items() if given.where != "default"}
+    warnings += access_settings.warnings(settings.gateway)
     )
 
 
@@ -222,12 +222,7 @@ def _cross_checks(settings: Settings, merged: Mapping[str, Given]) -> Iterator[s
     else:
         if settings.control_plane.message_broker.driver == "postgres" and isinstance(database, SqliteAt):
             yield "control_plane.message_broker.driver: 'postgres' needs PostgreSQL as the database: set DATABASE_URL, or use local"
-    if not _is_loopback(settings.gateway.host):
-        given = merged["gateway.host"]
-        yield (
-            f"gateway.host: {settings.gateway.host!r} can be reached from other machines, and this version has no authentication:"
-            f" listen on 127.0.0.1, and put a proxy that authenticates before it ({given.where})"
-        )
+    yield from access_settings.mistakes(settings.gateway, lambda path: f" ({merged[path].where})" if path in merged else "")
     if settings.worker.lease_ttl_s <= settings.worker.sweep_s:
         yield f"worker.sweep_s: {settings.worker.sweep_s:g} must be shorter than worker.lease_ttl_s"
     for name, provider in settings.providers.items():
@@ -253,15 +248,6 @@ def _key_checks(settings: Settings, merged: Mapping[str, Given]) -> Iterator[str
         parse_keys(settings.secrets.key.get_secret_value())
     except ValueError as error:
         yield f"secrets.key: the value (hidden) {error} ({given.where})"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _inactive(merged: Mapping[str, Given]) -> Iterator[str]:

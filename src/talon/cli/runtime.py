@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from talon.access.room import Room, open_room
+from talon.access.room import Room
+from talon.cli.access import first_key, room_of
 from talon.cli.errors import WrongUse, found_here
 from talon.cli.keyring import open_vault
 from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of, secret_of, worker_name_of
@@ -103,9 +104,11 @@ async def open_runtime(role: Role, settings: Settings) -> AsyncGenerator[Runtime
         vault = open_vault(settings, store, clock)
         await vault.finish()
         await _default_namespace(store, ids)
+        if role != "worker":
+            await first_key(settings.gateway.auth, settings.data_dir, store, clock)
         bells = LocalBroker()
         writer = JournalWriter(store, lambda committed: runtime.published(committed))
-        runtime = Runtime(role, settings, clock, ids, store, writer, bells, vault, open_room(store, clock))
+        runtime = Runtime(role, settings, clock, ids, store, writer, bells, vault, room_of(settings.gateway, store, clock))
         await runtime.writer.start()
         stack.push_async_callback(runtime.writer.close)
         if broker_of(settings) == "postgres":
@@ -220,6 +223,7 @@ async def _load(runtime: Runtime) -> tuple[Registry, Providers]:
             api_key=await _key(runtime, name, one.api_key.get_secret_value() if one.api_key else ""),
             script=str(one.script or ""),
             max_tokens_field=one.max_tokens_field or "",
+            region=one.region or "",
             limits=CallLimits(
                 connect_s=one.connect_timeout_s,
                 first_token_s=one.first_token_timeout_s,

@@ -9,7 +9,9 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncGenerator
+from typing import Any, NoReturn
 
+from talon.cli.access import tls_of
 from talon.cli.errors import Failed
 from talon.cli.load import port_of, secret_of
 from talon.cli.runtime import Role, Runtime, open_gateway, open_runtime, open_worker
@@ -48,6 +50,8 @@ def _fast_loop() -> asyncio.Runner:
 def _secrets(settings: Settings) -> tuple[str, ...]:
     found = [one.api_key.get_secret_value() for one in settings.providers.values() if one.api_key]
     keys = settings.secrets.key.get_secret_value().split(",") if settings.secrets.key else []
+    auth = settings.gateway.auth
+    found += [one.get_secret_value() for one in (auth.bootstrap_key, auth.jwt.secret, auth.oidc.client_secret) if one is not None]
     return tuple(value for value in (*found, *(key.strip() for key in keys)) if value and secret_of(value) is None)
 
 
@@ -62,11 +66,13 @@ async def _main(role: Role, settings: Settings) -> int:
             if role in ("up", "worker"):
                 worker = await stack.enter_async_context(open_worker(runtime))
                 log.info("worker %s runs up to %d turns", worker.id, settings.worker.concurrency)
-            url = await stack.enter_async_context(_http(role, runtime, worker))
+            url, app = await stack.enter_async_context(_http(role, runtime, worker))
             if role == "up" and settings.apply:
                 from talon.cli.apply import apply_at_start  # an HTTP client: only who applies pays for its import
+                from talon.gateway.server import inside
 
-                await apply_at_start(url, settings.apply)
+                async with inside(app) as socket:
+                    await apply_at_start(socket, runtime.room.inside, settings.apply)
             gc.freeze()  # what is there now stays as long as the process: the collector need not walk through it again and again
             gc.set_threshold(COLLECT_EVERY)
             print(f"talon ready {url}", flush=True)
@@ -99,10 +105,11 @@ async def _until(stop: asyncio.Event, runtime: Runtime) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _http(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGenerator[str]:
-    """The HTTP side: the gateway, or a worker's health questions. -> its base URL. Requests end before it does."""
+async def _http(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGenerator[tuple[str, Any]]:
+    """The HTTP side: the gateway, or a worker's health questions. -> its base URL and application. Requests end before it does."""
     from talon.gateway.server import bind, serve
 
+    tls = tls_of(runtime.settings.gateway.tls)
     host, wanted = runtime.settings.gateway.host, port_of(runtime.settings, role)
     try:
         sock = bind(host, wanted)
@@ -112,7 +119,8 @@ async def _http(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGen
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def on_ready(host: str, port: int) -> None:
-        ready.set_result(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        scheme = "http" if tls is None else "https"
+        ready.set_result(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
 
     app, hub, plane = open_gateway(runtime, worker, health_only=role == "worker")
     beside: set[asyncio.Task[None]] = set()
@@ -121,11 +129,13 @@ async def _http(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGen
             asyncio.create_task(plane.finisher.run(), name="finisher of deletions"),
             asyncio.create_task(runtime.room.upkeep.run(), name="upkeep of access"),
         }
-        runtime.vital.extend(beside)
-    task = asyncio.create_task(serve(app, sock, hub, stop, on_ready=on_ready), name="http")
+    if tls is not None:
+        beside.add(asyncio.create_task(tls.run(), name="look at certificates"))
+    runtime.vital.extend(beside)
+    task = asyncio.create_task(serve(app, sock, hub, stop, tls=tls, on_ready=on_ready), name="http")
     try:
         await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
-        yield await ready if ready.done() else await _broken(task)
+        yield await ready if ready.done() else await _broken(task), app
     finally:
         stop.set()
         for one in beside:
@@ -136,6 +146,6 @@ async def _http(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGen
         await runtime.room.upkeep.close()
 
 
-async def _broken(task: asyncio.Task[None]) -> str:
+async def _broken(task: asyncio.Task[None]) -> NoReturn:
     await task
     raise Failed("the HTTP server ended before it was ready")

@@ -57,10 +57,77 @@ class Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
+class Jwt(Group):
+    """Tokens that somebody else signs."""
+
+    algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] | None = Field(
+        default=None, description="the one signature that counts; HS256 needs a secret, the others public keys"
+    )
+    secret: SecretStr | None = Field(
+        default=None,
+        description="secret of HS256, of 32 bytes or more; best in the environment",
+        json_schema_extra={"expects": "a text of 32 bytes or more"},
+    )
+    key_file: Path | None = Field(default=None, description="PEM file with the public key (or certificate) of whoever signs")
+    jwks_url: HttpUrl | None = Field(
+        default=None,
+        description="where the keys of whoever signs are published (JWKS); read again as they change",
+        json_schema_extra=URL,
+    )
+    issuer: str = Field(default="", description="what a token's `iss` must be")
+    audience: str = Field(default="", description="what a token's `aud` must be or contain")
+    skew_s: float = Field(default=30.0, ge=0, le=300, description="seconds that clocks may differ")
+    grants_claim: str = Field(
+        default="talon_grants", description="the claim with the grants: ROLE@NAMESPACE, a list or a text with spaces"
+    )
+
+
+class Oidc(Group):
+    """Browsers that log in with an identity provider (OpenID Connect)."""
+
+    issuer: HttpUrl | None = Field(
+        default=None, description="the identity provider; its /.well-known/openid-configuration is read", json_schema_extra=URL
+    )
+    client_id: str = Field(default="", description="the name that this server has there; its callback is ORIGIN/v1/auth/callback")
+    client_secret: SecretStr | None = Field(default=None, description="its secret there, if it has one (PKCE is always used)")
+    algorithm: Literal["RS256", "ES256", "EdDSA"] = Field(default="RS256", description="the one signature of ID tokens that counts")
+    scopes: tuple[str, ...] = Field(default=("openid", "profile"), description="what is asked for; `openid` always is")
+    grants_claim: str = Field(default="talon_grants", description="the ID token's claim with the grants, as in gateway.auth.jwt")
+
+
+class Auth(Group):
+    """Who may come in."""
+
+    mode: tuple[Literal["none", "api_key", "jwt", "oidc"], ...] = Field(
+        default=("none",),
+        description="how callers are recognised, each way that is listed; none: nobody is asked, on loopback only",
+        json_schema_extra={"expects": "none, or a list of api_key, jwt and oidc"},
+    )
+    bootstrap_key: SecretStr | None = Field(
+        default=None,
+        description="the first admin key, talon_ID_SECRET; best in the environment (default: one is made when there is none, and "
+        "written to admin.key in the data directory)",
+        json_schema_extra={"expects": "talon_ID_SECRET: an id of 4 to 32 of a-z and 0-9, a secret of 32 to 128 of A-Z a-z 0-9 _ -"},
+    )
+    session_max_s: int = Field(default=28_800, ge=60, le=2_592_000, description="seconds after which a browser must log in again")
+    jwt: Jwt = Jwt()
+    oidc: Oidc = Oidc()
+
+
+class Tls(Group):
+    """Encrypted connections."""
+
+    cert: Path | None = Field(default=None, description="PEM file with the server's certificate and those between it and the root")
+    key: Path | None = Field(default=None, description="PEM file with its private key; both are read again when they change")
+    client_ca: Path | None = Field(
+        default=None, description="PEM file with the authorities whose certificates clients must show (default: none is asked for)"
+    )
+
+
 class Gateway(Group):
     """The HTTP server."""
 
-    host: str = Field(default="127.0.0.1", description="address to listen on; loopback only, as this version has no authentication")
+    host: str = Field(default="127.0.0.1", description="address to listen on; any but loopback needs gateway.auth.mode")
     port: int = Field(
         default=19789, ge=0, le=65535, description="HTTP port; 0 picks a free one and prints it (of `talon worker`: 19790)"
     )
@@ -86,6 +153,8 @@ class Gateway(Group):
         default=1_048_576, ge=65_536, description="unsent bytes at which a slow stream reader is cut off"
     )
     heartbeat_s: float = Field(default=15.0, ge=0.1, le=300, description="seconds between heartbeats on an idle stream")
+    auth: Auth = Auth()
+    tls: Tls = Tls()
 
 
 class Worker(Group):
@@ -207,7 +276,8 @@ class Provider(Group):
     idle_timeout_s: float = Field(default=60.0, gt=0, le=3600, description="seconds between two pieces of an answer")
     total_timeout_s: float = Field(default=600.0, gt=0, le=86_400, description="seconds for a whole answer")
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = Field(
-        default=None, description="of kind openai: the server's name for the output limit (default: chosen by the host)"
+        default=None,
+        description="of kinds openai and openrouter: the server's name for the output limit (default: chosen by the host)",
     )
     answer_max: int = Field(
         default=10_000_000, ge=1, le=1_000_000_000, description="characters of an answer: text, reasoning and arguments together"

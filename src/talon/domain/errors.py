@@ -168,6 +168,7 @@ CODES: dict[str, str] = {
     "forbidden_host": "The Host header is not allowed",
     "forbidden_origin": "The Origin is not allowed",
     "idempotency_conflict": "The key was used for another request",
+    "identity_unavailable": "The identity provider cannot be reached",
     "in_use": "Others depend on it",
     "internal": "A mistake in Talon",
     "invalid": "A field is wrong",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Generator
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from talon.gateway.hub import StreamHub
+from talon.gateway.tls import TlsFiles
 
 #: A client that takes no byte for so long is given up by the kernel; uvicorn itself would keep it for ever.
 PEER_TIMEOUT_MS = 60_000
@@ -60,27 +63,17 @@ async def serve(
     hub: StreamHub,
     stop: asyncio.Event,
     *,
+    tls: TlsFiles | None = None,
     on_ready: Callable[[str, int], None] | None = None,
     grace_s: float = 5.0,
 ) -> None:
-    """Serve `app` on `sock` (see `bind`) until `stop` is set; `on_ready(host, port)` is called once requests are taken.
+    """Serve `app` on `sock` (see `bind`) until `stop` is set, encrypted with `tls`; `on_ready(host, port)` is called once requests
+    are taken.
 
     On `stop`: no new connections, streams are ended (their clients resume elsewhere), requests under way get `grace_s` to finish
     and are cancelled then. Closes `sock`. Cancelling this coroutine stops at once.
     """
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, round(grace_s)),
-        h11_max_incomplete_event_size=URL_AND_HEADERS_MAX,
-    )
-    server = _Quiet(config)
+    server = _Quiet(_config(app, grace_s, tls))
     host, port = sock.getsockname()[:2]
     doors = [sock, *(sock.dup() for _ in range(ACCEPTS_PER_TURN - 1))]
     running = asyncio.create_task(server.serve(sockets=doors), name="uvicorn")
@@ -103,3 +96,40 @@ async def serve(
                 await running
         for door in doors:
             door.close()
+
+
+@contextlib.asynccontextmanager
+async def inside(app: ASGIApp) -> AsyncGenerator[Path]:
+    """Serve `app` on a Unix socket that only this user reaches, for requests of this very process; -> its path."""
+    with tempfile.TemporaryDirectory(prefix="talon-") as directory:
+        path = Path(directory) / "inside"
+        server = _Quiet(_config(app, 1.0, uds=str(path)))
+        running = asyncio.create_task(server.serve(), name="uvicorn inside")
+        listening = asyncio.create_task(server.listening.wait())
+        try:
+            await asyncio.wait({running, listening}, return_when=asyncio.FIRST_COMPLETED)
+            yield path
+        finally:
+            listening.cancel()
+            server.should_exit = True
+            await running
+
+
+def _config(app: ASGIApp, grace_s: float, tls: TlsFiles | None = None, uds: str | None = None) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        uds=uds,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(grace_s)),
+        h11_max_incomplete_event_size=URL_AND_HEADERS_MAX,
+    )
+    if tls is not None:
+        config.load()
+        config.ssl = tls.context
+    return config

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from talon.access.authenticator import LOOKUPS_MAX, REMEMBER_MS
+from talon.access.oidc import Client
 from talon.access.protocol import HEADER_MAX, KeyRequest, Minted, TokenRequest
 from talon.access.recognised import TOUCH_EVERY_S, Recognised
 from talon.access.roles import LOCAL, Grant, Principal
@@ -139,7 +140,9 @@ class TestKeys:
         assert (await room.access.authenticator.principal(f"bearer  {made.secret} ", "")).via == made.row.id
 
     async def test_a_key_in_a_cookie_and_a_cookie_as_a_key_are_nobody(self, store: Counting, clock: HandClock) -> None:
-        room = asking_room(store, clock, Recognised(clock), keys=True, login=object())  # type: ignore[arg-type]
+        room = asking_room(
+            store, clock, Recognised(clock), keys=True, oidc=Client("https://idp.example", "talon", "", "RS256", (), "g", 60)
+        )
         made = await key(room)
         for name in ("talon", "__Host-talon"):
             with pytest.raises(Unauthenticated):

@@ -47,6 +47,7 @@ def mistakes(tmp_path: Path, text: str = "", env: dict[str, str] | None = None, 
     return caught.value.lines
 
 
+FIRST = f"talon_admin_{'s' * 40}"
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 #: Valid values that no test of the rules below can guess: (in the file, as text, as it is read).
 SPECIAL: dict[str, tuple[Any, str]] = {
@@ -56,6 +57,16 @@ SPECIAL: dict[str, tuple[Any, str]] = {
     "control_plane.message_broker.driver": ("local", "local"),
     "gateway.allow_origins": (["https://a.example"], "https://a.example"),
     "secrets.key": (KEY, KEY),
+    "gateway.auth.mode": (["api_key"], "api_key"),
+    "gateway.auth.bootstrap_key": (FIRST, FIRST),
+    "gateway.auth.jwt.secret": (KEY, KEY),
+    "gateway.auth.oidc.issuer": ("https://idp.example", "https://idp.example"),
+}
+#: What else must be given with it.
+WITH = {
+    "gateway.tls.cert": {"gateway.tls.key": "key.pem"},
+    "gateway.tls.key": {"gateway.tls.cert": "cert.pem"},
+    "gateway.tls.client_ca": {"gateway.tls.cert": "cert.pem", "gateway.tls.key": "key.pem"},
 }
 
 
@@ -97,7 +108,7 @@ def test_every_setting_can_be_given_in_the_file_the_environment_and_by_a_flag(pa
     concrete = path.replace("*", "my-llm")
     in_file, text = sample(leaf)
     base = {"providers.my-llm.kind": "openai"} if "*" in path and not path.endswith("kind") else {}
-    sets = tuple(f"{p}={v}" for p, v in base.items())
+    sets = tuple(f"{p}={v}" for p, v in (base | WITH.get(path, {})).items())
     if path == "providers.*.kind":
         in_file = text = "openai"
     if path == "providers.*.script":
@@ -324,10 +335,60 @@ def test_a_provider_needs_a_kind_and_a_scripted_one_a_script(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.com", ""])
-def test_a_host_that_others_can_reach_is_refused_as_there_is_no_authentication(host: str, tmp_path: Path) -> None:
+def test_a_host_that_others_can_reach_is_refused_where_nobody_is_asked_who_he_is(host: str, tmp_path: Path) -> None:
     (line,) = mistakes(tmp_path, f"gateway: {{host: '{host}'}}")
     assert line.startswith("gateway.host: ")
-    assert "no authentication" in line
+    assert "set gateway.auth.mode to api_key" in line
+    assert "line 1" in line
+
+
+def test_with_keys_on_any_host_may_be_had_and_a_warning_says_what_is_not_encrypted(tmp_path: Path) -> None:
+    text = "gateway: {host: 0.0.0.0, auth: {mode: [api_key]}"
+    (warning,) = read(tmp_path, text + "}").warnings
+    assert "gateway.tls" in warning
+    assert read(tmp_path, text + ", tls: {cert: c.pem, key: k.pem}}").warnings == ()
+
+
+ISSUED = "algorithm: ES256, issuer: i, audience: a"
+
+
+@pytest.mark.parametrize(
+    ("auth", "found"),
+    [
+        ("mode: []", ["gateway.auth.mode: expected"]),
+        ("mode: [api_key, api_key]", ["gateway.auth.mode: expected"]),
+        ("mode: [none, api_key]", ["gateway.auth.mode: none stands alone"]),
+        ("mode: [password]", ["gateway.auth.mode[0]: 'password' does not fit"]),
+        ("bootstrap_key: sekret", ["gateway.auth.bootstrap_key: the value (hidden)"]),
+        ("mode: [jwt]", ["gateway.auth.jwt.algorithm", "gateway.auth.jwt.issuer", "gateway.auth.jwt.audience"]),
+        (f"mode: [jwt], jwt: {{{ISSUED}}}", ["gateway.auth.jwt: ES256 needs exactly one"]),
+        (f"mode: [jwt], jwt: {{{ISSUED}, secret: '{KEY}'}}", ["gateway.auth.jwt: ES256 needs exactly one"]),
+        (f"mode: [jwt], jwt: {{{ISSUED}, key_file: k, jwks_url: 'https://x'}}", ["gateway.auth.jwt: ES256 needs exactly one"]),
+        (f"mode: [jwt], jwt: {{{ISSUED}, jwks_url: 'http://x'}}", ["gateway.auth.jwt.jwks_url: 'http://x' is not encrypted"]),
+        ("mode: [jwt], jwt: {algorithm: HS256, issuer: i, audience: a, key_file: k}", ["gateway.auth.jwt: HS256 needs"]),
+        (
+            "mode: [jwt], jwt: {algorithm: HS256, issuer: i, audience: a, secret: sekret}",
+            ["gateway.auth.jwt.secret: the value (hidden)"],
+        ),
+        ("mode: [oidc]", ["gateway.auth.oidc.issuer: not given", "gateway.auth.oidc.client_id: not given"]),
+        (
+            "mode: [oidc], oidc: {issuer: 'http://idp.example', client_id: t}",
+            ["gateway.auth.oidc.issuer: 'http://idp.example' is not"],
+        ),
+    ],
+)
+def test_each_mode_has_what_it_needs_or_says_what_is_missing(auth: str, found: list[str], tmp_path: Path) -> None:
+    lines = mistakes(tmp_path, f"gateway: {{auth: {{{auth}}}}}")
+    assert [line[: len(start)] for line, start in zip(lines, found, strict=True)] == found
+    assert "sekret" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("tls", "missing"), [("cert: c", "gateway.tls.key"), ("key: k", "gateway.tls.cert"), ("client_ca: c", "gateway.tls.client_ca")]
+)
+def test_tls_needs_a_certificate_and_its_key(tls: str, missing: str, tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, f"gateway: {{tls: {{{tls}}}}}")
+    assert line.startswith(missing)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
