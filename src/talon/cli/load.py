@@ -80,9 +80,9 @@ def load(
         raise WrongUse(*mistakes)
     warnings = [line for source in found for line in source.warnings]
     warnings += _inactive(merged)
+    warnings += access_settings.warnings(settings.gateway)
     return Loaded(
         settings, tuple(warnings), file, {path: given.where for path, given in merged.items() if given.where != "default"}
-    warnings += access_settings.warnings(settings.gateway)
     )
 
 

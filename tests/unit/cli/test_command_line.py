@@ -93,7 +93,7 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (("approval", "resolve", "x", "--outcome", "done"), "needs --result"),
         (("chat", "a", "--server", "nonsense"), "expected a URL like"),
         (("db", "status", "--config", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
-        (("db", "status", "--set", "gateway.host=0.0.0.0"), "no authentication"),
+        (("db", "status", "--set", "gateway.host=0.0.0.0"), "gateway.auth.mode"),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_says_what_is_wrong(args: tuple[str, ...], part: str, tmp_path: Path) -> None:
