@@ -9,9 +9,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from talon.domain.session import STRATEGIES
+from talon.gateway.api.sending import MessageBody
 from talon.gateway.api.shapes import MessageReceipt
 from talon.gateway.http.docs import KEY_PARAMETER, MODELS, REF, STRUCTS, doc, problems, ref, sse_event
-from talon.gateway.http.message import MessageBody
 from talon.gateway.http.problems import Problem
 from talon.gateway.http.sessions import SESSION
 

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from talon.domain.errors import AheadOfJournal, Gone, Invalid, NotFound
-from talon.domain.inbox import DeleteSession
+from talon.domain.errors import AheadOfJournal, Gone
 from talon.domain.session import SessionRow
 from talon.gateway.api import shapes
-from talon.gateway.api.lookup import missing_session, require_agent, require_session
+from talon.gateway.api.lookup import require_session
+from talon.gateway.api.sessions import (
+    SessionUpdate,
+    SessionWanted,
+    change_session,
+    create_session,
+    delete_session,
+    id_of_key,
+    list_sessions,
+)
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.events import parse_cursor
 from talon.gateway.http.bodies import Body, read_json
-from talon.gateway.http.creating import SessionFields, bounded_json, create_session, profile_errors, refuse
 from talon.gateway.http.docs import body_doc, doc
-from talon.gateway.http.message import KEY, traceparent
+from talon.gateway.http.message import asked_by
 from talon.gateway.http.wire import Cursor, Limit, page, reply
-from talon.manifest.features import session_feature_errors
-from talon.store.model import SessionPatch
 
 SESSIONS = "/v1/ns/{ns}/agents/{agent}/sessions"
 SESSION = SESSIONS + "/{session_id}"
+
+
+class SessionFields(Body):
+    """A session to create. Without `id` it gets a fresh one."""
+
+    id: str | None = Field(default=None, description="Its name; `[a-z0-9]([a-z0-9-]*[a-z0-9])?`, at most 63 characters.")
+    metadata: dict[str, Any] = Field(default_factory=dict[str, Any], description="Yours; Talon keeps it and reads nothing from it.")
+    features: dict[str, Any] = Field(default_factory=dict[str, Any], description="Parameters that the agent's template declares.")
+    profile: str = Field(default="", description="Name of the model profile to begin with; empty: the agent's choice.")
 
 
 class SessionChange(Body):
@@ -47,8 +60,6 @@ def router(deps: GatewayDeps) -> APIRouter:
 
 
 def _collection(api: APIRouter, deps: GatewayDeps) -> None:
-    store = deps.store
-
     @api.post(
         SESSIONS,
         operation_id="createSession",
@@ -65,9 +76,10 @@ def _collection(api: APIRouter, deps: GatewayDeps) -> None:
     )
     async def create(ns: str, agent: str, request: Request) -> Response:
         fields = await read_json(request, SessionFields)
-        if fields.id is None:
-            fields = fields.model_copy(update={"id": _id_of_key(request, ns, agent)})
-        row, created = await create_session(deps, ns, agent, fields)
+        asked = asked_by(dict(request.headers.raw), deps.ids)
+        session_id = id_of_key(asked, ns, agent) if fields.id is None else fields.id
+        wanted = SessionWanted(session_id, fields.metadata, fields.features, fields.profile)
+        row, created = await create_session(deps, ns, agent, wanted)
         return reply(shapes.session(row), 201 if created else 200, {"Location": _path(row)} if created else None)
 
     @api.get(
@@ -77,8 +89,7 @@ def _collection(api: APIRouter, deps: GatewayDeps) -> None:
         responses=doc(shapes.Session, 200, listed=True, refused=("agent_not_found", "cursor_invalid")),
     )
     async def sessions(ns: str, agent: str, limit: Limit = 50, cursor: Cursor = "") -> Response:
-        await require_agent(store, ns, agent)
-        rows, after = await store.list_sessions(ns, agent, cursor, limit)
+        rows, after = await list_sessions(deps, ns, agent, cursor, limit)
         return page([shapes.session(row) for row in rows], after)
 
 
@@ -103,11 +114,8 @@ def _one(api: APIRouter, deps: GatewayDeps) -> None:
     )
     async def change(ns: str, agent: str, session_id: str, request: Request) -> Response:
         fields = await read_json(request, SessionChange)
-        row = await require_session(store, (ns, agent, session_id))
-        patch = await _patch(deps, row, fields)
-        changed = await store.patch_session((ns, agent, session_id), patch)
-        if changed is None:
-            raise await missing_session(store, (ns, agent, session_id))
+        wanted = SessionUpdate(fields.metadata, fields.features, fields.profile)
+        changed = await change_session(deps, (ns, agent, session_id), wanted)
         return reply(shapes.session(changed))
 
     @api.delete(
@@ -118,13 +126,7 @@ def _one(api: APIRouter, deps: GatewayDeps) -> None:
         responses=doc(None, 204, refused=("session_not_found",)),
     )
     async def delete(ns: str, agent: str, session_id: str, request: Request) -> Response:
-        where = (ns, agent, session_id)
-        await require_session(store, where)
-        try:
-            receipt = await deps.writer.deliver(DeleteSession(where, traceparent=traceparent(dict(request.headers.raw), deps.ids)))
-        except NotFound:
-            raise await missing_session(store, where) from None
-        deps.hub.deleted(receipt.sid)
+        await delete_session(deps, (ns, agent, session_id), asked_by(dict(request.headers.raw), deps.ids))
         return Response(status_code=204)
 
 
@@ -164,21 +166,6 @@ def _read(api: APIRouter, deps: GatewayDeps) -> None:
         return page([shapes.message(one) for one in found], str(found[-1].seq) if len(found) == limit else "")
 
 
-async def _patch(deps: GatewayDeps, row: SessionRow, fields: SessionChange) -> SessionPatch:
-    """`fields` checked against the agent as it is now."""
-    if fields.metadata is None and fields.features is None and fields.profile is None:
-        raise Invalid("invalid", "nothing to change: give metadata, features or profile")
-    _, effective = await require_agent(deps.store, row.namespace, row.agent)
-    errors = list(session_feature_errors(effective, fields.features)) if fields.features is not None else []
-    refuse(errors + profile_errors(effective, fields.profile or ""))
-    most = deps.settings.metadata_max
-    return SessionPatch(
-        metadata=None if fields.metadata is None else bounded_json("metadata", fields.metadata, most),
-        features=None if fields.features is None else bounded_json("features", fields.features, most),
-        profile=fields.profile,
-    )
-
-
 def _after(row: SessionRow, cursor: str) -> int:
     """A list cursor that is a seq. Raises `Invalid` | `Gone` | `AheadOfJournal`, as a stream does."""
     if not cursor:
@@ -189,18 +176,6 @@ def _after(row: SessionRow, cursor: str) -> int:
     if 0 < seq < row.first_seq:
         raise Gone("session_replaced", f"entry {seq} belongs to an earlier session {row.id!r}; this one begins at {row.first_seq}")
     return max(seq, row.first_seq - 1)
-
-
-def _id_of_key(request: Request, namespace: str, agent: str) -> str | None:
-    """A session id that follows from the Idempotency-Key, so that a repeated request finds the session it made before."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        return None
-    if KEY.fullmatch(key) is None:
-        raise Invalid("invalid", "Idempotency-Key must be 1 to 255 printable ASCII characters without spaces")
-    digest = hashlib.sha256(f"{namespace}\0{agent}\0{key}".encode()).hexdigest()
-    # The layout of a UUID whose bits are an application's own (version 8, RFC 9562).
-    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-a{digest[17:20]}-{digest[20:32]}"
 
 
 def _path(row: SessionRow) -> str:

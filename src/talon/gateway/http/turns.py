@@ -6,15 +6,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from talon.domain.errors import Conflict, NotFound
-from talon.domain.inbox import CancelTurn
-from talon.domain.session import OPEN_TURN_STATES, LoopState
+from talon.domain.session import LoopState
 from talon.gateway.api import shapes
-from talon.gateway.api.lookup import missing_session, require_session, require_turn
+from talon.gateway.api.lookup import require_session, require_turn
+from talon.gateway.api.turns import cancel_turn, current_turn
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.docs import KEY_PARAMETER, doc
-from talon.gateway.http.message import idempotency_key, traceparent
+from talon.gateway.http.message import asked_by
 from talon.gateway.http.sessions import SESSION
 from talon.gateway.http.wire import Cursor, Limit, page, reply
 
@@ -59,18 +58,9 @@ def router(deps: GatewayDeps) -> APIRouter:
     )
     async def cancel(ns: str, agent: str, session_id: str, turn_id: str, request: Request) -> Response:
         await read_json(request, Nothing)
-        where = (ns, agent, session_id)
-        session = await require_session(store, where)
-        before = await require_turn(store, session, turn_id)
-        headers = dict(request.headers.raw)
-        key = idempotency_key(headers.get(b"idempotency-key"), ("cancel", *where, turn_id))
-        if key is None and before.state not in OPEN_TURN_STATES:
-            raise Conflict("turn_ended", f"turn {turn_id} of session {session.id!r} is {before.state} already")
-        try:
-            await deps.writer.deliver(CancelTurn(where, turn_id, traceparent=traceparent(headers, deps.ids), key=key))
-        except NotFound:
-            raise await missing_session(store, where) from None
-        return reply(shapes.turn(await require_turn(store, session, turn_id), session.id), 202)
+        asked = asked_by(dict(request.headers.raw), deps.ids)
+        session, turn = await cancel_turn(deps, (ns, agent, session_id), turn_id, asked)
+        return reply(shapes.turn(turn, session.id), 202)
 
     @api.get(
         SESSION + "/state",
@@ -79,12 +69,7 @@ def router(deps: GatewayDeps) -> APIRouter:
         responses=doc(LoopState, 200, refused=("session_not_found",)),
     )
     async def state(ns: str, agent: str, session_id: str) -> Response:
-        session = await require_session(store, (ns, agent, session_id))
-        if session.turn_id is not None:
-            current = await store.get_turn(session.sid, session.turn_id)
-        else:
-            newest, _ = await store.list_turns(session.sid, "", 1)
-            current = newest[0] if newest else None
+        _, current = await current_turn(deps, (ns, agent, session_id))
         return reply(shapes.loop_state(current))
 
     return api
