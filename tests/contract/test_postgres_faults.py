@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
@@ -19,18 +18,19 @@ from support.postgres import PostgresServer, database_of
 from talon.cli.system import SystemIds
 from talon.domain import entries as e
 from talon.domain.errors import Invalid, Unavailable
-from talon.domain.inbox import Creation, DeleteSession, InboxWrite, Key, Message, Receipt, View
+from talon.domain.inbox import Creation, DeleteSession, Key, Message, Receipt
 from talon.domain.session import SessionRow
 from talon.store.conformance import support as s
 from talon.store.model import Appended, Caps, Claimed, Fragment, NewSession
+from talon.store.pack import uuid_bytes
 from talon.store.postgres import PostgresStore, commit_sql, deliver_sql, open_store, queue_sql
 from talon.store.postgres.driver import connect
 from talon.store.resources import Changes, PutResource
 
 STEP = e.StepFinished(step="look", decision="go on")
 IMPATIENT_S = 0.3
-#: On the wire; not the word in `READ COMMITTED`.
-COMMIT = b"COMMIT\x00"
+#: What is written of a message, and of a session that is only deleted, on the wire; a look has neither.
+SAID, AT_REST = b'"content":"hello"', b"idle"
 
 
 @asynccontextmanager
@@ -67,12 +67,12 @@ async def far(cable: Proxy) -> AsyncIterator[PostgresStore]:
         yield one
 
 
-async def waits_for_a_lock(postgres: PostgresServer, url: str) -> None:
+async def waits_for_locks(postgres: PostgresServer, url: str, statements: int) -> None:
     async def waiting() -> bool:
         count = postgres.sql(
             f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database_of(url)}' AND wait_event_type = 'Lock'"
         )
-        return int(count) > 0
+        return int(count) >= statements
 
     await s.until(waiting)
 
@@ -88,7 +88,7 @@ class TestLostAnswers:
         claimed = await s.running(far)
         await s.commit(far, s.append(claimed, STEP))
         one = s.append(claimed, STEP, STEP, hold=hold, if_last_seq=3)
-        cable.arm(cut, one.id.encode())
+        cable.arm(cut, uuid_bytes(one.id))
         answer = await s.commit(far, one)
         assert cable.cuts == 1
         entries = await s.journal(store, claimed)
@@ -101,7 +101,7 @@ class TestLostAnswers:
         claimed = await s.running(far)
         await s.commit(far, s.append(claimed, STEP))
         one = s.append(claimed, fragments=(Fragment(3, 0, "a"), Fragment(3, 1, "b")))
-        cable.arm(cut, one.id.encode())
+        cable.arm(cut, uuid_bytes(one.id))
         await s.commit(far, one)
         assert cable.cuts == 1
         assert [fragment.text for fragment in await store.read_fragments(claimed.session.sid, 3)] == ["a", "b"]
@@ -113,7 +113,7 @@ class TestLostAnswers:
     ) -> None:
         session = await s.create(far)
         await s.send(far, session)
-        cable.arm(cut, COMMIT)
+        cable.arm(cut, SAID)
         receipt = await s.send(far, session, key=key)
         assert cable.cuts == 1
         assert (receipt.seq, receipt.replayed) == (3, False)
@@ -145,7 +145,7 @@ class TestLostAnswers:
             await s.create(store)
         await far.deliver([s.message(await s.create(store, "warm"))])
         postgres.sql(slow, database_of(database_url))
-        cable.arm(cut, COMMIT)
+        cable.arm(cut, SAID)
         creation = Creation(s.fresh_id(), 1) if new else None
         receipt = await s.deliver(far, Message(where, "hello", s.fresh_id(), creation=creation))
         assert cable.cuts == 1
@@ -159,7 +159,7 @@ class TestLostAnswers:
         self, far: PostgresStore, cable: Proxy, store: PostgresStore, cut: Cut
     ) -> None:
         session = await s.create(far)
-        cable.arm(cut, COMMIT)
+        cable.arm(cut, AT_REST)
         receipt = await s.deliver(far, DeleteSession(s.where(session)))
         assert cable.cuts == 1
         assert receipt.strategy == "delete"
@@ -179,7 +179,7 @@ class TestLostAnswers:
             if not batch:
                 continue
             if dice.random() < 0.5:
-                cable.arm(dice.choice(list(Cut)), batch[-1].id.encode())
+                cable.arm(dice.choice(list(Cut)), uuid_bytes(batch[-1].id))
             elif dice.random() < 0.3:
                 postgres.sql(
                     f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database_of(database_url)}'"
@@ -295,7 +295,7 @@ class TestRefusals:
         full = """
             CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
                 $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
-            CREATE TRIGGER full_disk BEFORE INSERT ON entries EXECUTE FUNCTION full_disk()"""
+            CREATE TRIGGER full_disk BEFORE INSERT ON journal EXECUTE FUNCTION full_disk()"""
         async with opened(database_url) as store:
             claimed = await s.running(store)
             postgres.sql(full, database_of(database_url))
@@ -303,7 +303,7 @@ class TestRefusals:
                 with pytest.raises(Unavailable) as raised:
                     await asyncio.wait_for(use, 5)
                 assert raised.value.code == "storage_full"
-            postgres.sql("DROP TRIGGER full_disk ON entries", database_of(database_url))
+            postgres.sql("DROP TRIGGER full_disk ON journal", database_of(database_url))
             await s.commit(store, s.append(claimed, STEP))
             await s.send(store, claimed.session)
             assert len(await s.journal(store, claimed)) == 5
@@ -343,7 +343,7 @@ class TestRefusals:
         postgres.sql(f"ALTER DATABASE {database_of(database_url)} SET synchronous_commit = off")
         probe = "CREATE TABLE seen (setting text); CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
             INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$; \
-            CREATE TRIGGER look AFTER INSERT ON entries EXECUTE FUNCTION look()"
+            CREATE TRIGGER look AFTER INSERT ON journal EXECUTE FUNCTION look()"
         postgres.sql(probe, database_of(database_url))
         async with opened(database_url) as store:
             claimed = await s.running(store)
@@ -393,28 +393,25 @@ class TestLocks:
         assert postgres.sql(deadlocks) == "0"
 
     async def test_a_release_sees_the_message_that_was_queued_while_it_waited(
-        self, store: PostgresStore, postgres: PostgresServer, database_url: str
+        self, store: PostgresStore, second: PostgresStore, postgres: PostgresServer, database_url: str
     ) -> None:
+        slow = """
+            CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$;
+            CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON turns DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION slow()"""
         claimed = await s.running(store)
-        locked, go = threading.Event(), threading.Event()
-
-        class Slow(Message, frozen=True):
-            """A message that holds its session's lock until it is told to go on."""
-
-            def admit(self, view: View) -> InboxWrite:
-                locked.set()
-                assert go.wait(20)
-                return super().admit(view)
-
-        async def deliver() -> Receipt:
-            async with opened(database_url) as other:
-                return await s.deliver(other, Slow(s.where(claimed.session), "late", s.fresh_id()))
-
-        delivery = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(deliver())))
-        assert await asyncio.to_thread(locked.wait, 20)
-        release = asyncio.ensure_future(s.finish(store, claimed))
-        await waits_for_a_lock(postgres, database_url)
-        go.set()
+        postgres.sql(slow, database_of(database_url))
+        holder = await connect(database_url)
+        try:
+            await holder.execute("SELECT pg_advisory_lock(1)")
+            delivery = asyncio.ensure_future(s.send(second, claimed.session, "late"))  # holds its session's row until it may commit
+            await waits_for_locks(postgres, database_url, 1)
+            release = asyncio.ensure_future(s.finish(store, claimed))
+            await waits_for_locks(postgres, database_url, 2)
+            await holder.execute("SELECT pg_advisory_unlock(1)")
+        finally:
+            await holder.close()
         receipt, done = await delivery, await asyncio.wait_for(release, 20)
         assert done.base == receipt.seq + 1
         row = await s.again(store, claimed.session)
@@ -431,7 +428,7 @@ class TestLocks:
             await blocker.execute(f"BEGIN; SELECT FROM sessions WHERE sid = {claimed.session.sid} FOR UPDATE")
             commit = asyncio.ensure_future(store.commit([s.append(claimed, STEP)]))
             delivery = asyncio.ensure_future(store.deliver([s.message(claimed.session)]))
-            await waits_for_a_lock(postgres, database_url)
+            await waits_for_locks(postgres, database_url, 1)
             assert await asyncio.wait_for(store.heartbeat(s.WORKER, s.LONG_MS), 2)
             assert await asyncio.wait_for(store.get_session_by_sid(claimed.session.sid), 2) is not None
             assert not commit.done()
@@ -465,14 +462,14 @@ class TestPlans:
         await store.sweep()
         await store.collect_blobs()
         await store.close()
-        # `schema_info` and `workers` have a handful of rows, which are read whole.
+        # `schema_info` and `workers` have a handful of rows, which are read whole, and `held` one for each turn that runs now.
         scans = """
             SELECT string_agg(relname || ' ' || seq_scan, ', ') FROM pg_stat_user_tables
-            WHERE seq_scan > 0 AND relname NOT IN ('schema_info', 'workers')"""
+            WHERE seq_scan > 0 AND relname NOT IN ('schema_info', 'workers', 'held')"""
         unused = """
             SELECT string_agg(indexrelname, ', ' ORDER BY indexrelname) FROM pg_stat_user_indexes WHERE idx_scan = 0
-            AND indexrelname IN ('entries_context', 'entries_messages', 'sessions_wake', 'sessions_wake_agent', 'turns_open',
-                'sessions_owned', 'keys_pkey', 'turns_of_session', 'entries_pkey')"""
+            AND indexrelname IN ('journal_context', 'journal_messages', 'sessions_wake', 'sessions_wake_agent', 'turns_queued',
+                'held_pkey', 'keys_pkey', 'turns_of_session', 'journal_pkey')"""
         assert await s.until(lambda: self.settled(postgres, database_url))
         assert postgres.sql(scans, database_of(database_url)) == ""
         assert postgres.sql(unused, database_of(database_url)) == ""
@@ -493,7 +490,35 @@ class TestPlans:
             )
             for scan in table_scans(msgspec.json.decode(explained)[0]["Plan"]):
                 where = (name, scan.get("Relation Name"), scan.get("Index Name"))
-                assert "Index Cond" in scan or scan.get("Index Name") in READ_WHOLE, where
+                assert "Index Cond" in scan or scan.get("Index Name") in READ_WHOLE or scan.get("Relation Name") == "held", where
+
+    @pytest.mark.parametrize("rows", [0, 20_000])
+    def test_sessions_are_locked_one_by_one_in_the_order_of_the_batch(
+        self, postgres: PostgresServer, database_url: str, rows: int
+    ) -> None:
+        """The batch comes in the order of ids: overlapping batches lock in one order while it is the outer side of the join."""
+        database = database_of(database_url)
+        if int(postgres.sql("SHOW server_version_num")) < 160_000:
+            pytest.skip("EXPLAIN (GENERIC_PLAN) came with PostgreSQL 16")
+        if rows:
+            postgres.sql(FILL.format(rows=rows), database)
+        for name in ("commit", "commit with everything", "write", "write everything"):
+            explained = postgres.sql(
+                f"SET enable_seqscan = off; SET jit = off; EXPLAIN (GENERIC_PLAN, FORMAT JSON) {HOT[name]}", database
+            )
+            plans = [msgspec.json.decode(explained)[0]["Plan"]]
+            found = 0
+            while plans:
+                plan = plans.pop()
+                plans += plan.get("Plans", [])
+                if plan["Node Type"] == "ModifyTable" and (plan["Operation"], plan["Relation Name"]) == ("Update", "sessions"):
+                    (join,) = plan["Plans"]
+                    outer, inner = join["Plans"]
+                    assert join["Node Type"] == "Nested Loop", name
+                    assert outer["Node Type"] in ("CTE Scan", "Function Scan"), name
+                    assert inner["Index Name"] == "sessions_pkey", name
+                    found += 1
+            assert found == 1, name
 
     async def settled(self, postgres: PostgresServer, url: str) -> bool:
         """Whether the statistics of the closed connections have been counted."""
@@ -523,26 +548,27 @@ HOT = {
     "commit": commit_sql.COMMIT[commit_sql.Size.STEPS, True],
     "commit with fragments": commit_sql.COMMIT[commit_sql.Size.FRAGMENTS, True],
     "commit with everything": commit_sql.COMMIT[commit_sql.Size.ALL, True],
-    "find appends": commit_sql.FIND_APPENDS,
-    "lock": deliver_sql.LOCK,
-    "open turns": deliver_sql.OPEN_TURNS,
-    "approvals": deliver_sql.NAMED_APPROVALS,
-    "write": deliver_sql.WRITE[False],
-    "write with new sessions": deliver_sql.WRITE[True],
+    "why refused": commit_sql.REFUSED,
+    "look": deliver_sql.LOOK,
+    "write": deliver_sql.write(("moved", "written", "queued"), notify=True),
+    "write everything": deliver_sql.write(deliver_sql.PART_NAMES, notify=True),
     "found": deliver_sql.FOUND,
     "claim": queue_sql.CLAIM,
     "sweep": queue_sql.GIVE_BACK_LOST,
     "heartbeat": queue_sql.HEARTBEAT,
 }
-#: Indexes that may be read whole: of what runs now, the first of what is runnable, the handful of workers.
-READ_WHOLE = {"sessions_owned", "sessions_wake_agent", "workers_pkey"}
+#: Indexes that may be read whole: the first of what is runnable, the handful of workers. Of what runs now a table is read whole.
+READ_WHOLE = {"sessions_wake_agent", "workers_pkey", "held_pkey"}
 FILL = """
     INSERT INTO sessions (uid, namespace, agent, id, state, first_seq, last_seq, fence, queued, metadata, features, profile, key_id,
         created_at_ms, updated_at_ms)
-    SELECT 'u' || n, 'acme', 'a' || n % 5, 's' || n, 'idle', 1, 0, 0, 0, '', '', '', '', 0, 0 FROM generate_series(1, {rows}) n;
-    INSERT INTO turns SELECT 't' || n, n / 10, n, 'completed', '', '', 0, 0, 0, '', '', '', 0, 0, 0
+    SELECT gen_random_uuid(), 'acme', 'a' || n % 5, 's' || n, 'idle', 1, 0, 0, 0, '', '', '', '', 0, 0
     FROM generate_series(1, {rows}) n;
-    INSERT INTO entries SELECT n / 100, n, 'a' || n, '', 'tool.output', '', '', '', '', 1, 1, 0 FROM generate_series(1, {rows}) n;
+    INSERT INTO turns (turn_id, sid, seq, state, queued, strategy, source, priority, attempts, revision, reason, waiting_for, loop,
+        input_tokens, output_tokens, created_at_ms)
+    SELECT gen_random_uuid(), n / 10, n, 'completed', false, '', '', 0, 0, 0, '', '', '', 0, 0, 0
+    FROM generate_series(1, {rows}) n;
+    INSERT INTO journal SELECT n / 100, n, 0, 1 << 20, gen_random_uuid(), '' FROM generate_series(1, {rows}) n;
     INSERT INTO keys SELECT 'acme', 'http', 'k' || n, '', 1, '', 1, '', '', 0 FROM generate_series(1, {rows}) n;
     ANALYZE"""
 
@@ -591,14 +617,14 @@ class TestSchema:
             answers = await asyncio.wait_for(asyncio.gather(*(store.migrate() for store in stores)), 60)
             assert sorted(answers) == [[], [], [], [1]]
             await s.ensure_agent(stores[0])
-            row, created = await stores[1].create_session(NewSession("uid", "acme", "support", "s1"))
+            row, created = await stores[1].create_session(NewSession(s.fresh_id(), "acme", "support", "s1"))
             assert created
             assert await stores[2].get_session(("acme", "support", "s1")) == row
 
     async def test_an_incarnation_never_counts_over_one_that_came_and_went_meanwhile(
         self, store: PostgresStore, second: PostgresStore
     ) -> None:
-        new = NewSession("uid", "acme", "support", "s1")
+        new = NewSession(s.fresh_id(), "acme", "support", "s1")
         await s.ensure_agent(store)
 
         async def come_and_go(handle: PostgresStore) -> list[SessionRow]:

@@ -433,7 +433,7 @@ class StoreMachine(RuleBasedStateMachine):
         flags: tuple[bool, bool, bool],
     ) -> tuple[Append, list[str]]:
         progress, drained, asks = flags
-        turn_id = session.turn or "none"
+        turn_id = session.turn or self.ids.uuid7()
         marks = [self.mark() for _ in range(count)]
         entries = tuple(e.new_entry(e.StepFinished(step="x", decision=mark), turn_id) for mark in marks)
         states = {"keep": "running", "release": "completed", "park": "waiting", "give_back": None}
@@ -456,8 +456,10 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.appended)
     @rule(nth=st.integers(0, 5))
     def repeat(self, nth: int) -> None:
-        """The answer of a commit was lost, and it is sent again, however late."""
-        append, first = self.appended[-1 - nth % len(self.appended)]
+        """The answer of a commit was lost, and it is sent again, however late; one without a guard, until another one follows."""
+        newest = {append.sid: append.id for append, _ in self.appended if append.if_last_seq is None}
+        known = [one for one in self.appended if one[0].if_last_seq is not None or newest[one[0].sid] == one[0].id]
+        append, first = known[-1 - nth % len(known)]
         (answer,) = self.run(self.store.commit([append]))
         assert isinstance(answer, Appended)
         assert (answer.sid, answer.base, answer.at_ms) == (first.sid, first.base, first.at_ms)

@@ -402,6 +402,41 @@ class TurnDenied(Payload, frozen=True, kw_only=True):
 
 
 PAYLOADS: dict[str, type[Payload]] = {cls.type: cls for cls in Payload.__subclasses__()}
+#: How a stored journal names types. A number is given once and for ever. A type without one is written by its name, and stays so
+#: until every program that may share the database knows its number.
+TYPE_NUMBERS: dict[str, int] = {
+    "message.received": 1,
+    "message.completed": 2,
+    "turn.queued": 3,
+    "turn.started": 4,
+    "turn.waiting": 5,
+    "turn.resumed": 6,
+    "turn.cancel_requested": 7,
+    "turn.completed": 8,
+    "turn.failed": 9,
+    "turn.cancelled": 10,
+    "turn.denied": 11,
+    "step.finished": 12,
+    "model.started": 13,
+    "model.finished": 14,
+    "model.failed": 15,
+    "stream.reset": 16,
+    "tool.requested": 17,
+    "tool.denied": 18,
+    "tool.started": 19,
+    "tool.output": 20,
+    "tool.finished": 21,
+    "tool.failed": 22,
+    "tool.uncertain": 23,
+    "approval.requested": 24,
+    "approval.resolved": 25,
+    "plan.pending": 26,
+    "plan.resolved": 27,
+    "subagent.started": 28,
+    "subagent.finished": 29,
+    "memory.compressed": 30,
+    "input.steered": 31,
+}
 TURN_ENDS = frozenset({"turn.completed", "turn.failed", "turn.cancelled", "turn.denied"})
 #: Every `reason` of a turn's end, by the type of the end, with its title; `docs/errors/REASON.md` explains it.
 END_REASONS: dict[str, dict[str, str]] = {

@@ -98,11 +98,13 @@ class ApprovalRow(msgspec.Struct, frozen=True):
 class LoopState(msgspec.Struct, frozen=True, rename="camel"):
     """Where a turn's loop stands, for people and clients (`seeds/003`, "State Machine Interface")."""
 
+    # What stays the same from step to step comes last: of a row that changes, PostgreSQL does not log the end that stays.
+
     phase: str = "planning"
     iteration: int = 0
-    max_iterations: int = 10
-    goal: str = ""
-    pending: tuple[str, ...] = ()
-    completed: tuple[str, ...] = ()
     total_tokens_used: int = 0
     total_cost: float = 0.0
+    pending: tuple[str, ...] = ()
+    completed: tuple[str, ...] = ()
+    max_iterations: int = 10
+    goal: str = ""

@@ -30,11 +30,12 @@ def backoff_ms(attempts: int) -> int:
 def first_seq_after(old: SessionRow | None) -> int:
     """The first seq of a new incarnation after `old`, the newest earlier one of that name (None: there was none).
 
-    Above every seq that the old one has or may still get, so that a cursor names one entry for ever.
+    Above every seq that the old one has or may still get, so that a cursor names one entry for ever; and above its first one,
+    though it was empty.
     """
     if old is None:
         return 1
-    return old.last_seq + 1 + (TAIL_RESERVE if old.turn_id is not None else 0)
+    return max(old.first_seq, old.last_seq) + 1 + (TAIL_RESERVE if old.turn_id is not None else 0)
 
 
 def new_session_row(sid: int, new: NewSession, first_seq: int, now: int) -> SessionRow:

@@ -72,9 +72,11 @@ class Append(msgspec.Struct, frozen=True):
     """One fenced write of a worker to one session. All of it is committed or nothing.
 
     `id` (a UUIDv7) is stored with its entries and tells, after a lost answer, whether the commit happened.
-    `if_last_seq`: refuse with `Behind` unless the journal ends exactly there (used where a decision ends or parks the turn).
+    `if_last_seq`, the guard: refuse with `Behind` unless the journal ends exactly there. It may be missing only where nothing was
+    decided from what the journal says.
     `drop_fragments` names the `model.started` seqs whose fragments go. `cancel_approvals` closes open approvals of the turn.
-    `drained` takes back the attempt that the claim counted (K13: drains excepted).
+    `drained` takes back the attempt that the claim counted (K13: drains excepted). It and `cancel_approvals` are about
+    the turn that `turn` names, else about the one that the session has afterwards.
     """
 
     id: str

@@ -42,7 +42,8 @@ class Journal(Protocol):
         Two appends for one session raise `ValueError` and nothing is written.
         An append that the database itself refuses (bad data) raises for the whole batch, which wrote nothing: the caller bisects.
         An append whose `id` is already in the journal (the answer of its commit was lost) is answered with its first result and
-        written once. `talon.store.writer` is the caller; nobody else calls this.
+        written once: one with a guard (`if_last_seq`) whatever followed it, one without until another one without
+        follows. `talon.store.writer` is the caller; nobody else calls this.
         """
         ...
 

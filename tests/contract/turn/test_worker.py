@@ -18,6 +18,7 @@ from talon.domain.errors import Unavailable
 from talon.providers.protocol import ChatRequest, Finished, TextDelta
 from talon.store.conformance.support import until
 from talon.store.model import Caps
+from talon.store.pack import pack
 from talon.tools.protocol import ToolContext
 from talon.worker.lease import FileLease
 
@@ -384,11 +385,14 @@ async def test_a_turn_whose_journal_cannot_be_read_is_ended(tmp_path: Path) -> N
     async with world(tmp_path, one_tool("look"), FunctionTool("look", four), attempts_max=1) as around:
         session = await around.session()
         turn_id = await around.send(session)
-        sql(tmp_path, "UPDATE entries SET payload = ? WHERE type = 'turn.queued'", b"{not json")
+        received, queued = await around.journal(session)
+        first = e.NewEntry(received.type, received.payload, turn_id)
+        whole, broken = (pack([first, e.NewEntry(queued.type, payload, turn_id)]) for payload in (queued.payload, b"{not json"))
+        sql(tmp_path, "UPDATE journal SET pack = ? WHERE last_seq = ?", broken, queued.seq)
         async with around.worker():
             turn = await around.reaches(session, turn_id)
             assert (turn.state, turn.reason) == ("failed", "attempts_exhausted")
-            sql(tmp_path, "UPDATE entries SET payload = '{}' WHERE type = 'turn.queued'")
+            sql(tmp_path, "UPDATE journal SET pack = ? WHERE last_seq = ?", whole, queued.seq)
             assert (await around.types(session))[-1] == "turn.failed"
             assert (await around.reaches(session, await around.send(session))).state == "completed"
 

@@ -317,8 +317,8 @@ async def test_large_payloads_go_to_blobs_first_and_listeners_hear_them_whole(
 ) -> None:
     (one,) = await claimed_sessions(store, 1)
     small = e.new_entry(STEP, one.turn.turn_id, "00-1-2-01")
-    exact = e.NewEntry("tool.output", b"x" * BLOB_MIN_BYTES, "t", v=2)
-    large = e.NewEntry("tool.output", b"y" * (BLOB_MIN_BYTES + 1), "t", "00-3-4-01", 2, 1)
+    exact = e.NewEntry("tool.output", b"x" * BLOB_MIN_BYTES, s.fresh_id(), v=2)
+    large = e.NewEntry("tool.output", b"y" * (BLOB_MIN_BYTES + 1), s.fresh_id(), "00-3-4-01", 2, 1)
     faults.before.append(AWAY)
     spilled = await writer.spill(s.NAMESPACE, [small, exact, large])
     assert spilled[:2] == (small, exact)

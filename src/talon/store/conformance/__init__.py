@@ -16,6 +16,7 @@ from talon.store.conformance.inbox import ApprovalSuite, DeleteSuite, InboxSuite
 from talon.store.conformance.journal import GaplessSuite, JournalSuite, RepeatSuite
 from talon.store.conformance.keys import KeySuite
 from talon.store.conformance.lists import RelationSuite, SelectorSuite
+from talon.store.conformance.packs import LongJournalSuite, PackSuite
 from talon.store.conformance.projections import ProjectionSuite
 from talon.store.conformance.queue import HoldSuite, QueueSuite
 from talon.store.conformance.reads import BlobSuite, FragmentSuite, ReadSuite
@@ -45,7 +46,9 @@ __all__ = [
     "JournalSuite",
     "KeySuite",
     "ListSuite",
+    "LongJournalSuite",
     "OfferSuite",
+    "PackSuite",
     "PlaceSuite",
     "ProjectionSuite",
     "QueueSuite",

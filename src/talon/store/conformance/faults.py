@@ -85,5 +85,5 @@ class FaultSuite:
     @pytest.mark.parametrize("size", [1, 65_536, 4_000_000])
     async def test_payloads_of_any_size_go_in(self, store: Store, size: int) -> None:
         claimed = await s.running(store)
-        await s.commit(store, s.append(claimed, entries=(e.NewEntry("tool.output", b"\x00" * size, "t"),)))
+        await s.commit(store, s.append(claimed, entries=(e.NewEntry("tool.output", b"\x00" * size),)))
         assert len((await store.read_entries(claimed.session.sid, 2, 1))[0].payload) == size

@@ -293,7 +293,7 @@ class GaplessSuite:
 
     async def test_a_long_append_is_recognised_behind_newer_ones(self, store: Store) -> None:
         claimed = await s.running(store)
-        long = s.append(claimed, *[STEP] * 1_000)
+        long = s.append(claimed, *[STEP] * 1_000, if_last_seq=2)
         first = await s.commit(store, long)
         done = await s.commit(store, s.append(claimed, STEP))
         assert (first.base, done.base) == (2, 1_002)

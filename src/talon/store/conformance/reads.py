@@ -76,7 +76,7 @@ class ReadSuite:
     async def test_every_context_type_is_in_the_context(self, store: Store) -> None:
         claimed = await s.running(store)
         kinds = sorted(e.PAYLOADS)
-        await s.commit(store, s.append(claimed, entries=tuple(e.NewEntry(kind, b"{}", "t") for kind in kinds)))
+        await s.commit(store, s.append(claimed, entries=tuple(e.NewEntry(kind, b"{}") for kind in kinds)))
         assert s.types(await store.read_context(claimed.session.sid, 1_000, 100))[1:] == [k for k in kinds if k in e.CONTEXT_TYPES]
         assert s.types(await store.read_messages(claimed.session.sid, 2, 100)) == [k for k in kinds if k in e.MESSAGE_TYPES]
 
@@ -171,7 +171,7 @@ class BlobSuite:
     async def test_the_digest_of_another_namespace_gives_nothing(self, store: Store) -> None:
         claimed = await s.running(store)
         digest = await store.put_blob("other", b"secret")
-        await s.commit(store, s.append(claimed, entries=(e.NewEntry("message.completed", b"", "t", blob=digest),)))
+        await s.commit(store, s.append(claimed, entries=(e.NewEntry("message.completed", b"", blob=digest),)))
         assert (await store.read_messages(claimed.session.sid, 2, 10))[0].payload == b""
 
     @pytest.mark.parametrize(("age_ms", "collected"), [(BLOB_KEEP_MS - 60_000, 0), (BLOB_KEEP_MS + 60_000, 2)])
@@ -180,7 +180,7 @@ class BlobSuite:
     ) -> None:
         claimed = await s.running(store)
         kept = await store.put_blob(s.NAMESPACE, b"kept")
-        await s.commit(store, s.append(claimed, entries=(e.NewEntry("message.completed", b"", "t", blob=kept),)))
+        await s.commit(store, s.append(claimed, entries=(e.NewEntry("message.completed", b"", blob=kept),)))
         for payload in (b"orphan 1", b"orphan 2", b"put again"):
             await store.put_blob(s.NAMESPACE, payload)
         await execute(f"UPDATE blobs SET put_at_ms = put_at_ms - {age_ms}")

@@ -38,11 +38,12 @@ class SessionSuite:
     """Rows."""
 
     async def test_a_created_session_is_idle_and_empty(self, store: Store, second: Store) -> None:
-        new = NewSession("uid-1", "acme", "support", "s1", b'{"m":"\x00"}', b'{"f":1}', "fast", "key-7")
+        uid = s.fresh_id()
+        new = NewSession(uid, "acme", "support", "s1", b'{"m":"\x00"}', b'{"f":1}', "fast", "key-7")
         await s.ensure_agent(store)
         row, created = await store.create_session(new)
         assert created
-        assert (row.uid, row.namespace, row.agent, row.id) == ("uid-1", "acme", "support", "s1")
+        assert (row.uid, row.namespace, row.agent, row.id) == (uid, "acme", "support", "s1")
         assert (row.metadata, row.features, row.profile, row.key_id) == (b'{"m":"\x00"}', b'{"f":1}', "fast", "key-7")
         assert (row.state, row.first_seq, row.last_seq, row.fence, row.queued) == ("idle", 1, 0, 0, 0)
         assert (row.owner, row.wake_at_ms, row.turn_id, row.deleted_at_ms) == (None, None, None, None)
@@ -65,7 +66,7 @@ class SessionSuite:
 
     async def test_creating_it_again_gives_the_first_one(self, store: Store) -> None:
         first = await s.create(store)
-        again, created = await store.create_session(NewSession("other", "acme", "support", "s1", b'{"other":1}'))
+        again, created = await store.create_session(NewSession(s.fresh_id(), "acme", "support", "s1", b'{"other":1}'))
         assert (again, created) == (first, False)
 
     async def test_many_creating_it_at_once_make_one(self, store: Store, second: Store) -> None:

@@ -1,9 +1,9 @@
 """The one statement of a group commit (kernel §4), in three sizes, each with or without NOTIFY: most batches need the smallest,
 and what a statement could do costs time even where it does nothing.
 
-What it decides it decides from columns of the locked session rows: a subquery would see the snapshot from before the lock, and
-lose a message that was queued in between. PostgreSQL re-reads a row that changed while its lock was awaited, in `locked` as well
-as in `moved`, so both see the newest version.
+What it decides it decides from columns of the session rows that it changes: a subquery would see the snapshot from before the lock,
+and lose a message that was queued in between. PostgreSQL looks again at a row that changed while its lock was awaited, condition
+and all, so what is decided is decided on the newest version.
 
 The plan is made once, perhaps on empty tables, so it must not depend on their sizes. Two forms leave the planner no choice but to
 look each row up by an index: `CROSS JOIN LATERAL (… LIMIT 1)` where rows are read, and `column = ANY (ARRAY[value])` where they are
@@ -26,119 +26,104 @@ class Size(IntEnum):
     ALL = 2
 
 
-#: One row per append of the batch, per turn that changes, per entry. The order of the arguments is the order of the arrays.
+#: One row per append of the batch, with what it changes of its turn. The order of the arguments is the order of the arrays.
+BATCH_WIDTH = 21
 _BATCH = """
 batch AS MATERIALIZED (
     SELECT * FROM unnest(
-        $1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::int[], $7::int[], $8::int[], $9::text[],
-        $10::bigint[], $11::boolean[])
-    AS b(ord, append_id, sid, fence, if_last_seq, entries, min_reader, queue, hold, wake_in_ms, touches)
+        $1::bigint[], $2::bigint[], $3::bigint[], $4::uuid[], $5::int[], $6::bigint[], $7::int[], $8::bytea[], $9::int[],
+        $10::text[], $11::bigint[], $12::uuid[], $13::text[], $14::int[], $15::text[], $16::text[], $17::bytea[], $18::bigint[],
+        $19::bigint[], $20::boolean[], $21::boolean[])
+    AS b(sid, fence, if_last_seq, append_id, entries, types, min_reader, pack, queue, hold, wake_in_ms, turn_id, state, revision,
+        reason, waiting_for, loop, input_tokens, output_tokens, progress, drained)
 ),
--- The sessions whose fence matches, locked in id order: batches that overlap cannot deadlock.
-locked AS MATERIALIZED (
-    SELECT b.ord, s.sid, s.last_seq, s.owner, s.turn_id, s.namespace, s.key_id, s.wake_at_ms
-    FROM batch b JOIN sessions s ON s.sid = ANY (ARRAY[b.sid])
-    WHERE s.fence = b.fence
-    ORDER BY s.sid
-    FOR NO KEY UPDATE OF s
-),
--- Appends whose first answer was lost.
-repeated AS MATERIALIZED (
-    SELECT b.ord, f.base, f.at_ms
-    FROM batch b CROSS JOIN LATERAL (
-        SELECT e.sid, e.seq - 1 AS base, e.at_ms FROM entries e WHERE e.append_id = b.append_id LIMIT 1) f
-    WHERE f.sid = b.sid
-),
-ok AS MATERIALIZED (
-    SELECT b.*, l.last_seq AS base, l.turn_id, l.namespace, l.key_id
-    FROM locked l JOIN batch b ON b.ord = l.ord
-    WHERE l.owner IS NOT NULL AND (b.if_last_seq IS NULL OR b.if_last_seq = l.last_seq)
-      AND NOT EXISTS (SELECT FROM repeated r WHERE r.ord = b.ord)
-),
+-- The sessions whose fence matches. The batch is in the order of their ids, and they are found and locked one by one in that order:
+-- batches that overlap cannot deadlock.
 moved AS (
     UPDATE sessions s SET
-        last_seq = s.last_seq + o.entries,
-        min_reader = greatest(s.min_reader, o.min_reader),
-        queued = s.queued + o.queue,
-        owner = CASE WHEN o.hold = 'keep' THEN s.owner END,
-        turn_id = CASE WHEN o.hold = 'release' THEN NULL ELSE s.turn_id END,
-        state = CASE o.hold
-            WHEN 'release' THEN CASE WHEN s.queued + o.queue > 0 THEN 'queued' ELSE 'idle' END
+        last_seq = s.last_seq + b.entries,
+        unguarded = CASE WHEN b.entries > 0 AND b.if_last_seq IS NULL THEN b.append_id ELSE s.unguarded END,
+        min_reader = greatest(s.min_reader, b.min_reader),
+        queued = s.queued + b.queue,
+        owner = CASE WHEN b.hold = 'keep' THEN s.owner END,
+        turn_id = CASE WHEN b.hold = 'release' THEN NULL ELSE s.turn_id END,
+        state = CASE b.hold
+            WHEN 'release' THEN CASE WHEN s.queued + b.queue > 0 THEN 'queued' ELSE 'idle' END
             WHEN 'park' THEN 'waiting'
             ELSE s.state END,
-        wake_at_ms = CASE o.hold
-            WHEN 'release' THEN CASE WHEN s.queued + o.queue > 0 THEN {now} END
-            WHEN 'park' THEN {now} + o.wake_in_ms
-            WHEN 'give_back' THEN {now} + coalesce(o.wake_in_ms, 0)
+        wake_at_ms = CASE b.hold
+            WHEN 'release' THEN CASE WHEN s.queued + b.queue > 0 THEN {now} END
+            WHEN 'park' THEN {now} + b.wake_in_ms
+            WHEN 'give_back' THEN {now} + coalesce(b.wake_in_ms, 0)
             ELSE s.wake_at_ms END,
         updated_at_ms = {now}
-    FROM ok o WHERE s.sid = ANY (ARRAY[o.sid]) AND o.touches
-    RETURNING o.ord, s.wake_at_ms
+    FROM batch b
+    WHERE s.sid = ANY (ARRAY[b.sid]) AND s.fence = ANY (ARRAY[b.fence]) AND s.owner IS NOT NULL
+        AND (b.if_last_seq IS NULL OR b.if_last_seq = s.last_seq) AND s.unguarded IS DISTINCT FROM b.append_id
+    RETURNING s.sid, s.last_seq, s.namespace, s.turn_id, s.wake_at_ms
 ),
 turned AS (
     UPDATE turns t SET
-        state = coalesce(c.state, t.state),
-        revision = coalesce(c.revision, t.revision),
-        reason = coalesce(c.reason, t.reason),
-        waiting_for = coalesce(c.waiting_for, t.waiting_for),
-        loop = coalesce(c.loop, t.loop),
-        input_tokens = coalesce(c.input_tokens, t.input_tokens),
-        output_tokens = coalesce(c.output_tokens, t.output_tokens),
-        attempts = CASE WHEN c.progress THEN 0 WHEN c.drained THEN greatest(t.attempts - 1, 0) ELSE t.attempts END,
-        started_at_ms = CASE WHEN c.state = 'running' THEN coalesce(t.started_at_ms, {now}) ELSE t.started_at_ms END,
-        ended_at_ms = CASE WHEN c.state IN ('completed', 'failed', 'cancelled', 'denied') THEN {now} ELSE t.ended_at_ms END
-    FROM unnest(
-        $12::int[], $13::text[], $14::text[], $15::int[], $16::text[], $17::text[], $18::bytea[], $19::bigint[], $20::bigint[],
-        $21::boolean[], $22::boolean[])
-    AS c(ord, turn_id, state, revision, reason, waiting_for, loop, input_tokens, output_tokens, progress, drained)
-    JOIN ok o ON o.ord = c.ord
+        state = coalesce(b.state, t.state),
+        revision = coalesce(b.revision, t.revision),
+        reason = coalesce(b.reason, t.reason),
+        waiting_for = coalesce(b.waiting_for, t.waiting_for),
+        loop = coalesce(b.loop, t.loop),
+        input_tokens = coalesce(b.input_tokens, t.input_tokens),
+        output_tokens = coalesce(b.output_tokens, t.output_tokens),
+        attempts = CASE WHEN b.progress THEN 0 WHEN b.drained THEN greatest(t.attempts - 1, 0) ELSE t.attempts END,
+        started_at_ms = CASE WHEN b.state = 'running' THEN coalesce(t.started_at_ms, {now}) ELSE t.started_at_ms END,
+        ended_at_ms = CASE WHEN b.state IN ('completed', 'failed', 'cancelled', 'denied') THEN {now} ELSE t.ended_at_ms END
+    FROM batch b JOIN moved m ON m.sid = b.sid
     -- Found by its id; that it is the session's own is only checked (`+ 0`: by no index, a session may have many turns).
-    WHERE t.turn_id = ANY (ARRAY[coalesce(c.turn_id, o.turn_id)]) AND t.sid + 0 = o.sid
+    WHERE t.turn_id = ANY (ARRAY[coalesce(b.turn_id, CASE WHEN b.drained THEN m.turn_id END)]) AND t.sid + 0 = m.sid
 ),
 written AS (
-    INSERT INTO entries (sid, seq, append_id, turn_id, type, payload, blob, key_id, traceparent, v, min_reader, at_ms)
-    SELECT o.sid, o.base + n.nth, CASE WHEN n.nth = 1 THEN o.append_id END, n.turn_id, n.type, n.payload, n.blob, o.key_id,
-        n.traceparent, n.v, n.min_reader, {now}
-    FROM unnest(
-        $23::int[], $24::int[], $25::text[], $26::text[], $27::bytea[], $28::text[], $29::text[], $30::int[], $31::int[])
-    AS n(ord, nth, turn_id, type, payload, blob, traceparent, v, min_reader)
-    JOIN ok o ON o.ord = n.ord
+    INSERT INTO journal (sid, last_seq, at_ms, types, append_id, pack)
+    SELECT m.sid, m.last_seq, {now}, b.types, b.append_id, b.pack FROM batch b JOIN moved m ON m.sid = b.sid WHERE b.entries > 0
+),
+let_go AS (
+    DELETE FROM held h USING batch b JOIN moved m ON m.sid = b.sid WHERE b.hold <> 'keep' AND h.sid = ANY (ARRAY[m.sid])
 )"""
 
 #: Streamed text.
 _FRAGMENTS = """,
 dropped AS (
-    DELETE FROM fragments f USING unnest($32::int[], $33::bigint[]) AS d(ord, seq) JOIN ok o ON o.ord = d.ord
-    WHERE f.sid = ANY (ARRAY[o.sid]) AND f.seq = ANY (ARRAY[d.seq])
+    DELETE FROM fragments f USING unnest($22::bigint[], $23::bigint[]) AS d(sid, seq) JOIN moved m ON m.sid = d.sid
+    WHERE f.sid = ANY (ARRAY[m.sid]) AND f.seq = ANY (ARRAY[d.seq])
 ),
 streamed AS (
     INSERT INTO fragments (sid, seq, kind, "offset", text)
-    SELECT o.sid, f.seq, f.kind, f."offset", f.text
-    FROM unnest($34::int[], $35::bigint[], $36::text[], $37::bigint[], $38::bytea[]) AS f(ord, seq, kind, "offset", text)
-    JOIN ok o ON o.ord = f.ord
+    SELECT m.sid, f.seq, f.kind, f."offset", f.text
+    FROM unnest($24::bigint[], $25::bigint[], $26::text[], $27::bigint[], $28::bytea[]) AS f(sid, seq, kind, "offset", text)
+    JOIN moved m ON m.sid = f.sid
     ON CONFLICT DO NOTHING
 )"""
 
-#: Steering messages that become turns, and approvals: few batches have any.
+#: Steering messages that become turns, approvals, and payloads in blobs: few batches have any.
 _RARE = """,
 queued AS (
-    INSERT INTO turns (turn_id, sid, seq, state, strategy, source, priority, attempts, revision, reason, waiting_for, loop,
+    INSERT INTO turns (turn_id, sid, seq, state, queued, strategy, source, priority, attempts, revision, reason, waiting_for, loop,
         input_tokens, output_tokens, created_at_ms)
-    SELECT q.turn_id, o.sid, q.seq, 'queued', q.strategy, q.source, 0, 0, 0, '', '', '\\x7b7d', 0, 0, {now}
-    FROM unnest($39::int[], $40::text[], $41::bigint[], $42::text[], $43::text[]) AS q(ord, turn_id, seq, strategy, source)
-    JOIN ok o ON o.ord = q.ord
+    SELECT q.turn_id, m.sid, q.seq, 'queued', true, q.strategy, q.source, 0, 0, 0, '', '', '\\x7b7d', 0, 0, {now}
+    FROM unnest($29::bigint[], $30::uuid[], $31::bigint[], $32::text[], $33::text[]) AS q(sid, turn_id, seq, strategy, source)
+    JOIN moved m ON m.sid = q.sid
 ),
 cancelled AS (
     UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = {now}
-    FROM unnest($44::int[], $45::text[]) AS c(ord, turn_id) JOIN ok o ON o.ord = c.ord
-    WHERE a.sid = ANY (ARRAY[o.sid]) AND a.turn_id = ANY (ARRAY[coalesce(c.turn_id, o.turn_id)]) AND a.state || '' = 'open'
+    FROM unnest($34::bigint[], $35::uuid[]) AS c(sid, turn_id) JOIN moved m ON m.sid = c.sid
+    WHERE a.sid = ANY (ARRAY[m.sid]) AND a.turn_id = ANY (ARRAY[coalesce(c.turn_id, m.turn_id)]) AND a.state || '' = 'open'
 ),
 opened AS (
     INSERT INTO approvals (id, sid, namespace, turn_id, call, kind, state, payload, outcome, resolved_by, created_at_ms)
-    SELECT p.id, o.sid, o.namespace, p.turn_id, p.call, p.kind, 'open', p.payload, '', '', {now}
-    FROM unnest($46::int[], $47::text[], $48::text[], $49::int[], $50::text[], $51::bytea[])
-    AS p(ord, id, turn_id, call, kind, payload)
-    JOIN ok o ON o.ord = p.ord
+    SELECT p.id, m.sid, m.namespace, p.turn_id, p.call, p.kind, 'open', p.payload, '', '', {now}
+    FROM unnest($36::bigint[], $37::text[], $38::uuid[], $39::int[], $40::text[], $41::bytea[])
+    AS p(sid, id, turn_id, call, kind, payload)
+    JOIN moved m ON m.sid = p.sid
+),
+kept AS (
+    UPDATE blobs b SET kept = true FROM unnest($42::bigint[], $43::text[]) AS r(sid, digest) JOIN moved m ON m.sid = r.sid
+    WHERE b.namespace = ANY (ARRAY[m.namespace]) AND b.digest = ANY (ARRAY[r.digest])
 )"""
 
 #: One NOTIFY for the whole batch, in the form of `talon.domain.bell`.
@@ -147,21 +132,15 @@ bell AS (
     SELECT CASE WHEN length(w.wire) > {wire_max} THEN '*' ELSE w.wire END AS wire
     FROM (
         SELECT concat_ws(' ', (SELECT 'r' FROM moved m WHERE m.wake_at_ms <= {now} LIMIT 1),
-            string_agg(o.sid || ':' || (o.base + o.entries), ' ')) AS wire
-        FROM ok o
+            string_agg(m.sid || ':' || m.last_seq, ' ')) AS wire
+        FROM moved m
     ) w
     WHERE w.wire <> ''
 ),
 rung AS MATERIALIZED (SELECT pg_notify('{channel}', bell.wire) FROM bell)"""
 
 _ANSWER = """
-SELECT b.ord, l.owner IS NOT NULL AS held, o.base AS base, {now} AS at_ms, r.base AS repeated_base, r.at_ms AS repeated_at_ms,
-    coalesce(m.wake_at_ms, l.wake_at_ms) IS NOT NULL AS runnable{rung}
-FROM batch b
-LEFT JOIN locked l ON l.ord = b.ord
-LEFT JOIN ok o ON o.ord = b.ord
-LEFT JOIN moved m ON m.ord = b.ord
-LEFT JOIN repeated r ON r.ord = b.ord"""
+SELECT m.sid, m.last_seq, {now} AS at_ms, m.wake_at_ms IS NOT NULL AS runnable{rung} FROM moved m"""
 
 
 def _statement(size: Size, *, notify: bool) -> str:
@@ -173,7 +152,18 @@ def _statement(size: Size, *, notify: bool) -> str:
 #: (size, notify) -> statement
 COMMIT = {(size, notify): _statement(size, notify=notify) for size in Size for notify in (False, True)}
 
-#: The first answers of appends that are in the journal.
-FIND_APPENDS = """
-SELECT e.append_id, e.sid, e.seq - 1 AS base, e.at_ms, s.wake_at_ms IS NOT NULL AS runnable
-FROM entries e JOIN sessions s ON s.sid = ANY (ARRAY[e.sid]) WHERE e.append_id = ANY($1::text[])"""
+#: Why appends were refused: whether their session is still held under their fence; and where those are that had been written
+#: before, which is no refusal. A guarded one can only be where its guard let it in, `$4`; one without a guard (null) is known if it
+#: is the newest such one of its session.
+REFUSED = """
+SELECT w.sid, s.fence = w.fence AND s.owner IS NOT NULL AS held, coalesce(g.last_seq, u.last_seq) AS last_seq,
+    coalesce(g.at_ms, u.at_ms) AS at_ms, s.wake_at_ms IS NOT NULL AS runnable
+FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::bigint[]) AS w(sid, fence, append_id, last_seq)
+    CROSS JOIN LATERAL (SELECT * FROM sessions s WHERE s.sid = w.sid LIMIT 1) s
+    LEFT JOIN LATERAL (
+        SELECT j.last_seq, j.at_ms FROM journal j WHERE j.sid = w.sid AND j.last_seq = w.last_seq AND j.append_id = w.append_id
+        LIMIT 1) g ON true
+    LEFT JOIN LATERAL (
+        SELECT j.last_seq, j.at_ms FROM journal j
+        WHERE j.sid = w.sid AND j.append_id = w.append_id AND w.last_seq IS NULL AND s.unguarded = w.append_id
+        ORDER BY j.last_seq DESC LIMIT 1) u ON true"""

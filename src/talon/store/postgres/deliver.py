@@ -1,22 +1,23 @@
-"""Inbox operations, a batch in one transaction of five round trips at most, whatever its size."""
+"""Inbox operations, a batch in two round trips: look, then write what was decided, where it is still true."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from talon.domain.bell import encode
+import asyncpg
+
 from talon.domain.errors import TalonError
 from talon.domain.ids import Ids
 from talon.domain.inbox import Operation, Receipt
-from talon.domain.session import SessionRow
 from talon.store.postgres.connections import Database
-from talon.store.postgres.deliver_sql import FOUND, LOCK, LOCK_SESSION, NAMED_APPROVALS, OPEN_TURNS, WAIT, WRITE
+from talon.store.postgres.deliver_sql import FOUND, LOOK, LOOK_APPROVAL, LOOK_SESSION, LOOK_TURN, LOOK_VERSION, width, write
 from talon.store.postgres.draft import Draft, named
-from talon.store.postgres.driver import Connection
+from talon.store.postgres.driver import Connection, Row
 from talon.store.postgres.rows import approval_row, session_row, transpose, turn_row
-from talon.store.postgres.sessions import agent_lock, begin, lock_of, name_lock
 
-Answers = list[Receipt | Exception]
+Answers = dict[int, Receipt | Exception]
+#: What somebody else may have taken between the look and the write; or, with a lost answer, the same write before.
+_TAKEN = ("keys_pkey", "sessions_incarnations", "sessions_pkey")
 
 
 class PostgresDeliveries:
@@ -26,68 +27,79 @@ class PostgresDeliveries:
     _ids: Ids
     _notify: bool
 
-    async def deliver(self, batch: Sequence[Operation]) -> Answers:
+    async def deliver(self, batch: Sequence[Operation]) -> list[Receipt | Exception]:
         """See `talon.store.protocols.Journal`.
 
-        When the answer of COMMIT is lost, the batch is looked for on a new connection: by the append id on its first entry, or, if
-        it has no entry, by the row that it would have left.
+        Operations on a session that changed between the look and the write are decided again. When the answer of a write is lost,
+        the same write runs again on a new connection: its versions let it in once, and where they do not, the mark on its
+        entries, or a row as it would have left it, tells that the first one was in.
         """
-        if not batch:
-            return []
-        begin = _begin(batch)
-        unsure: list[tuple[tuple[SessionRow, int, str], Answers]] = []
+        answers: Answers = {}
+        unsure: list[tuple[Draft, Answers]] = []
 
-        async def write(_attempt: int, connection: Connection) -> Answers:
-            if unsure:
-                witness, answers = unsure[0]
-                if await _was_written(connection, begin, witness):
-                    return answers
+        async def work(_attempt: int, connection: Connection) -> list[Receipt | Exception]:
+            while len(answers) < len(batch):
+                again = bool(unsure)
+                if not again:
+                    left = [nth for nth in range(len(batch)) if nth not in answers]
+                    unsure.append(await self._decide(connection, batch, left))
+                draft, decided = unsure[0]
+                written = await self._write(connection, draft, again=again)
                 unsure.clear()
-            draft, answers = await self._decide(connection, begin, batch)
-            witness = draft.witness()
-            if witness is None:
-                await connection.execute("ROLLBACK")
-                return answers
-            now, bell = witness[0].updated_at_ms, encode(draft.bell()) if self._notify else ""
-            await connection.fetch(WRITE[draft.creates], now, bell, *draft.arguments())
-            unsure.append((witness, answers))
-            await connection.execute("COMMIT")
-            return answers
+                answers.update((nth, answer) for nth, answer in decided.items() if draft.holds(batch[nth], answer, written))
+            return [answers[nth] for nth in range(len(batch))]
 
-        return await self._db.inbox.run(write)
+        return await self._db.inbox.run(work)
 
-    async def _decide(self, connection: Connection, begin: str, batch: Sequence[Operation]) -> tuple[Draft, Answers]:
-        """Lock, look, and ask each operation what it writes. Leaves the transaction open."""
-        await connection.execute(begin)
-        new = sorted({operation.where for operation in batch if operation.creation is not None})
-        places = [(*operation.where, *((named(operation) or ("", None, None))[1:])) for operation in batch]
-        rows = await connection.fetch(LOCK, *transpose(places, 5), *transpose(new, 3))
+    async def _decide(self, connection: Connection, batch: Sequence[Operation], numbers: Sequence[int]) -> tuple[Draft, Answers]:
+        """Look, and ask each operation of these `numbers` what it writes."""
+        operations = [batch[nth] for nth in numbers]
+        new = sorted({operation.where for operation in operations if operation.creation is not None})
+        places = [(*operation.where, *((named(operation) or ("", None, None))[1:])) for operation in operations]
+        approvals = sorted({operation.approval for operation in operations if operation.approval})
+        rows = await connection.fetch(LOOK, *transpose(places, 5), *transpose(new, 3), approvals)
         # Without a row there is neither a session nor a receipt, and nothing to write at any time.
         draft = Draft(rows[0][0] if rows else 0, self._ids.uuid7())
         for row in rows:
-            _, namespace, source, key, body, *first = tuple(row)[:LOCK_SESSION]
-            if key is not None:
-                draft.found_receipt((namespace, source, key), body, Receipt(*first))
-            else:
-                draft.found_session(session_row(row, LOCK_SESSION), row[-1] or 0)  # one that does not exist yet has no uid
-        busy = draft.busy()
-        if busy and any(operation.needs_turns for operation in batch):
-            draft.found_turns(turn_row(row) for row in await connection.fetch(OPEN_TURNS, busy))
-        approvals = [operation.approval for operation in batch if operation.approval]
-        if approvals:
-            draft.found_approvals(approval_row(row) for row in await connection.fetch(NAMED_APPROVALS, approvals))
-        return draft, [_admitted(draft, operation) for operation in batch]
+            _found(draft, row)
+        return draft, {nth: _admitted(draft, operation) for nth, operation in zip(numbers, operations, strict=True)}
+
+    async def _write(self, connection: Connection, draft: Draft, *, again: bool) -> set[int]:
+        """Write the draft where it is still true; -> the sids of the sessions that it is in. `again`: it may be in already."""
+        parts = draft.parts()
+        if not parts:
+            return set()
+        arrays = [array for name, rows in parts.items() for array in transpose(rows, width(name))]
+        try:
+            rows = await connection.fetch(write(tuple(parts), notify=self._notify), draft.now, *arrays)
+        except asyncpg.UniqueViolationError as error:
+            if getattr(error, "constraint_name", None) not in _TAKEN:
+                raise
+            rows = []  # a key or a name was used meanwhile: all that was decided beside it is decided again
+        written = {int(row[0]) for row in rows}
+        expected = draft.expected()
+        if again and len(written) < len(expected):
+            for row in await connection.fetch(
+                FOUND, *transpose([(sid, after.last_seq) for sid, (after, _) in expected.items()], 2)
+            ):
+                found = session_row(row, 1)
+                after, marked = expected[found.sid]
+                if row[0] == draft.mark if marked else found == after:
+                    written.add(found.sid)
+        return written
 
 
-def _begin(batch: Sequence[Operation]) -> str:
-    """Open a transaction and lock the keys, and the names of sessions that may be created (sharing their agents'), that the batch
-    is about.
-
-    These first and in one order, sessions second and in one order: batches that overlap wait for each other and never in a circle.
-    """
-    names = {name for operation in batch if (name := named(operation)) is not None}
-    new = {operation.where for operation in batch if operation.creation is not None}
-    return begin({*(lock_of(*name) for name in names), *map(name_lock, new)}, {agent_lock(*where[:2]) for where in new})
+def _found(draft: Draft, row: Row) -> None:
+    if row[1] is not None:
+        _, namespace, source, key, body, *first = tuple(row)[:LOOK_SESSION]
+        draft.found_receipt((namespace, source, key), body, Receipt(*first))
+    elif row[LOOK_SESSION] is not None:
+        # One that does not exist yet has no uid.
+        draft.found_session(session_row(row, LOOK_SESSION), row[LOOK_VERSION], row[LOOK_VERSION + 1] or 0)
+    elif row[LOOK_TURN] is not None:
+        draft.found_turn(turn_row(row, LOOK_TURN))
+    else:
+        draft.found_approval(approval_row(row, LOOK_APPROVAL))
 
 
 def _admitted(draft: Draft, operation: Operation) -> Receipt | Exception:
@@ -95,16 +107,3 @@ def _admitted(draft: Draft, operation: Operation) -> Receipt | Exception:
         return draft.admit(operation)
     except TalonError as refusal:
         return refusal
-
-
-async def _was_written(connection: Connection, begin: str, witness: tuple[SessionRow, int, str]) -> bool:
-    """Whether the batch with this witness is committed, once nobody can be committing it any more: the locks of the transaction
-    whose answer was lost are waited for, those of names as well as the session's own."""
-    row, seq, mark = witness
-    await connection.execute(begin)
-    await connection.fetch(WAIT, row.sid)
-    found = await connection.fetchrow(FOUND, row.sid, seq)
-    await connection.execute("ROLLBACK")
-    if found is None:
-        return False
-    return found[0] == mark if mark else session_row(found, 1) == row

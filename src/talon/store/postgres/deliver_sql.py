@@ -1,132 +1,237 @@
-"""The statements of a delivery: lock and look, then write everything at once. `commit_sql` explains the forms of their joins."""
+"""The statements of a delivery: look without a lock, then write everything at once, where nothing has changed since.
+
+What is written is guarded by the version of each session's row that was looked at (`xmin`: every change of a session, of its turns
+and of its approvals changes its row too). A session that has changed meanwhile is left as it is, and its operations look again. So
+nobody holds a lock while somebody decides, and a delivery is two round trips. `commit_sql` explains the forms of the joins.
+"""
 
 from __future__ import annotations
 
-from talon.domain.bell import CHANNEL
-from talon.domain.session import SessionRow, TurnRow
+from functools import cache
+from typing import NamedTuple
+
+from talon.domain.bell import CHANNEL, WIRE_MAX
+from talon.domain.session import ApprovalRow, SessionRow, TurnRow
 from talon.store.postgres.resources_sql import NAMESPACE_ENDS
 from talon.store.postgres.rows import APPROVAL, NOW_MS, SESSION, TURN
 
-_NO_SESSION = ", ".join(f"(NULL::sessions).{field}" for field in SessionRow.__struct_fields__)
 #: What is known of a session that could be created: its place, and the number that it would get.
 _FREE = {"sid": "nextval(pg_get_serial_sequence('sessions', 'sid'))", "namespace": "n.namespace", "agent": "n.agent", "id": "n.id"}
 _NEW_SESSION = ", ".join(_FREE.get(field, f"(NULL::sessions).{field}") for field in SessionRow.__struct_fields__)
 _KEY_FIELDS = ("namespace", "source", "key", "body_sha256", "sid", "session_uid", "seq", "turn_id", "strategy")
-_KEY = ", ".join(f"k.{field}" for field in _KEY_FIELDS)
-_NO_KEY = ", ".join(f"(NULL::keys).{field}" for field in _KEY_FIELDS)
+_TURN_FIELDS, _APPROVAL_FIELDS = TurnRow.__struct_fields__, ApprovalRow.__struct_fields__
 
-#: The receipts that keys gave before, one row each, then the sessions, locked in id order, one row each, then the places of
-#: `$6 … $8` that no session ever had. All begin with the time and end with the newest revision of the session's agent.
-LOCK = f"""
+
+def _none(table: str, fields: tuple[str, ...]) -> str:
+    return ", ".join(f"(NULL::{table}).{field}" for field in fields)
+
+
+#: The columns of a row of `LOOK` are in five parts, of which it fills one: a receipt, a session, its agent's newest revision beside
+#: it, a turn, an approval. The first column is the time.
+_KEY = ", ".join(f"k.{field}" for field in _KEY_FIELDS)
+_NO_KEY, _NO_SESSION = _none("keys", _KEY_FIELDS), _none("sessions", SessionRow.__struct_fields__) + ", NULL::xid, NULL::int"
+_NO_TURN, _NO_APPROVAL = _none("turns", _TURN_FIELDS), _none("approvals", _APPROVAL_FIELDS)
+LOOK_SESSION = 1 + len(_KEY_FIELDS)
+LOOK_VERSION = LOOK_SESSION + len(SessionRow.__struct_fields__)
+LOOK_TURN = LOOK_VERSION + 2
+LOOK_APPROVAL = LOOK_TURN + len(_TURN_FIELDS)
+
+
+def _newest(place: str) -> str:
+    """The newest session of a name, living or not: if any lives, it is that one."""
+    return f"""LATERAL (
+        SELECT f.*, f.xmin AS version FROM sessions f
+        WHERE f.namespace || '/' || f.agent || '/' || f.id = {place}.namespace || '/' || {place}.agent || '/' || {place}.id
+        ORDER BY f.first_seq DESC LIMIT 1) s"""
+
+
+def _revision(place: str) -> str:
+    return f"""(
+        SELECT r.revision FROM resources r WHERE r.namespace = {place}.namespace AND r.kind = 'Agent' AND r.name = {place}.agent"""
+
+
+#: One statement, so one moment: what is refused was to be refused then. The receipts that keys gave before; the sessions with the
+#: versions of their rows; the places of `$6 … $8` that no session ever had; the open turns of the sessions (the current one, and
+#: those that are queued); the approvals `$9`.
+LOOK = f"""
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS w(namespace, agent, id, source, key)
 ),
-locked AS MATERIALIZED (
-    SELECT {SESSION} FROM sessions s
-    WHERE s.sid = ANY (ARRAY(
-        SELECT f.sid FROM wanted w CROSS JOIN LATERAL (
-            SELECT f.sid FROM sessions f
-            WHERE f.namespace || '/' || f.agent || '/' || f.id = w.namespace || '/' || w.agent || '/' || w.id
-              AND f.deleted_at_ms + 0 IS NULL LIMIT 1) f))
-    ORDER BY s.sid
-    FOR NO KEY UPDATE OF s
+seen AS MATERIALIZED (
+    SELECT s.* FROM (SELECT DISTINCT w.namespace, w.agent, w.id FROM wanted w) w CROSS JOIN {_newest("w")}
+    WHERE s.deleted_at_ms IS NULL
 )
-SELECT {NOW_MS}, {_KEY}, {_NO_SESSION}, NULL::int
+SELECT {NOW_MS}, {_KEY}, {_NO_SESSION}, {_NO_TURN}, {_NO_APPROVAL}
 FROM wanted w CROSS JOIN LATERAL (
     SELECT * FROM keys k WHERE k.namespace = w.namespace AND k.source = w.source AND k.key = w.key LIMIT 1) k
 UNION ALL
-SELECT {NOW_MS}, {_NO_KEY}, {SESSION},
-    (SELECT r.revision FROM resources r WHERE r.namespace = s.namespace AND r.kind = 'Agent' AND r.name = s.agent)
-FROM locked s WHERE s.deleted_at_ms IS NULL
+SELECT {NOW_MS}, {_NO_KEY}, {SESSION}, s.version, {_revision("s")}), {_NO_TURN}, {_NO_APPROVAL} FROM seen s
 UNION ALL
-SELECT {NOW_MS}, {_NO_KEY}, {_NEW_SESSION},
-    (SELECT r.revision FROM resources r WHERE r.namespace = n.namespace AND r.kind = 'Agent' AND r.name = n.agent
-        AND r.deleting_at_ms IS NULL AND NOT {NAMESPACE_ENDS.format(namespace="n.namespace")})
-FROM unnest($6::text[], $7::text[], $8::text[]) AS n(namespace, agent, id)
-    LEFT JOIN LATERAL (
-        SELECT f.sid FROM sessions f
-        WHERE f.namespace || '/' || f.agent || '/' || f.id = n.namespace || '/' || n.agent || '/' || n.id LIMIT 1) f ON true
-WHERE f.sid IS NULL"""
-#: Where the session's columns begin in a row of `LOCK`.
-LOCK_SESSION = 10
+SELECT {NOW_MS}, {_NO_KEY}, {_NEW_SESSION}, NULL::xid, {_revision("n")}
+        AND r.deleting_at_ms IS NULL AND NOT {NAMESPACE_ENDS.format(namespace="n.namespace")}), {_NO_TURN}, {_NO_APPROVAL}
+FROM unnest($6::text[], $7::text[], $8::text[]) AS n(namespace, agent, id) LEFT JOIN {_newest("n")} ON true WHERE s.sid IS NULL
+UNION ALL
+SELECT {NOW_MS}, {_NO_KEY}, {_NO_SESSION}, {TURN}, {_NO_APPROVAL} FROM seen s CROSS JOIN LATERAL (
+    (SELECT * FROM turns t WHERE t.turn_id = s.turn_id LIMIT 1)
+    UNION ALL
+    (SELECT * FROM turns t WHERE t.sid = s.sid AND t.queued ORDER BY t.priority DESC, t.seq LIMIT 1000000)) t
+UNION ALL
+SELECT {NOW_MS}, {_NO_KEY}, {_NO_SESSION}, {_NO_TURN}, {APPROVAL} FROM unnest($9::text[]) AS n(id)
+    CROSS JOIN LATERAL (SELECT * FROM approvals a WHERE a.id = n.id LIMIT 1) a"""
 
-#: The open turns of locked sessions; read after the lock, so that nothing can have been added since.
-OPEN_TURNS = f"""
-SELECT {TURN} FROM unnest($1::bigint[]) AS n(sid) CROSS JOIN LATERAL (
-    SELECT * FROM turns t WHERE t.sid = n.sid AND t.state IN ('queued', 'running', 'waiting')
-    ORDER BY t.priority DESC, t.seq LIMIT 1000000) t
-ORDER BY t.sid, t.priority DESC, t.seq"""
+_COLUMN_TYPES = {
+    "uid": "uuid",
+    "turn_id": "uuid",
+    "metadata": "bytea",
+    "features": "bytea",
+    "loop": "bytea",
+    "config": "bytea",
+    **dict.fromkeys(("queued", "priority", "attempts", "revision", "steered"), "int"),
+    **dict.fromkeys(("sid", "seq", "first_seq", "last_seq", "fence", "input_tokens", "output_tokens"), "bigint"),
+    **dict.fromkeys(("wake_at_ms", "created_at_ms", "updated_at_ms", "deleted_at_ms", "started_at_ms", "ended_at_ms"), "bigint"),
+}
+_MOVED_FIELDS = ("state", "last_seq", "fence", "owner", "wake_at_ms", "turn_id", "queued", "updated_at_ms", "deleted_at_ms")
+MOVED_ARRAYS, BORN_ARRAYS, TURN_ARRAYS = ("sid", *_MOVED_FIELDS), SessionRow.__struct_fields__, TurnRow.__struct_fields__
 
-NAMED_APPROVALS = f"SELECT {APPROVAL} FROM approvals a WHERE a.id = ANY($1::text[])"
 
-_SESSION_FIELDS = ("state", "last_seq", "fence", "owner", "wake_at_ms", "turn_id", "queued", "updated_at_ms", "deleted_at_ms")
-SESSION_ARRAYS = ("sid", *_SESSION_FIELDS)
-TURN_ARRAYS = TurnRow.__struct_fields__
-assert set(SESSION_ARRAYS) <= set(SessionRow.__struct_fields__)
+class _Part(NamedTuple):
+    """A part of the writing statement: `{rows}` stands for its rows, one array for each of `columns` (name type, …)."""
 
-_SET = ", ".join(f"{field} = n.{field}" for field in _SESSION_FIELDS)
-_TURNS = ", ".join(TURN_ARRAYS)
-#: A session that begins with this delivery, and its `min_reader`.
-BORN_ARRAYS = SessionRow.__struct_fields__
+    columns: tuple[str, ...]
+    text: str
 
-_WRITE = f"""
-WITH moved AS (
-    UPDATE sessions s SET {_SET}, min_reader = greatest(s.min_reader, n.min_reader)
-    FROM unnest($3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::bigint[], $9::text[], $10::int[],
-        $11::bigint[], $12::bigint[], $13::int[]) AS n({", ".join(SESSION_ARRAYS)}, min_reader)
-    WHERE s.sid = ANY (ARRAY[n.sid])
-),
-written AS (
-    INSERT INTO entries (at_ms, sid, seq, append_id, turn_id, type, payload, blob, key_id, traceparent, v, min_reader)
-    SELECT $1, n.* FROM unnest($14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::text[], $19::bytea[], $20::text[],
-        $21::text[], $22::text[], $23::int[], $24::int[]) AS n
-),
-queued AS (
-    INSERT INTO turns ({_TURNS})
-    SELECT * FROM unnest($25::text[], $26::bigint[], $27::bigint[], $28::text[], $29::text[], $30::text[], $31::int[], $32::int[],
-        $33::int[], $34::text[], $35::text[], $36::bytea[], $37::bigint[], $38::bigint[], $39::bigint[], $40::bigint[],
-        $41::bigint[], $42::int[])
-),
-ended AS (
-    UPDATE turns t SET state = 'cancelled', reason = n.reason, ended_at_ms = $1
-    FROM unnest($43::text[], $44::text[]) AS n(turn_id, reason)
-    WHERE t.turn_id = ANY (ARRAY[n.turn_id])
-),
-steered AS (
-    UPDATE turns t SET steered = t.steered + n.times
-    FROM unnest($59::text[], $60::int[]) AS n(turn_id, times)
-    WHERE t.turn_id = ANY (ARRAY[n.turn_id])
-),
-cancelled AS (
-    UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = $1
-    FROM unnest($45::bigint[], $46::text[]) AS n(sid, turn_id)
-    WHERE a.sid = ANY (ARRAY[n.sid]) AND a.turn_id = ANY (ARRAY[n.turn_id]) AND a.state || '' = 'open' AND a.id <> ALL($47::text[])
-),
-resolved AS (
-    UPDATE approvals a SET state = 'resolved', outcome = n.outcome, resolved_by = n.resolved_by, resolved_at_ms = $1
-    FROM unnest($47::text[], $48::text[], $49::text[]) AS n(id, outcome, resolved_by)
-    WHERE a.id = ANY (ARRAY[n.id])
-),
-remembered AS (
-    INSERT INTO keys (at_ms, namespace, source, key, body_sha256, sid, session_uid, seq, turn_id, strategy)
-    SELECT $1, n.* FROM unnest($50::text[], $51::text[], $52::text[], $53::text[], $54::bigint[], $55::text[], $56::bigint[],
-        $57::text[], $58::text[]) AS n
-)"""
-_BORN = f""",
-born AS (
+
+def _typed(fields: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{field} {_COLUMN_TYPES.get(field, 'text')}" for field in fields)
+
+
+#: $1 is the time of the whole batch. Sessions come in the order of their ids, and `done` are those that are written: everything
+#: else follows them. A name that was taken meanwhile, or a key that was used, fails it all.
+_PARTS = {
+    "moved": _Part(
+        (*_typed(MOVED_ARRAYS), "min_reader int", "version xid"),
+        f"""
+    UPDATE sessions s
+    SET {", ".join(f"{field} = n.{field}" for field in _MOVED_FIELDS)}, min_reader = greatest(s.min_reader, n.min_reader)
+    FROM {{rows}} WHERE s.sid = ANY (ARRAY[n.sid]) AND s.xmin = ANY (ARRAY[n.version])
+    RETURNING s.sid, s.last_seq, s.wake_at_ms""",
+    ),
+    "born": _Part(
+        (*_typed(BORN_ARRAYS), "min_reader int", "agent_lock bigint", "agent_revision int"),
+        f"""
     INSERT INTO sessions ({", ".join(BORN_ARRAYS)}, min_reader) OVERRIDING SYSTEM VALUE
-    SELECT n.* FROM unnest($61::bigint[], $62::text[], $63::text[], $64::text[], $65::text[], $66::text[], $67::bigint[],
-        $68::bigint[], $69::bigint[], $70::text[], $71::bigint[], $72::text[], $73::int[], $74::bytea[], $75::bytea[], $76::text[],
-        $77::text[], $78::bigint[], $79::bigint[], $80::bigint[], $81::int[]) AS n
-)"""
-_BELL = f"""
-SELECT pg_notify('{CHANNEL}', $2::text) WHERE $2::text <> ''"""
-#: Everything that a batch of operations writes, by whether sessions begin with it. $1 is the time of the whole batch, $2 the bell
-#: (empty: none is rung).
-WRITE = {born: _WRITE + (_BORN if born else "") + _BELL for born in (False, True)}
+    SELECT {", ".join(f"n.{field}" for field in BORN_ARRAYS)}, n.min_reader FROM {{rows}}
+    WHERE agent_stays(n.agent_lock, n.namespace, n.agent, n.agent_revision)
+    RETURNING sid, last_seq, wake_at_ms""",
+    ),
+    "written": _Part(
+        ("sid bigint", "last_seq bigint", "types bigint", "append_id uuid", "pack bytea"),
+        """
+    INSERT INTO journal (at_ms, sid, last_seq, types, append_id, pack) SELECT $1, n.* FROM {rows} JOIN done d ON d.sid = n.sid""",
+    ),
+    "held": _Part(
+        ("sid bigint", "owner text"),
+        """
+    INSERT INTO held (sid, owner) SELECT n.* FROM {rows} JOIN done d ON d.sid = n.sid""",
+    ),
+    "queued": _Part(
+        _typed(TURN_ARRAYS),
+        f"""
+    INSERT INTO turns ({", ".join(TURN_ARRAYS)}, queued)
+    SELECT n.*, n.state = 'queued' FROM {{rows}} JOIN done d ON d.sid = n.sid""",
+    ),
+    "ended": _Part(
+        ("sid bigint", "turn_id uuid", "reason text", "times int"),
+        """
+    UPDATE turns t SET state = 'cancelled', queued = false, reason = n.reason, steered = t.steered + n.times, ended_at_ms = $1
+    FROM {rows} JOIN done d ON d.sid = n.sid WHERE t.turn_id = ANY (ARRAY[n.turn_id])""",
+    ),
+    "steered": _Part(
+        ("sid bigint", "turn_id uuid", "times int"),
+        """
+    UPDATE turns t SET steered = t.steered + n.times
+    FROM {rows} JOIN done d ON d.sid = n.sid WHERE t.turn_id = ANY (ARRAY[n.turn_id])""",
+    ),
+    # `spared`, parted by spaces, are decided in the same batch: one statement changes a row once.
+    "cancelled": _Part(
+        ("sid bigint", "turn_id uuid", "spared text"),
+        """
+    UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = $1
+    FROM {rows} JOIN done d ON d.sid = n.sid
+    WHERE a.sid = ANY (ARRAY[n.sid]) AND a.turn_id = ANY (ARRAY[n.turn_id]) AND a.state || '' = 'open'
+        AND a.id || '' <> ALL (string_to_array(n.spared, ' '))""",
+    ),
+    "resolved": _Part(
+        ("sid bigint", "id text", "outcome text", "resolved_by text"),
+        """
+    UPDATE approvals a SET state = 'resolved', outcome = n.outcome, resolved_by = n.resolved_by, resolved_at_ms = $1
+    FROM {rows} JOIN done d ON d.sid = n.sid WHERE a.id = ANY (ARRAY[n.id])""",
+    ),
+    "kept": _Part(
+        ("sid bigint", "namespace text", "digest text"),
+        """
+    UPDATE blobs b SET kept = true FROM {rows} JOIN done d ON d.sid = n.sid
+    WHERE b.namespace = ANY (ARRAY[n.namespace]) AND b.digest = ANY (ARRAY[n.digest])""",
+    ),
+    "remembered": _Part(
+        (
+            "sid bigint",
+            "namespace text",
+            "source text",
+            "key text",
+            "body text",
+            "uid text",
+            "seq bigint",
+            "turn_id text",
+            "how text",
+        ),
+        """
+    INSERT INTO keys (at_ms, sid, namespace, source, key, body_sha256, session_uid, seq, turn_id, strategy)
+    SELECT $1, n.* FROM {rows} JOIN done d ON d.sid = n.sid""",
+    ),
+}
+PART_NAMES = tuple(_PARTS)
+_SESSIONS = ("moved", "born")
+#: One NOTIFY for the whole batch, in the form of `talon.domain.bell`.
+_BELL = f""",
+bell AS (
+    SELECT concat_ws(' ', (SELECT 'r' FROM done d WHERE d.wake_at_ms <= $1 LIMIT 1),
+        string_agg(d.sid || ':' || d.last_seq, ' ')) AS wire
+    FROM done d
+),
+rung AS MATERIALIZED (
+    SELECT pg_notify('{CHANNEL}', CASE WHEN length(b.wire) > {WIRE_MAX} THEN '*' ELSE b.wire END) FROM bell b WHERE b.wire <> '')"""
 
-#: Wait for whoever holds a session; the answer to `FOUND` is final afterwards.
-WAIT = "SELECT FROM sessions WHERE sid = $1 FOR NO KEY UPDATE"
-#: What stands where a delivery whose answer was lost would have written its first entry, and the row it would have left.
+
+@cache
+def write(parts: tuple[str, ...], *, notify: bool) -> str:
+    """The statement that writes `parts`, in the order of `PART_NAMES`; -> the sids of the sessions that were written.
+
+    $1 is the time, then come the arrays of each part. What a statement could do costs time even where it does nothing.
+    """
+    number = 1
+    named: dict[str, str] = {}
+    for name in parts:
+        columns = [column.split(" ") for column in _PARTS[name].columns]
+        arrays = ", ".join(f"${number + nth}::{kind}[]" for nth, (_, kind) in enumerate(columns, 1))
+        rows = f"unnest({arrays}) AS n({', '.join(column for column, _ in columns)})"
+        named[name] = f"{name} AS ({_PARTS[name].text.replace('{rows}', rows)}\n)"
+        number += len(columns)
+    sessions = [name for name in _SESSIONS if name in named]
+    done = " UNION ALL ".join(f"SELECT * FROM {name}" for name in sessions)
+    first = [*(named.pop(name) for name in sessions), f"done AS MATERIALIZED ({done})"]
+    # `done` is asked for first, so all sessions are locked before anything else is touched.
+    answer = f"\nSELECT d.sid{', (SELECT count(*) FROM rung)' if notify else ''} FROM done d"
+    return "WITH " + ",\n".join([*first, *named.values()]) + (_BELL if notify else "") + answer
+
+
+def width(part: str) -> int:
+    """How many arrays `part` takes."""
+    return len(_PARTS[part].columns)
+
+
+#: What stands where deliveries whose answer was lost would have written their last entry, and the rows they would have left.
 FOUND = f"""
-SELECT (SELECT e.append_id FROM entries e WHERE e.sid = s.sid AND e.seq = $2), {SESSION} FROM sessions s WHERE s.sid = $1"""
+SELECT f.append_id, {SESSION} FROM unnest($1::bigint[], $2::bigint[]) AS w(sid, last_seq)
+    CROSS JOIN LATERAL (SELECT * FROM sessions s WHERE s.sid = w.sid LIMIT 1) s
+    LEFT JOIN LATERAL (SELECT j.append_id FROM journal j WHERE j.sid = w.sid AND j.last_seq = w.last_seq LIMIT 1) f ON true"""

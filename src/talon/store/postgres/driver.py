@@ -8,6 +8,8 @@ from typing import Any, Protocol, cast
 
 import asyncpg
 
+from talon.store.pack import uuid_bytes, uuid_text
+
 CONNECT_TIMEOUT_S = 5
 #: A statement that takes longer means that the way to the server is gone: no statement of the store is long.
 COMMAND_TIMEOUT_S = 30.0
@@ -61,6 +63,8 @@ class Connection(Protocol):
 
     def transaction(self) -> Any: ...
 
+    async def set_type_codec(self, typename: str, *, schema: str, encoder: Any, decoder: Any, format: str) -> None: ...
+
 
 async def connect(url: str) -> Connection:
     """A new connection. Raises what the driver raises (`talon.store.postgres.errors` sorts it).
@@ -93,6 +97,8 @@ async def _connect(url: str) -> Connection:
     connection = cast(Connection, opened)
     try:
         await connection.execute(_SYNCHRONOUS)
+        # Ids are text to us.
+        await connection.set_type_codec("uuid", schema="pg_catalog", encoder=uuid_bytes, decoder=uuid_text, format="binary")
     except BaseException:
         connection.terminate()
         raise

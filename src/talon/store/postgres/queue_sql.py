@@ -31,7 +31,9 @@ RETIRE = "DELETE FROM workers WHERE id = $1"
 
 WORKERS = f"SELECT {WORKER} FROM workers w WHERE w.expires_at_ms > {NOW_MS} ORDER BY w.id"
 
-OWNED = "SELECT s.sid, s.fence FROM sessions s WHERE s.owner = $1 ORDER BY s.sid"
+OWNED = """
+SELECT s.sid, s.fence FROM (SELECT h.sid FROM held h WHERE h.owner = $1 OFFSET 0) h JOIN sessions s ON s.sid = ANY (ARRAY[h.sid])
+WHERE s.owner = $1 ORDER BY s.sid"""
 
 #: In ms from now, of the sessions that this program can fold; the wake-ups are few, and the first one is the answer.
 NEXT_WAKE = f"""
@@ -50,8 +52,15 @@ _BACKOFF = f"(ARRAY{list(BACKOFF_MS)}::bigint[])[least(coalesce(t.attempts, 0), 
 def _give_back(whose: str, wait_ms: str) -> str:
     """Sessions whose owner is gone become runnable after `wait_ms`; their turn goes on as it stands. One bell if there were any."""
     return f"""
-WITH lost AS MATERIALIZED (
-    SELECT s.sid, s.turn_id FROM sessions s WHERE s.owner IS NOT NULL AND {whose} ORDER BY s.sid FOR NO KEY UPDATE OF s
+WITH theirs AS MATERIALIZED (
+    SELECT h.sid, h.owner FROM held h WHERE {whose}
+),
+lost AS MATERIALIZED (
+    SELECT s.sid, s.turn_id FROM theirs h JOIN sessions s ON s.sid = ANY (ARRAY[h.sid])
+    WHERE s.owner = ANY (ARRAY[h.owner]) ORDER BY s.sid FOR NO KEY UPDATE OF s
+),
+let_go AS (
+    DELETE FROM held h USING lost l WHERE h.sid = ANY (ARRAY[l.sid])
 ),
 freed AS (
     UPDATE sessions s SET owner = NULL, wake_at_ms = {NOW_MS} + {wait_ms}, updated_at_ms = {NOW_MS}
@@ -65,12 +74,12 @@ SELECT c.freed, (SELECT count(*) FROM rung) FROM counted c"""
 
 
 #: $1 notify: the sessions of workers that are not registered any more.
-GIVE_BACK_LOST = _give_back("NOT EXISTS (SELECT FROM workers w WHERE w.id = s.owner)", _BACKOFF)
+GIVE_BACK_LOST = _give_back("NOT EXISTS (SELECT FROM workers w WHERE w.id = h.owner)", _BACKOFF)
 #: $1 notify, $2 worker.
-GIVE_BACK_RETIRED = _give_back("s.owner = $2", _BACKOFF)
+GIVE_BACK_RETIRED = _give_back("h.owner = $2", _BACKOFF)
 #: $1 notify, $2 worker: those of earlier boots of its name, at once. `name/` begins their owner, and `0` follows `/`.
 GIVE_BACK_BOOTS = _give_back(
-    "s.owner > split_part($2, '/', 1) || '/' AND s.owner < split_part($2, '/', 1) || '0' AND s.owner <> $2", "0"
+    "h.owner > split_part($2, '/', 1) || '/' AND h.owner < split_part($2, '/', 1) || '0' AND h.owner <> $2", "0"
 )
 
 # $1 worker, $2 slots, $3 reader, $4 cap per namespace, $5 cap per agent (0: none).
@@ -93,7 +102,8 @@ places AS (
         ORDER BY s.namespace, s.agent LIMIT 1) n
 ),
 running AS MATERIALIZED (
-    SELECT s.namespace, s.agent, count(*) AS turns FROM sessions s WHERE s.owner IS NOT NULL GROUP BY s.namespace, s.agent
+    SELECT s.namespace, s.agent, count(*) AS turns FROM held h JOIN sessions s ON s.sid = ANY (ARRAY[h.sid])
+    GROUP BY s.namespace, s.agent
 ),
 runnable AS (
     SELECT c.*, p.namespace, row_number() OVER (PARTITION BY p.namespace, p.agent ORDER BY c.wake_at_ms, c.sid)
@@ -119,12 +129,13 @@ chosen AS MATERIALIZED (
 found AS MATERIALIZED (
     SELECT c.sid, t.turn_id, t.state AS was, c.turn_id IS NULL AS queued
     FROM chosen c CROSS JOIN LATERAL (
-        SELECT t.turn_id, t.state FROM turns t
-        WHERE t.sid = c.sid AND t.state IN ('queued', 'running', 'waiting') AND (c.turn_id IS NULL OR t.turn_id = c.turn_id)
-        ORDER BY t.priority DESC, t.seq LIMIT 1) t
+        (SELECT t.turn_id, t.state FROM turns t WHERE t.turn_id = c.turn_id LIMIT 1)
+        UNION ALL
+        (SELECT t.turn_id, t.state FROM turns t WHERE c.turn_id IS NULL AND t.sid = c.sid AND t.queued
+        ORDER BY t.priority DESC, t.seq LIMIT 1)) t
 ),
 begun AS (
-    UPDATE turns t SET state = 'running', attempts = t.attempts + 1, waiting_for = '',
+    UPDATE turns t SET state = 'running', queued = false, attempts = t.attempts + 1, waiting_for = '',
         started_at_ms = coalesce(t.started_at_ms, {NOW_MS})
     FROM found f WHERE t.turn_id = ANY (ARRAY[f.turn_id])
     RETURNING {TURN}, f.was
@@ -134,6 +145,9 @@ taken AS (
         queued = s.queued - CASE WHEN f.queued THEN 1 ELSE 0 END, updated_at_ms = {NOW_MS}
     FROM found f WHERE s.sid = ANY (ARRAY[f.sid])
     RETURNING {SESSION}
+),
+taken_down AS (
+    INSERT INTO held (sid, owner) SELECT k.sid, $1 FROM taken k
 ),
 -- Woken, and nothing to do.
 asleep AS (

@@ -11,7 +11,7 @@ from talon.store.postgres.connections import Database
 from talon.store.postgres.driver import Connection
 from talon.store.postgres.resources import paths, rows_of, users_of
 from talon.store.postgres.rows import transpose
-from talon.store.postgres.sessions import agent_lock, begin, insert_session, lock_of, name_lock
+from talon.store.postgres.sessions import agent_lock, begin, insert_session, lock_of
 from talon.store.resource_apply import Found, Written, check, decide, identity, in_use, session_exists, wanted
 from talon.store.resources import INHERITED_KINDS, Changes, Identity, ResourceRow
 
@@ -37,7 +37,7 @@ class PostgresChanges:
             now, found = await _find(connection, changes)
             written = decide(changes, found, now)
             await _write(connection, written, now)
-            for new in changes.sessions:
+            for new in sorted(changes.sessions, key=lambda new: (new.namespace, new.agent, new.id)):
                 if not (await insert_session(connection, new))[1]:
                     raise session_exists(new)
             gone = [identity(row) for row in written.deleted if row.kind in ("Agent", "Namespace")]
@@ -55,8 +55,8 @@ class PostgresChanges:
 def _begin(changes: Changes) -> str:
     """Open a transaction and take the locks, in the one order that deliveries have too: nobody waits in a circle.
 
-    Exclusive: the counters of namespaces that are written, that begin or end, or whose children's users are guarded; names of new
-    sessions; agents that end. Shared: the counters above these, and of what is only guarded. A counter is locked by its namespace's
+    Exclusive: the counters of namespaces that are written, that begin or end, or whose children's users are guarded; agents
+    that end. Shared: the counters above these, and of what is only guarded. A counter is locked by its namespace's
     name: what nothing was ever written to has no row yet.
     """
     written = {put.namespace for put in changes.puts} | {gone.namespace for gone in changes.deletes}
@@ -68,7 +68,6 @@ def _begin(changes: Changes) -> str:
     ending = {(put.namespace, put.name) for put in changes.puts if put.kind == "Agent" and put.deleting}
     ending |= {(gone.namespace, gone.name) for gone in changes.deletes if gone.kind == "Agent"}
     exclusive = {lock_of("counter", namespace) for namespace in written} | {agent_lock(*agent) for agent in ending}
-    exclusive |= {name_lock((new.namespace, new.agent, new.id)) for new in changes.sessions}
     return begin(exclusive, {lock_of("counter", namespace) for namespace in shared})
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from talon.domain.entries import Entry
 from talon.domain.session import ApprovalRow, SessionRow, TurnRow
 from talon.store.model import WorkerRow
 from talon.store.postgres.driver import Row
@@ -31,13 +30,6 @@ _SESSION_WIDTH = len(SessionRow.__struct_fields__)
 _TURN_WIDTH = len(TurnRow.__struct_fields__)
 _APPROVAL_WIDTH = len(ApprovalRow.__struct_fields__)
 
-#: An entry `e`, the payload that lies in the blob table filled in. Nearly all have none there, and look for none.
-ENTRY = """e.seq, e.type,
-    CASE WHEN e.blob = '' THEN e.payload ELSE coalesce((
-        SELECT b.payload FROM blobs b
-        WHERE b.digest = e.blob AND b.namespace = (SELECT s.namespace FROM sessions s WHERE s.sid = e.sid)), e.payload) END,
-    e.turn_id, e.at_ms, e.traceparent, e.v, e.min_reader"""
-
 
 def session_row(row: Row, start: int = 0) -> SessionRow:
     """A session from the columns `SESSION`, the first of them at `start`."""
@@ -52,11 +44,6 @@ def turn_row(row: Row, start: int = 0) -> TurnRow:
 def approval_row(row: Row, start: int = 0) -> ApprovalRow:
     """An approval from the columns `APPROVAL`."""
     return ApprovalRow(*tuple(row)[start : start + _APPROVAL_WIDTH])
-
-
-def entry(row: Row) -> Entry:
-    """An entry from the columns `ENTRY`."""
-    return Entry(*row)
 
 
 def transpose(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:

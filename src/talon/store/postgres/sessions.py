@@ -8,11 +8,12 @@ from collections.abc import Set
 from talon.domain.session import ApprovalRow, SessionRow, TurnRow
 from talon.store.inbox_apply import check_agent, first_seq_after, min_reader, new_session_row
 from talon.store.model import NewSession, SessionPatch
+from talon.store.pack import bits, is_uuid, pack
 from talon.store.paging import cursor_after, position_of
 from talon.store.postgres.connections import Database
 from talon.store.postgres.driver import Connection
 from talon.store.postgres.resources_sql import AGENT
-from talon.store.postgres.rows import APPROVAL, NOW_MS, SESSION, TURN, approval_row, session_row, transpose, turn_row
+from talon.store.postgres.rows import APPROVAL, NOW_MS, SESSION, TURN, approval_row, session_row, turn_row
 from talon.store.protocols import Where
 
 _LAST = 2**63 - 1
@@ -20,24 +21,24 @@ AGENT_LOCKS = 256
 # A plan made on an empty table, and kept, may take any index that helps a little: one over the first column of a name, or over all
 # living sessions, or the primary key for its order. So names and orders are looked up as expressions that one index knows.
 _NAMED = "s.namespace || '/' || s.agent || '/' || s.id = $1 || '/' || $2 || '/' || $3"
-_LIVING = "s.deleted_at_ms + 0 IS NULL"
-_NEWEST = f"SELECT {NOW_MS}, {SESSION} FROM (SELECT * FROM sessions s WHERE {_NAMED} OFFSET 0) s ORDER BY s.sid DESC LIMIT 1"
+# If any session of a name lives, it is the newest one.
+_LIVING = f"s.sid = (SELECT s.sid FROM sessions s WHERE {_NAMED} ORDER BY s.first_seq DESC LIMIT 1) AND s.deleted_at_ms + 0 IS NULL"
+_NEWEST = f"SELECT {NOW_MS}, {SESSION} FROM sessions s WHERE {_NAMED} ORDER BY s.first_seq DESC LIMIT 1"
 _NOW = f"SELECT {NOW_MS}"
 #: All columns but `sid`, which the database gives, and `deleted_at_ms`.
 _NEW_FIELDS = [field for field in SessionRow.__struct_fields__ if field not in ("sid", "deleted_at_ms")]
 _INSERT = f"""
 INSERT INTO sessions AS s ({", ".join(_NEW_FIELDS)}, min_reader)
-VALUES ({", ".join(f"${number}" for number in range(1, len(_NEW_FIELDS) + 2))}) RETURNING {SESSION}"""
-_HISTORY = """
-INSERT INTO entries (sid, at_ms, key_id, seq, turn_id, type, payload, blob, traceparent, v, min_reader)
-SELECT $1, $2, $3, n.* FROM unnest($4::bigint[], $5::text[], $6::text[], $7::bytea[], $8::text[], $9::text[], $10::int[],
-    $11::int[]) AS n"""
-_GET = f"SELECT {SESSION} FROM sessions s WHERE {_NAMED} AND {_LIVING}"
+VALUES ({", ".join(f"${number}" for number in range(1, len(_NEW_FIELDS) + 2))})
+ON CONFLICT DO NOTHING RETURNING {SESSION}"""
+_HISTORY = "INSERT INTO journal (sid, last_seq, at_ms, types, pack) VALUES ($1, $2, $3, $4, $5)"
+_KEEP = "UPDATE blobs b SET kept = true WHERE b.namespace = $1 AND b.digest = ANY ($2::text[])"
+_GET = f"SELECT {SESSION} FROM sessions s WHERE {_LIVING}"
 _GET_BY_SID = f"SELECT {SESSION} FROM sessions s WHERE s.sid = $1"
 _PATCH = f"""
 UPDATE sessions s SET metadata = coalesce($4, s.metadata), features = coalesce($5, s.features), profile = coalesce($6, s.profile),
     updated_at_ms = {NOW_MS}
-WHERE {_NAMED} AND {_LIVING} RETURNING {SESSION}"""
+WHERE {_LIVING} RETURNING {SESSION}"""
 _LIST_OF_NAMESPACE = f"""
 SELECT {SESSION} FROM sessions s WHERE s.namespace || '/' = $1 || '/' AND -s.sid > -$2::bigint AND s.deleted_at_ms IS NULL
 ORDER BY -s.sid LIMIT $3"""
@@ -70,25 +71,26 @@ def begin(exclusive: Set[int], shared: Set[int]) -> str:
 
 
 async def insert_session(connection: Connection, new: NewSession) -> tuple[SessionRow, bool]:
-    """Create it, or find the living one of its name; -> (row, created). Under its `name_lock`; whether its agent is there, and
-    stays, the caller finds out."""
-    found = await connection.fetchrow(_NEWEST, new.namespace, new.agent, new.id)
-    old = None if found is None else session_row(found, 1)
-    if old is not None and old.deleted_at_ms is None:
-        return old, False
-    now = await connection.fetchval(_NOW) if found is None else found[0]
-    row = new_session_row(0, new, first_seq_after(old), now)
-    values = [getattr(row, field) for field in _NEW_FIELDS]
-    inserted = await connection.fetchrow(_INSERT, *values, min_reader(new.history))
-    assert inserted is not None
-    session = session_row(inserted)
-    if new.history:
-        entries = [
-            (seq, entry.turn_id, entry.type, entry.payload, entry.blob, entry.traceparent, entry.v, entry.min_reader)
-            for seq, entry in enumerate(new.history, session.first_seq)
-        ]
-        await connection.execute(_HISTORY, session.sid, now, session.key_id, *transpose(entries, 8))
-    return session, True
+    """Create it, or find the living one of its name; -> (row, created). Inside a transaction; whether its agent is there, and
+    stays, the caller finds out. Who creates the same name at the same moment is waited for.
+    """
+    while True:
+        found = await connection.fetchrow(_NEWEST, new.namespace, new.agent, new.id)
+        old = None if found is None else session_row(found, 1)
+        if old is not None and old.deleted_at_ms is None:
+            return old, False
+        now = await connection.fetchval(_NOW) if found is None else found[0]
+        row = new_session_row(0, new, first_seq_after(old), now)
+        values = [getattr(row, field) for field in _NEW_FIELDS]
+        inserted = await connection.fetchrow(_INSERT, *values, min_reader(new.history))
+        if inserted is None:
+            continue
+        session = session_row(inserted)
+        if new.history:
+            types = bits(entry.type for entry in new.history)
+            await connection.execute(_HISTORY, session.sid, session.last_seq, now, types, pack(new.history))
+            await connection.execute(_KEEP, session.namespace, sorted({entry.blob for entry in new.history if entry.blob}))
+        return session, True
 
 
 class PostgresSessions:
@@ -97,7 +99,7 @@ class PostgresSessions:
     _db: Database
 
     async def create_session(self, new: NewSession) -> tuple[SessionRow, bool]:
-        start = begin({name_lock((new.namespace, new.agent, new.id))}, {agent_lock(new.namespace, new.agent)})
+        start = begin(frozenset(), {agent_lock(new.namespace, new.agent)})
 
         async def write(connection: Connection) -> tuple[SessionRow, bool]:
             await connection.execute(start)
@@ -128,7 +130,7 @@ class PostgresSessions:
         return rows[:limit], cursor_after(rows[limit - 1].sid) if len(rows) > limit else ""
 
     async def get_turn(self, sid: int, turn_id: str) -> TurnRow | None:
-        row = await self._db.fetchrow(_GET_TURN, sid, turn_id)
+        row = await self._db.fetchrow(_GET_TURN, sid, turn_id) if is_uuid(turn_id) else None
         return None if row is None else turn_row(row)
 
     async def list_turns(self, sid: int, cursor: str, limit: int) -> tuple[list[TurnRow], str]:
@@ -151,11 +153,6 @@ class PostgresSessions:
             return rows, ""
         last = rows[limit - 1][0]
         return rows[:limit], cursor_after(last.created_at_ms, last.id)
-
-
-def name_lock(place: Where) -> int:
-    """The advisory lock under which a session of that name is created."""
-    return lock_of("session", *place)
 
 
 def agent_lock(namespace: str, agent: str) -> int:

@@ -13,7 +13,7 @@ from talon.domain.session import ApprovalRow, SessionRow, TurnRow
 from talon.store.inbox_apply import apply_write, bare_session_row, min_reader, queued_turns, receipt
 from talon.store.sqlite import sql
 from talon.store.sqlite.connection import Database
-from talon.store.sqlite.journal import entry_rows, values_of, write_session
+from talon.store.sqlite.journal import session_newest, values_of, write_entries, write_session
 
 
 class InboxPart:
@@ -33,15 +33,15 @@ def _deliver(connection: sqlite3.Connection, operation: Operation, now: int) -> 
     remembered = _remembered(connection, namespace, key) if key is not None else None
     if remembered is not None:
         return remembered
-    row = connection.execute(sql.SESSION_LIVING, operation.where).fetchone()
-    session = SessionRow(*row) if row is not None else _created(connection, operation, now)
-    if session is None:
+    newest = session_newest(connection, operation.where)
+    session = newest or _created(connection, operation, now)
+    if session is None or session.deleted_at_ms is not None:
         return session_not_found(operation.where)
     try:
         write = operation.admit(_view(connection, session, operation))
     except (Refused, Throttled) as refused:
         return refused
-    if row is None:
+    if newest is None:
         sid = connection.execute(sql.SESSION_INSERT, (*values_of(session), 1)).lastrowid
         session = msgspec.structs.replace(session, sid=sid)
     answer = _write(connection, session, write, now)
@@ -52,9 +52,9 @@ def _deliver(connection: sqlite3.Connection, operation: Operation, now: int) -> 
 
 
 def _created(connection: sqlite3.Connection, operation: Operation, now: int) -> SessionRow | None:
-    """The session that the operation may create, not written yet; None if it may not."""
+    """The session that the operation may create under a name that was never taken, not written yet; None if it may not."""
     creation = operation.creation
-    if creation is None or connection.execute(sql.SESSION_NEWEST, operation.where).fetchone() is not None:
+    if creation is None:
         return None
     agent = connection.execute(sql.AGENT_ENDS, operation.where[:2]).fetchone()
     return bare_session_row(0, operation.where, creation, now) if agent == (creation.revision, 0) else None
@@ -95,7 +95,7 @@ def _write(connection: sqlite3.Connection, session: SessionRow, write: InboxWrit
     sid = session.sid
     after = apply_write(session, write, now)
     write_session(connection, session, after, min_reader(write.entries))
-    connection.executemany(sql.ENTRY_INSERT, entry_rows(session, write.entries, None, now))
+    write_entries(connection, session, write.entries, None, now)
     turns = queued_turns(session, write, now)
     for turn in turns:
         connection.execute(sql.TURN_INSERT, values_of(turn))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from talon.domain.entries import TURN_ENDS, Entry, NewEntry
+from talon.domain.entries import CONTEXT_TYPES, MESSAGE_TYPES, TURN_ENDS, Entry, NewEntry
 from talon.domain.session import SessionRow
 from talon.store.inbox_apply import apply_append, min_reader, refusal, requeued_turn
 from talon.store.model import Append, Appended, Fragment, TurnChange
+from talon.store.pack import Found, bits, pack, select, select_last, uuid_bytes, with_payload
 from talon.store.paging import BLOB_KEEP_MS, KEY_KEEP_MS, blob_digest
+from talon.store.protocols import Where
 from talon.store.sqlite import sql
 from talon.store.sqlite.connection import Database
 
@@ -35,19 +38,43 @@ class JournalPart:
         return await self._db.write(lambda connection, now: _commit(connection, batch, now))
 
     async def read_entries(self, sid: int, after: int, limit: int, types: Sequence[str] = ()) -> list[Entry]:
-        if types:
-            statement = sql.ENTRIES_OF_TYPES % _marks(len(types))
-            return await self._entries(sid, statement, (sid, after, *types, limit))
-        return await self._entries(sid, sql.ENTRIES, (sid, after, limit))
+        if not types:
+            return await self._ascending(sql.ENTRIES, sid, after, limit, lambda _: True)
+        names = frozenset(types)
+        return await self._ascending(sql.ENTRIES_OF_TYPES, sid, after, limit, lambda entry: entry.type in names, bits(names))
 
     async def read_turn(self, sid: int, turn_id: str, from_seq: int, after: int = 0) -> list[Entry]:
-        return await self._entries(sid, sql.ENTRIES_OF_TURN, (sid, max(from_seq - 1, after), turn_id))
+        after = max(from_seq - 1, after)
+
+        def read(connection: sqlite3.Connection) -> list[Entry]:
+            rows = connection.execute(sql.ENTRIES_OF_TURN, (sid, after))
+            found = select(rows, sys.maxsize, lambda entry: entry.turn_id == turn_id and entry.seq > after)
+            return _whole(connection, sid, found)
+
+        return await self._db.read(read)
 
     async def read_context(self, sid: int, before: int, limit: int) -> list[Entry]:
-        return (await self._entries(sid, sql.ENTRIES_OF_CONTEXT, (sid, before, limit)))[::-1]
+        def read(connection: sqlite3.Connection) -> list[Entry]:
+            # One row more than entries: that of the newest may have none that is old enough.
+            rows = connection.execute(sql.ENTRIES_OF_CONTEXT, (sid, before - 1, limit + 1))
+            found = select_last(rows, limit, lambda entry: entry.type in CONTEXT_TYPES and entry.seq < before)
+            return _whole(connection, sid, found)
+
+        return await self._db.read(read)
 
     async def read_messages(self, sid: int, after: int, limit: int) -> list[Entry]:
-        return await self._entries(sid, sql.ENTRIES_OF_MESSAGES, (sid, after, limit))
+        return await self._ascending(sql.ENTRIES_OF_MESSAGES, sid, after, limit, lambda entry: entry.type in MESSAGE_TYPES)
+
+    async def _ascending(
+        self, statement: str, sid: int, after: int, limit: int, wanted: Callable[[Entry], bool], *more: object
+    ) -> list[Entry]:
+        """Up to `limit` wanted entries. The rows are taken one by one, so none is read for nothing."""
+
+        def read(connection: sqlite3.Connection) -> list[Entry]:
+            rows = connection.execute(statement, (sid, after, *more, -1))
+            return _whole(connection, sid, select(rows, limit, lambda entry: entry.seq > after and wanted(entry)))
+
+        return await self._db.read(read)
 
     async def read_fragments(self, sid: int, seq: int) -> list[Fragment]:
         rows = await self._db.read(lambda connection: connection.execute(sql.FRAGMENTS, (sid, seq)).fetchall())
@@ -75,19 +102,16 @@ class JournalPart:
 
         return await self._db.write(collect)
 
-    async def _entries(self, sid: int, statement: str, parameters: Sequence[Any]) -> list[Entry]:
-        def read(connection: sqlite3.Connection) -> list[Entry]:
-            return [
-                Entry(seq, kind, _blob(connection, sid, blob) if blob else payload, *rest)
-                for seq, kind, payload, *rest, blob in connection.execute(statement, parameters).fetchall()
-            ]
-
-        return await self._db.read(read)
-
 
 def session_by_sid(connection: sqlite3.Connection, sid: int) -> SessionRow | None:
     """The session's row, or None."""
     row = connection.execute(sql.SESSION, (sid,)).fetchone()
+    return None if row is None else SessionRow(*row)
+
+
+def session_newest(connection: sqlite3.Connection, where: Where) -> SessionRow | None:
+    """The newest session of that name, deleted or not: if any lives, it is that one."""
+    row = connection.execute(sql.SESSION_NEWEST, where).fetchone()
     return None if row is None else SessionRow(*row)
 
 
@@ -101,57 +125,60 @@ def write_session(connection: sqlite3.Connection, before: SessionRow, after: Ses
         connection.execute(sql.SESSION_MOVES, (*grown, *moved, after.sid))
 
 
-def entry_rows(session: SessionRow, entries: Sequence[NewEntry], append_id: str | None, now: int) -> list[tuple[Any, ...]]:
-    """The rows to insert for `entries` after the end of `session` (its row before the write)."""
-    return [
-        (
-            session.sid,
-            seq,
-            append_id if seq == session.last_seq + 1 else None,
-            new.turn_id,
-            new.type,
-            new.payload,
-            new.blob,
-            session.key_id,
-            new.traceparent,
-            new.v,
-            new.min_reader,
-            now,
-        )
-        for seq, new in enumerate(entries, session.last_seq + 1)
-    ]
+def write_entries(
+    connection: sqlite3.Connection, session: SessionRow, entries: Sequence[NewEntry], append_id: str | None, now: int
+) -> None:
+    """One row of the journal for `entries`, if there are any, after the end of `session` (its row before the write)."""
+    if not entries:
+        return
+    last_seq, mark = session.last_seq + len(entries), None if append_id is None else uuid_bytes(append_id)
+    types = bits([new.type for new in entries])
+    connection.execute(sql.JOURNAL_INSERT, (session.sid, last_seq, now, types, mark, pack(entries)))
+    for new in entries:
+        if new.blob:
+            connection.execute(sql.BLOB_KEEP, (session.namespace, new.blob))
 
 
 def _commit(connection: sqlite3.Connection, batch: Sequence[Append], now: int) -> list[Appended | Exception]:
-    answers: list[Appended | Exception] = []
-    rows: list[tuple[Any, ...]] = []
-    for append in batch:
-        written = connection.execute(sql.APPEND_WRITTEN, (append.id,)).fetchone() if append.entries else None
-        if written is not None:
-            sid, base, at_ms, runnable = written
-            answers.append(Appended(sid, base, at_ms, bool(runnable)))
-            continue
-        session = session_by_sid(connection, append.sid)
-        refused = refusal(session, append)
-        if refused is not None:
-            answers.append(refused)
-            continue
-        assert session is not None, "an unknown session is refused"
-        rows += entry_rows(session, append.entries, append.id, now)
-        after = apply_append(session, append, now)
-        write_session(connection, session, after, min_reader(append.entries))
-        _write_projections(connection, session, append, now)
-        answers.append(Appended(session.sid, session.last_seq, now, after.wake_at_ms is not None))
-    connection.executemany(sql.ENTRY_INSERT, rows)
-    return answers
+    return [_append(connection, append, now) for append in batch]
+
+
+def _append(connection: sqlite3.Connection, append: Append, now: int) -> Appended | Exception:
+    session = session_by_sid(connection, append.sid)
+    refused = refusal(session, append)
+    # What was written before is refused by its guard, or was the newest one without any.
+    if append.entries and (refused is not None or append.if_last_seq is None):
+        written = _written_before(connection, append)
+        if written is not None and session is not None:
+            last_seq, at_ms = written
+            return Appended(append.sid, last_seq - len(append.entries), at_ms, session.wake_at_ms is not None)
+    if refused is not None:
+        return refused
+    assert session is not None, "an unknown session is refused"
+    write_entries(connection, session, append.entries, append.id, now)
+    after = apply_append(session, append, now)
+    write_session(connection, session, after, min_reader(append.entries))
+    if append.entries and append.if_last_seq is None:
+        connection.execute(sql.SESSION_UNGUARDED, (uuid_bytes(append.id), session.sid))
+    _write_projections(connection, after, append, now)
+    return Appended(session.sid, session.last_seq, now, after.wake_at_ms is not None)
+
+
+def _written_before(connection: sqlite3.Connection, append: Append) -> tuple[int, int] | None:
+    """(last seq, time) of the append if it is in the journal."""
+    mark = uuid_bytes(append.id)
+    if append.if_last_seq is None:
+        return connection.execute(sql.APPEND_UNGUARDED, (append.sid, mark)).fetchone()
+    return connection.execute(sql.APPEND_AT, (append.sid, append.if_last_seq + len(append.entries), mark)).fetchone()
 
 
 def _write_projections(connection: sqlite3.Connection, session: SessionRow, append: Append, now: int) -> None:
     sid = session.sid
+    turn_id = session.turn_id if append.turn is None else append.turn.turn_id
     if append.turn is not None:
         _write_turn(connection, sid, append.turn, now)
     if append.drained:
-        connection.execute(sql.TURN_DRAINED, (session.turn_id, sid))
+        connection.execute(sql.TURN_DRAINED, (turn_id, sid))
     for turn in append.queue:
         connection.execute(sql.TURN_INSERT, values_of(requeued_turn(session, turn, now)))
     if append.fragments:
@@ -162,7 +189,6 @@ def _write_projections(connection: sqlite3.Connection, session: SessionRow, appe
         connection.execute(sql.FRAGMENTS_DROP, (sid, seq))
     if append.cancel_approvals:
         # Those that come with this append are about what is still to be found out: they stay open.
-        turn_id = append.turn.turn_id if append.turn is not None else session.turn_id
         connection.execute(sql.APPROVALS_CANCEL, (now, sid, turn_id))
     for new in append.approvals:
         values = (new.id, sid, session.namespace, new.turn_id, new.call, new.kind, new.payload, now)
@@ -183,9 +209,11 @@ def values_of(row: Any) -> tuple[Any, ...]:
     return tuple(getattr(row, name) for name in row.__struct_fields__)
 
 
-def _blob(connection: sqlite3.Connection, sid: int, digest: str) -> bytes:
-    row = connection.execute(sql.BLOB, (digest, sid)).fetchone()
-    return b"" if row is None else row[0]
+def _whole(connection: sqlite3.Connection, sid: int, found: Sequence[Found]) -> list[Entry]:
+    """The entries with their payloads; nearly all hold them themselves, and look for none."""
+    digests = {digest for _, digest in found if digest}
+    blobs = {digest: row[0] for digest in digests if (row := connection.execute(sql.BLOB, (digest, sid)).fetchone())}
+    return [with_payload(one, blobs) for one in found]
 
 
 def _marks(count: int) -> str:

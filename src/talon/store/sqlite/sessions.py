@@ -14,7 +14,7 @@ from talon.store.paging import cursor_after, position_of
 from talon.store.protocols import Where
 from talon.store.sqlite import sql
 from talon.store.sqlite.connection import Database
-from talon.store.sqlite.journal import entry_rows, session_by_sid, values_of
+from talon.store.sqlite.journal import session_by_sid, session_newest, values_of, write_entries
 
 _LAST = 2**63 - 1
 _APPROVAL_FIELDS = len(ApprovalRow.__struct_fields__)
@@ -93,19 +93,18 @@ class SessionsPart:
 
 def session_living(connection: sqlite3.Connection, where: Where) -> SessionRow | None:
     """The session of that name, unless it is deleted."""
-    row = connection.execute(sql.SESSION_LIVING, where).fetchone()
-    return None if row is None else SessionRow(*row)
+    newest = session_newest(connection, where)
+    return newest if newest is not None and newest.deleted_at_ms is None else None
 
 
 def insert_session(connection: sqlite3.Connection, new: NewSession, now: int) -> SessionRow:
     """A new incarnation with its history. The name must be free, and the agent there to stay."""
-    newest = connection.execute(sql.SESSION_NEWEST, (new.namespace, new.agent, new.id)).fetchone()
-    first_seq = first_seq_after(None if newest is None else SessionRow(*newest))
+    first_seq = first_seq_after(session_newest(connection, (new.namespace, new.agent, new.id)))
     row = new_session_row(0, new, first_seq, now)
     sid = connection.execute(sql.SESSION_INSERT, (*values_of(row), min_reader(new.history))).lastrowid
     row = msgspec.structs.replace(row, sid=sid)
     empty = msgspec.structs.replace(row, last_seq=first_seq - 1)
-    connection.executemany(sql.ENTRY_INSERT, entry_rows(empty, new.history, None, now))
+    write_entries(connection, empty, new.history, None, now)
     return row
 
 

@@ -5,9 +5,9 @@ No RETURNING: Pythons on older systems bring an SQLite before 3.35.
 
 from __future__ import annotations
 
-from talon.domain.entries import CONTEXT_TYPES, MESSAGE_TYPES
 from talon.domain.session import OPEN_TURN_STATES, ApprovalRow, SessionRow, TurnRow
 from talon.store.model import WorkerRow
+from talon.store.pack import CONTEXT_BITS, MESSAGE_BITS
 
 
 def columns(row: type, table: str = "") -> str:
@@ -23,7 +23,6 @@ def _literals(names: frozenset[str] | tuple[str, ...]) -> str:
 
 _SESSION, _TURN, _APPROVAL = columns(SessionRow), columns(TurnRow), columns(ApprovalRow)
 _OPEN = f"state IN ({_literals(OPEN_TURN_STATES)})"
-ENTRY = "seq, type, payload, turn_id, at_ms, traceparent, v, min_reader, blob"
 
 # --- the journal -----------------------------------------------------------------------------------------------------------
 
@@ -37,36 +36,37 @@ UPDATE sessions SET last_seq = ?, queued = ?, updated_at_ms = ?, min_reader = ma
 WHERE sid = ?"""
 SESSION_TOMBSTONE = "UPDATE sessions SET deleted_at_ms = ? WHERE sid = ?"
 
-ENTRY_INSERT = """
-INSERT INTO entries (sid, seq, append_id, turn_id, type, payload, blob, key_id, traceparent, v, min_reader, at_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-# Where an append that was written before begins, and when it was written.
-APPEND_WRITTEN = """
-SELECT e.sid, e.seq - 1, e.at_ms, s.wake_at_ms IS NOT NULL FROM entries e JOIN sessions s ON s.sid = e.sid WHERE e.append_id = ?"""
+JOURNAL_INSERT = "INSERT INTO journal (sid, last_seq, at_ms, types, append_id, pack) VALUES (?, ?, ?, ?, ?, ?)"
+# When an append was written that ends at this seq; or, if it came without a guard and no such one followed it, where it ends.
+APPEND_AT = "SELECT last_seq, at_ms FROM journal WHERE sid = ? AND last_seq = ? AND append_id = ?"
+APPEND_UNGUARDED = """
+SELECT last_seq, at_ms FROM journal WHERE sid = ?1 AND append_id = ?2 AND (SELECT unguarded FROM sessions WHERE sid = ?1) = ?2
+ORDER BY last_seq DESC LIMIT 1"""
+SESSION_UNGUARDED = "UPDATE sessions SET unguarded = ? WHERE sid = ?"
 
 FRAGMENT_INSERT = 'INSERT INTO fragments (sid, seq, kind, "offset", text) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING'
 FRAGMENTS_DROP = "DELETE FROM fragments WHERE sid = ? AND seq = ?"
 FRAGMENTS = 'SELECT seq, "offset", text, kind FROM fragments WHERE sid = ? AND seq = ? ORDER BY kind, "offset"'
 
-ENTRIES = f"SELECT {ENTRY} FROM entries WHERE sid = ? AND seq > ? ORDER BY seq LIMIT ?"
-ENTRIES_OF_TYPES = f"SELECT {ENTRY} FROM entries WHERE sid = ? AND seq > ? AND type IN (%s) ORDER BY seq LIMIT ?"
-ENTRIES_OF_TURN = f"SELECT {ENTRY} FROM entries WHERE sid = ? AND seq > ? AND turn_id = ? ORDER BY seq"
+_ROWS = "SELECT last_seq, at_ms, pack FROM journal WHERE sid = ?"
+ENTRIES = f"{_ROWS} AND last_seq > ? ORDER BY last_seq LIMIT ?"
+ENTRIES_OF_TYPES = f"{_ROWS} AND last_seq > ? AND (types & ?) <> 0 ORDER BY last_seq LIMIT ?"
+ENTRIES_OF_TURN = f"{_ROWS} AND last_seq > ? ORDER BY last_seq"
+# In the words of the partial indexes, or SQLite does not see that they apply. The newest row of interest is the one that holds the
+# entry at the seq; it may go on behind it.
 ENTRIES_OF_CONTEXT = f"""
-SELECT {ENTRY} FROM entries WHERE sid = ? AND seq < ? AND type IN ({_literals(tuple(sorted(CONTEXT_TYPES)))})
-ORDER BY seq DESC LIMIT ?"""
-ENTRIES_OF_MESSAGES = f"""
-SELECT {ENTRY} FROM entries WHERE sid = ? AND seq > ? AND type IN ({_literals(tuple(sorted(MESSAGE_TYPES)))})
-ORDER BY seq LIMIT ?"""
+SELECT last_seq, at_ms, pack FROM journal
+WHERE sid = ?1 AND last_seq <= coalesce((SELECT min(last_seq) FROM journal WHERE sid = ?1 AND last_seq >= ?2), ?2)
+AND (types & {CONTEXT_BITS}) <> 0 ORDER BY last_seq DESC LIMIT ?3"""
+ENTRIES_OF_MESSAGES = f"{_ROWS} AND last_seq > ? AND (types & {MESSAGE_BITS}) <> 0 ORDER BY last_seq LIMIT ?"
 TAILS = "SELECT sid, last_seq FROM sessions WHERE sid IN (%s)"
 
 BLOB_PUT = """
 INSERT INTO blobs (namespace, digest, key_id, payload, put_at_ms) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (namespace, digest) DO UPDATE SET put_at_ms = excluded.put_at_ms"""
 BLOB = "SELECT payload FROM blobs WHERE digest = ? AND namespace = (SELECT namespace FROM sessions WHERE sid = ?)"
-BLOBS_COLLECT = """
-DELETE FROM blobs WHERE put_at_ms < ? AND NOT EXISTS (
-    SELECT 1 FROM entries JOIN sessions USING (sid)
-    WHERE entries.blob <> '' AND entries.blob = blobs.digest AND sessions.namespace = blobs.namespace)"""
+BLOB_KEEP = "UPDATE blobs SET kept = 1 WHERE namespace = ? AND digest = ? AND NOT kept"
+BLOBS_COLLECT = "DELETE FROM blobs WHERE put_at_ms < ? AND NOT kept"
 
 # --- the projections beside it ---------------------------------------------------------------------------------------------
 
@@ -118,8 +118,7 @@ KEYS_FORGET = "DELETE FROM keys WHERE at_ms < ?"
 
 # --- sessions ---------------------------------------------------------------------------------------------------------------
 
-SESSION_LIVING = f"SELECT {_SESSION} FROM sessions WHERE namespace = ? AND agent = ? AND id = ? AND deleted_at_ms IS NULL"
-SESSION_NEWEST = f"SELECT {_SESSION} FROM sessions WHERE namespace = ? AND agent = ? AND id = ? ORDER BY sid DESC LIMIT 1"
+SESSION_NEWEST = f"SELECT {_SESSION} FROM sessions WHERE namespace = ? AND agent = ? AND id = ? ORDER BY first_seq DESC LIMIT 1"
 # sid 0 is none: a null gives the next number.
 SESSION_INSERT = f"""
 INSERT INTO sessions ({_SESSION}, min_reader) VALUES (nullif(?, 0), {", ".join("?" * len(SessionRow.__struct_fields__))})"""

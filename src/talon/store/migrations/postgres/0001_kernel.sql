@@ -13,88 +13,89 @@ CREATE TABLE schema_info (
 );
 
 -- One row per incarnation. While `owner` holds the session, `wake_at_ms` is null. `min_reader` is the highest of its entries.
--- Room is left in each page: most updates change no indexed column and stay in it.
+-- `unguarded` is the id of the newest append that came without `if_last_seq`: one whose answer was lost is known by it.
+-- What changes most stands last, and no index has it: an update stays in its page and writes little into the log. Room is left for it.
 CREATE TABLE sessions (
     sid           bigint  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    uid           text    COLLATE "C" NOT NULL,
+    uid           uuid    NOT NULL,
+    first_seq     bigint  NOT NULL,
+    created_at_ms bigint  NOT NULL,
     namespace     text    COLLATE "C" NOT NULL,
     agent         text    COLLATE "C" NOT NULL,
     id            text    COLLATE "C" NOT NULL,
-    state         text    COLLATE "C" NOT NULL,
-    first_seq     bigint  NOT NULL,
-    last_seq      bigint  NOT NULL,
-    fence         bigint  NOT NULL,
-    owner         text    COLLATE "C",
-    wake_at_ms    bigint,
-    turn_id       text    COLLATE "C",
-    queued        integer NOT NULL,
-    metadata      bytea   NOT NULL,
-    features      bytea   NOT NULL,
     profile       text    COLLATE "C" NOT NULL,
     key_id        text    COLLATE "C" NOT NULL,
-    created_at_ms bigint  NOT NULL,
-    updated_at_ms bigint  NOT NULL,
-    deleted_at_ms bigint,
+    metadata      bytea   NOT NULL,
+    features      bytea   NOT NULL,
     min_reader    integer NOT NULL DEFAULT 1,
+    deleted_at_ms bigint,
+    wake_at_ms    bigint,
+    fence         bigint  NOT NULL,
+    last_seq      bigint  NOT NULL,
+    updated_at_ms bigint  NOT NULL,
+    queued        integer NOT NULL,
+    state         text    COLLATE "C" NOT NULL,
+    turn_id       uuid,
+    owner         text    COLLATE "C",
+    unguarded     uuid,
     CHECK (owner IS NULL OR wake_at_ms IS NULL),
     CHECK (queued >= 0)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
-CREATE UNIQUE INDEX sessions_uid ON sessions (uid);
 -- Names and the order of lists are expressions here, so that a query has one index to choose from, whatever the planner thinks of
 -- the table's size when it makes its plan. (No part of a name holds a slash.)
-CREATE UNIQUE INDEX sessions_name_living ON sessions ((namespace || '/' || agent || '/' || id)) WHERE deleted_at_ms IS NULL;
-CREATE INDEX sessions_incarnations ON sessions ((namespace || '/' || agent || '/' || id), sid);
+-- Each incarnation begins behind the one before it; so two that are made at once are one too many here, and the living one is the last.
+CREATE UNIQUE INDEX sessions_incarnations ON sessions ((namespace || '/' || agent || '/' || id), first_seq);
 CREATE INDEX sessions_of_agent ON sessions ((namespace || '/' || agent), (-sid)) WHERE deleted_at_ms IS NULL;
 CREATE INDEX sessions_of_namespace ON sessions ((namespace || '/'), (-sid)) WHERE deleted_at_ms IS NULL;
 CREATE INDEX sessions_wake ON sessions (wake_at_ms) WHERE wake_at_ms IS NOT NULL;
 CREATE INDEX sessions_wake_agent ON sessions (namespace, agent, wake_at_ms) WHERE wake_at_ms IS NOT NULL;
-CREATE INDEX sessions_owned ON sessions (owner, namespace, agent) WHERE owner IS NOT NULL;
 
+-- The sessions that are owned, by their `owner`: as many rows as turns run now.
+CREATE TABLE held (
+    sid   bigint NOT NULL PRIMARY KEY,
+    owner text   COLLATE "C" NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+
+-- `queued` says what `state` says, and changes once: so the index over it is left alone by the turn's further life. What changes most
+-- stands last.
 CREATE TABLE turns (
-    turn_id       text    COLLATE "C" NOT NULL PRIMARY KEY,
+    turn_id       uuid    NOT NULL PRIMARY KEY,
     sid           bigint  NOT NULL,
     seq           bigint  NOT NULL,
-    state         text    COLLATE "C" NOT NULL,
-    strategy      text    COLLATE "C" NOT NULL,
-    source        text    COLLATE "C" NOT NULL,
-    priority      integer NOT NULL,
-    attempts      integer NOT NULL,
-    revision      integer NOT NULL,
-    reason        text    COLLATE "C" NOT NULL,
-    waiting_for   text    COLLATE "C" NOT NULL,
-    loop          bytea   NOT NULL,
-    input_tokens  bigint  NOT NULL,
-    output_tokens bigint  NOT NULL,
     created_at_ms bigint  NOT NULL,
     started_at_ms bigint,
+    strategy      text    COLLATE "C" NOT NULL,
+    source        text    COLLATE "C" NOT NULL,
+    queued        boolean NOT NULL,
+    priority      integer NOT NULL,
+    steered       integer NOT NULL DEFAULT 0,
+    revision      integer NOT NULL,
+    attempts      integer NOT NULL,
+    input_tokens  bigint  NOT NULL,
+    output_tokens bigint  NOT NULL,
     ended_at_ms   bigint,
-    steered       integer NOT NULL DEFAULT 0
+    state         text    COLLATE "C" NOT NULL,
+    reason        text    COLLATE "C" NOT NULL,
+    waiting_for   text    COLLATE "C" NOT NULL,
+    loop          bytea   NOT NULL
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX turns_of_session ON turns (sid, seq);
-CREATE INDEX turns_open ON turns (sid, priority DESC, seq) WHERE state IN ('queued', 'running', 'waiting');
+CREATE INDEX turns_queued ON turns (sid, priority DESC, seq) WHERE queued;
 
--- The journal. Only the first entry of an append, or of a delivery, carries its `append_id`; null on the others. `blob` is the
--- digest of a payload kept in `blobs` (then `payload` is empty).
-CREATE TABLE entries (
-    sid         bigint  NOT NULL,
-    seq         bigint  NOT NULL,
-    append_id   text    COLLATE "C",
-    turn_id     text    COLLATE "C" NOT NULL,
-    type        text    COLLATE "C" NOT NULL,
-    payload     bytea   NOT NULL,
-    blob        text    COLLATE "C" NOT NULL,
-    key_id      text    COLLATE "C" NOT NULL,
-    traceparent text    COLLATE "C" NOT NULL,
-    v           integer NOT NULL,
-    min_reader  integer NOT NULL,
-    at_ms       bigint  NOT NULL,
-    PRIMARY KEY (sid, seq)
+-- The journal: a row per append or inbox operation, of all its entries (talon.store.pack). It is the entries up to `last_seq`, from the
+-- row before it on. `types` is the set of their types as bits; `append_id` is that of the append, or marks the delivery.
+CREATE TABLE journal (
+    sid       bigint NOT NULL,
+    last_seq  bigint NOT NULL,
+    at_ms     bigint NOT NULL,
+    types     bigint NOT NULL,
+    append_id uuid,
+    pack      bytea  NOT NULL,
+    PRIMARY KEY (sid, last_seq)
 );
-CREATE UNIQUE INDEX entries_append ON entries (append_id) WHERE append_id IS NOT NULL;
-CREATE INDEX entries_blob ON entries (blob) WHERE blob <> '';
--- CONTEXT_TYPES and MESSAGE_TYPES of talon.domain.entries, in alphabetical order; a test compares them.
-CREATE INDEX entries_context ON entries (sid, seq) WHERE type IN ('approval.resolved', 'input.steered', 'memory.compressed', 'message.completed', 'message.received', 'model.finished', 'tool.denied', 'tool.failed', 'tool.finished', 'tool.requested', 'tool.uncertain', 'turn.cancelled', 'turn.denied', 'turn.failed');
-CREATE INDEX entries_messages ON entries (sid, seq) WHERE type IN ('message.completed', 'message.received');
+-- CONTEXT_BITS and MESSAGE_BITS of talon.store.pack; a test compares them.
+CREATE INDEX journal_context ON journal (sid, last_seq) WHERE (types & 3269873158) <> 0;
+CREATE INDEX journal_messages ON journal (sid, last_seq) WHERE (types & 6) <> 0;
 
 CREATE TABLE fragments (
     sid      bigint NOT NULL,
@@ -110,7 +111,7 @@ CREATE TABLE approvals (
     id             text    COLLATE "C" NOT NULL PRIMARY KEY,
     sid            bigint  NOT NULL,
     namespace      text    COLLATE "C" NOT NULL,
-    turn_id        text    COLLATE "C" NOT NULL,
+    turn_id        uuid    NOT NULL,
     call           integer NOT NULL,
     kind           text    COLLATE "C" NOT NULL,
     state          text    COLLATE "C" NOT NULL,
@@ -240,6 +241,16 @@ CREATE TABLE secret_uses (
 CREATE INDEX secret_uses_of ON secret_uses ((namespace || '/' || name), id);
 CREATE INDEX secret_uses_age ON secret_uses (at_ms);
 
+-- Whether a session may begin: its agent is still the one that was looked at, and stays until this transaction ends. The lock is the
+-- one that the end of an agent takes alone; what is asked after it was waited for is true, which one statement by itself cannot say.
+CREATE FUNCTION agent_stays(agent_lock bigint, place text, agent text, newest integer) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(agent_lock);
+    RETURN EXISTS (
+        SELECT FROM resources r
+        WHERE r.kind = 'Agent' AND r.namespace = place AND r.name = agent AND r.revision = newest AND r.deleting_at_ms IS NULL);
+END $$;
+
 CREATE TABLE revisions (
     namespace     text    COLLATE "C" NOT NULL,
     agent         text    COLLATE "C" NOT NULL,
@@ -252,16 +263,18 @@ CREATE TABLE revisions (
     PRIMARY KEY (namespace, agent, revision)
 );
 
--- Payloads over 64 KiB, per namespace. `put_at_ms` is when it was last put: it is collected 24 h later if no entry names it.
+-- Payloads over 64 KiB, per namespace. `put_at_ms` is when it was last put: it is collected 24 h later unless it is `kept`: an entry
+-- names it, and entries stay for ever.
 CREATE TABLE blobs (
     namespace text   COLLATE "C" NOT NULL,
     digest    text   COLLATE "C" NOT NULL,
     key_id    text   COLLATE "C" NOT NULL,
     payload   bytea  NOT NULL,
     put_at_ms bigint NOT NULL,
+    kept      boolean NOT NULL DEFAULT false,
     PRIMARY KEY (namespace, digest)
 );
-CREATE INDEX blobs_age ON blobs (put_at_ms);
+CREATE INDEX blobs_age ON blobs (put_at_ms) WHERE NOT kept;
 
 -- What recognises somebody: keys, clients' tokens, browser sessions (talon.store.access). `grants` is JSON. `number` is the order
 -- in which they were made, `revoked_version` the access version that a revocation made.

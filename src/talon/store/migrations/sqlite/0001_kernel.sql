@@ -12,6 +12,7 @@ CREATE TABLE schema_info (
 );
 
 -- One row per incarnation. While `owner` holds the session, `wake_at_ms` is null. `min_reader` is the highest of its entries.
+-- `unguarded` is the id of the newest append that came without `if_last_seq`: one whose answer was lost is known by it.
 CREATE TABLE sessions (
     sid           INTEGER PRIMARY KEY AUTOINCREMENT,
     uid           TEXT    NOT NULL,
@@ -34,12 +35,12 @@ CREATE TABLE sessions (
     updated_at_ms INTEGER NOT NULL,
     deleted_at_ms INTEGER,
     min_reader    INTEGER NOT NULL DEFAULT 1,
+    unguarded     BLOB,
     CHECK (owner IS NULL OR wake_at_ms IS NULL),
     CHECK (queued >= 0)
 );
-CREATE UNIQUE INDEX sessions_uid ON sessions (uid);
-CREATE UNIQUE INDEX sessions_name_living ON sessions (namespace, agent, id) WHERE deleted_at_ms IS NULL;
-CREATE INDEX sessions_incarnations ON sessions (namespace, agent, id, sid);
+-- Each incarnation begins behind the one before it; so two that are made at once are one too many here, and the living one is the last.
+CREATE UNIQUE INDEX sessions_incarnations ON sessions (namespace, agent, id, first_seq);
 CREATE INDEX sessions_of_agent ON sessions (namespace, agent, sid) WHERE deleted_at_ms IS NULL;
 CREATE INDEX sessions_of_namespace ON sessions (namespace, sid) WHERE deleted_at_ms IS NULL;
 CREATE INDEX sessions_wake ON sessions (wake_at_ms) WHERE wake_at_ms IS NOT NULL;
@@ -69,29 +70,21 @@ CREATE TABLE turns (
 CREATE INDEX turns_of_session ON turns (sid, seq);
 CREATE INDEX turns_open ON turns (sid, priority DESC, seq) WHERE state IN ('queued', 'running', 'waiting');
 
--- The journal. Only the first entry of an append carries its `append_id`; null on the others and on inbox entries that need
--- none. `blob` is the digest of a payload kept in `blobs` (then `payload` is empty). A rowid table: new entries of all sessions
--- go to the same last page.
-CREATE TABLE entries (
-    sid         INTEGER NOT NULL,
-    seq         INTEGER NOT NULL,
-    append_id   TEXT,
-    turn_id     TEXT    NOT NULL,
-    type        TEXT    NOT NULL,
-    payload     BLOB    NOT NULL,
-    blob        TEXT    NOT NULL,
-    key_id      TEXT    NOT NULL,
-    traceparent TEXT    NOT NULL,
-    v           INTEGER NOT NULL,
-    min_reader  INTEGER NOT NULL,
-    at_ms       INTEGER NOT NULL,
-    PRIMARY KEY (sid, seq)
+-- The journal: a row per append or inbox operation, of all its entries (talon.store.pack). It is the entries up to `last_seq`, from the
+-- row before it on. `types` is the set of their types as bits; `append_id` is that of the append, null for inbox operations.
+-- A rowid table: new rows of all sessions go to the same last page.
+CREATE TABLE journal (
+    sid       INTEGER NOT NULL,
+    last_seq  INTEGER NOT NULL,
+    at_ms     INTEGER NOT NULL,
+    types     INTEGER NOT NULL,
+    append_id BLOB,
+    pack      BLOB    NOT NULL,
+    PRIMARY KEY (sid, last_seq)
 );
-CREATE UNIQUE INDEX entries_append ON entries (append_id) WHERE append_id IS NOT NULL;
-CREATE INDEX entries_blob ON entries (blob) WHERE blob <> '';
--- CONTEXT_TYPES and MESSAGE_TYPES of talon.domain.entries, in alphabetical order; a test compares them.
-CREATE INDEX entries_context ON entries (sid, seq) WHERE type IN ('approval.resolved', 'input.steered', 'memory.compressed', 'message.completed', 'message.received', 'model.finished', 'tool.denied', 'tool.failed', 'tool.finished', 'tool.requested', 'tool.uncertain', 'turn.cancelled', 'turn.denied', 'turn.failed');
-CREATE INDEX entries_messages ON entries (sid, seq) WHERE type IN ('message.completed', 'message.received');
+-- CONTEXT_BITS and MESSAGE_BITS of talon.store.pack; a test compares them.
+CREATE INDEX journal_context ON journal (sid, last_seq) WHERE (types & 3269873158) <> 0;
+CREATE INDEX journal_messages ON journal (sid, last_seq) WHERE (types & 6) <> 0;
 
 CREATE TABLE fragments (
     sid      INTEGER NOT NULL,
@@ -249,16 +242,18 @@ CREATE TABLE revisions (
     PRIMARY KEY (namespace, agent, revision)
 );
 
--- Payloads over 64 KiB, per namespace. `put_at_ms` is when it was last put: it is collected 24 h later if no entry names it.
+-- Payloads over 64 KiB, per namespace. `put_at_ms` is when it was last put: it is collected 24 h later unless it is `kept`: an entry
+-- names it, and entries stay for ever.
 CREATE TABLE blobs (
     namespace TEXT    NOT NULL,
     digest    TEXT    NOT NULL,
     key_id    TEXT    NOT NULL,
     payload   BLOB    NOT NULL,
     put_at_ms INTEGER NOT NULL,
+    kept      INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (namespace, digest)
 );
-CREATE INDEX blobs_age ON blobs (put_at_ms);
+CREATE INDEX blobs_age ON blobs (put_at_ms) WHERE NOT kept;
 
 -- What recognises somebody: keys, clients' tokens, browser sessions (talon.store.access). `grants` is JSON. `number` is the order
 -- in which they were made, `revoked_version` the access version that a revocation made.
