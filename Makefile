@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak bench fuzz crowd lint fmt docs lock clean
+.PHONY: demo test soak bench fuzz crowd lint fmt docs proto lock clean
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
@@ -40,6 +40,9 @@ fmt: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py
+
+proto: $(READY)
+	$(BIN)/python proto/generate.py
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,1 @@
+"""The messages and stubs of gRPC, generated from proto/talon/v1 (`make proto`)."""
