@@ -18,7 +18,8 @@
     └── FencedOut        the caller lost its session; never leaves the worker
 
 Each error has a stable `code`; `docs/errors/CODE.md` explains it. `docs/errors` and `CODES` are compared by a test.
-RFC 9457 is the form on HTTP; `http_status` and `exit_code` are the one table that says how an error leaves the house.
+RFC 9457 is the form on HTTP, google.rpc.Status on gRPC; `http_status`, `grpc_status` and `exit_code` are the one table that says how
+an error leaves the house.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class TalonError(Exception):
     """Base of all. `code` is stable and documented, `detail` names the offending value and says what to do."""
 
     http_status: ClassVar[int] = 500
+    grpc_status: ClassVar[str] = "INTERNAL"
     exit_code: ClassVar[int] = 1
 
     def __init__(self, code: str, detail: str, errors: tuple[FieldError, ...] = (), retry_after_s: float | None = None) -> None:
@@ -54,6 +56,7 @@ class Refused(TalonError):
     """Change the request: the same one will be refused again."""
 
     http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
     exit_code = 3
 
 
@@ -73,12 +76,14 @@ class TooLarge(Refused):
     """Over a limit that the message names."""
 
     http_status = 413
+    grpc_status = "RESOURCE_EXHAUSTED"
 
 
 class Unauthenticated(Refused):
     """Nobody was recognised. `challenge` is what `WWW-Authenticate` says."""
 
     http_status = 401
+    grpc_status = "UNAUTHENTICATED"
 
     def __init__(self, code: str, detail: str, challenge: str = "Bearer") -> None:
         super().__init__(code, detail)
@@ -89,48 +94,56 @@ class Forbidden(Refused):
     """Understood, and not allowed."""
 
     http_status = 403
+    grpc_status = "PERMISSION_DENIED"
 
 
 class NotFound(Refused):
     """No such thing, or not for you: both look the same."""
 
     http_status = 404
+    grpc_status = "NOT_FOUND"
 
 
 class Conflict(Refused):
-    """It clashes with the present state."""
+    """It clashes with the present state. gRPC has words of its own for two of these (`GRPC_STATUS`)."""
 
     http_status = 409
+    grpc_status = "FAILED_PRECONDITION"
 
 
 class Gone(Refused):
     """It existed under this name and was replaced or deleted."""
 
     http_status = 410
+    grpc_status = "OUT_OF_RANGE"
 
 
 class AheadOfJournal(Refused):
     """A position that the journal has not reached."""
 
     http_status = 416
+    grpc_status = "OUT_OF_RANGE"
 
 
 class PreconditionFailed(Refused):
     """What the request means is not as the request wants it to be."""
 
     http_status = 412
+    grpc_status = "ABORTED"
 
 
 class Unavailable(TalonError):
     """Not now: the same request may succeed later. `retry_after_s` says when to try."""
 
     http_status = 503
+    grpc_status = "UNAVAILABLE"
 
 
 class Throttled(Unavailable):
     """A limit is full for now."""
 
     http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
     exit_code = 3
 
 
@@ -151,6 +164,9 @@ class Behind(Exception):
     Read what is new, decide again, append again. Nothing was written.
     """
 
+
+#: Where a code says more to a gRPC client than its family does: ABORTED is worth another try from the start.
+GRPC_STATUS: dict[str, str] = {"already_exists": "ALREADY_EXISTS", "conflict": "ABORTED"}
 
 #: Every code that leaves the house, with the title that goes into the problem document.
 CODES: dict[str, str] = {
