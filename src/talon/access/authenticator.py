@@ -7,9 +7,9 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Sequence
-from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple, Protocol
 
+from talon.access.cookies import read
 from talon.access.grants import decode
 from talon.access.protocol import HEADER_MAX
 from talon.access.recognised import Recognised
@@ -19,8 +19,6 @@ from talon.domain.errors import Unauthenticated
 from talon.domain.ids import Clock
 from talon.store.access import AccessRows, CredentialKind, CredentialRow
 
-#: The cookies of a browser session: over TLS, and without it (loopback). The prefix makes browsers keep it for this host alone.
-COOKIES = ("__Host-talon", "talon")
 #: What has no end of its own is recognised anew after this long.
 REMEMBER_MS = 3_600_000
 #: Lookups of the store at once: requests of nobody must not take all of its connections.
@@ -130,16 +128,14 @@ class Asking:
 
     asks = True
 
-    def __init__(
-        self, recognised: Recognised, bearers: Sequence[Bearer], browsers: Stored | None, trusted: Callable[[], bool]
-    ) -> None:
+    def __init__(self, recognised: Recognised, bearers: Sequence[Bearer], browsers: Stored, trusted: Callable[[], bool]) -> None:
         """`bearers` are tried in their order, `browsers` recognises cookies. `trusted()` says whether what was remembered may be
         believed: whether this process knows what was revoked."""
         self._recognised, self._bearers, self._browsers, self._trusted = recognised, bearers, browsers, trusted
 
     async def principal(self, authorization: str, cookie: str) -> Principal:
         """See `Authenticator.principal`."""
-        shown = authorization or self._cookie(cookie)
+        shown = authorization or (read(cookie) if 0 < len(cookie) <= HEADER_MAX else "")
         if not shown or len(shown) > HEADER_MAX:
             raise Unauthenticated("unauthenticated", "say who you are: a key or token as `Authorization: Bearer …`")
         key = hashlib.sha256((shown if authorization else f"\0{shown}").encode("utf-8", "surrogatepass")).digest()
@@ -147,7 +143,7 @@ class Asking:
             known = self._recognised.find(key)
             if known is not None:
                 return known
-        who, until_ms = await (self._by_header(authorization) if authorization else self._by_cookie(shown))
+        who, until_ms = await (self._by_header(authorization) if authorization else self._browsers.browser(shown))
         if not self._recognised.remember(key, who, until_ms):
             raise Unauthenticated("unauthenticated", "what you showed was revoked")
         return who
@@ -164,23 +160,6 @@ class Asking:
                 if one.takes(token):
                     return await one.recognise(token)
         raise Unauthenticated("unauthenticated", "this server does not know this kind of key or token")
-
-    async def _by_cookie(self, value: str) -> Found:
-        if self._browsers is None:
-            raise Unauthenticated("unauthenticated", "browser sessions are not used by this server")
-        return await self._browsers.browser(value)
-
-    def _cookie(self, header: str) -> str:
-        return "" if self._browsers is None or not header or len(header) > HEADER_MAX else cookie_of(header, COOKIES)
-
-
-def cookie_of(header: str, names: Sequence[str]) -> str:
-    """The value of the first of these cookies that the header has; "" if none, or if the header cannot be read."""
-    try:
-        found = SimpleCookie(header)
-    except CookieError:
-        return ""
-    return next((found[name].value for name in names if name in found), "")
 
 
 def principal_of(row: CredentialRow) -> Principal:

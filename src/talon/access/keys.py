@@ -57,6 +57,12 @@ class StoredKeys:
             ttl_s = min(ttl_s, max(1, (by.expires_at_ms - self._clock.now_ms()) // SECOND_MS))
         return await self._add(by, "token", new.name, (grant,), ttl_s, parent=by.via, agent=new.agent, session=new.session)
 
+    async def browse(self, by: Principal, ttl_s: int) -> Minted:
+        """See `Keys.browse`."""
+        if not by.via:
+            raise Forbidden("forbidden", "a browser's session stands on a key or token of this server")
+        return await self._add(by, "browser", "", by.grants, ttl_s, parent=by.via, agent=by.agent, session=by.session)
+
     async def _add(
         self,
         by: Principal,

@@ -19,13 +19,10 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import msgspec
 
-from talon.access import secret
-from talon.access.authenticator import COOKIES, cookie_of
+from talon.access import cookies, secret
 from talon.access.fetch import Fetch, fetch, unavailable
 from talon.access.grants import claimed, encode
-from talon.access.keys import StoredKeys
 from talon.access.protocol import CALLBACK, GRANTS_MAX, HEADER_MAX, Redirect
-from talon.access.roles import Principal
 from talon.access.signers import Algorithm, PublishedKeys
 from talon.access.tokens import Rules, Verifier, user
 from talon.domain.errors import Unauthenticated
@@ -37,7 +34,7 @@ LOGIN_S = 600
 DISCOVERY_S = 3600.0
 BACK_MAX = 2000
 SKEW_S = 30.0
-_LOGIN_COOKIES = tuple(f"{name}-login" for name in COOKIES)
+_LOGIN_COOKIES = tuple(f"{name}-login" for name in cookies.SESSION)
 log = logging.getLogger(__name__)
 
 
@@ -76,8 +73,8 @@ class _Begun(msgspec.Struct, frozen=True):
 class OidcLogin:
     """A `talon.access.protocol.Login`."""
 
-    def __init__(self, client: Client, store: AccessRows, keys: StoredKeys, clock: Clock, ask: Fetch | None = None) -> None:
-        self._client, self._store, self._keys, self._clock = client, store, keys, clock
+    def __init__(self, client: Client, store: AccessRows, clock: Clock, ask: Fetch | None = None) -> None:
+        self._client, self._store, self._clock = client, store, clock
         self._fetch = ask or fetch
         self._known: tuple[_Provider, Verifier] | None = None
         self._read_s = 0.0
@@ -100,7 +97,7 @@ class OidcLogin:
         sign = "&" if urlsplit(provider.authorization_endpoint).query else "?"
         kept = base64.urlsafe_b64encode(msgspec.json.encode(begun)).rstrip(b"=").decode()
         return Redirect(
-            f"{provider.authorization_endpoint}{sign}{urlencode(asked)}", (_cookie(_LOGIN_COOKIES, origin, kept, LOGIN_S),)
+            f"{provider.authorization_endpoint}{sign}{urlencode(asked)}", (cookies.made(origin, kept, LOGIN_S, _LOGIN_COOKIES),)
         )
 
     async def finish(self, origin: str, query: str, cookie: str) -> Redirect:
@@ -123,16 +120,10 @@ class OidcLogin:
         return Redirect(
             begun.back,
             (
-                _cookie(COOKIES, origin, await self._session(claims), self._client.session_max_s),
-                _cookie(_LOGIN_COOKIES, origin, "", 0),
+                cookies.made(origin, await self._session(claims), self._client.session_max_s),
+                cookies.made(origin, "", 0, _LOGIN_COOKIES),
             ),
         )
-
-    async def logout(self, who: Principal) -> tuple[str, ...]:
-        """See `Login.logout`."""
-        if who.browser:
-            await self._keys.revoke(who, who.via)
-        return tuple(_cookie((name,), "https://" if name.startswith("__Host-") else "", "", 0) for name in COOKIES)
 
     async def _session(self, claims: Mapping[str, Any]) -> str:
         """A new browser session; -> its cookie's value."""
@@ -207,7 +198,7 @@ def _answer(query: str) -> dict[str, str]:
 
 
 def _begun(header: str) -> _Begun | None:
-    value = cookie_of(header, _LOGIN_COOKIES) if len(header) <= HEADER_MAX else ""
+    value = cookies.read(header, _LOGIN_COOKIES) if len(header) <= HEADER_MAX else ""
     try:
         raw = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
         begun = msgspec.json.decode(raw, type=_Begun)
@@ -220,13 +211,6 @@ def _path(back: str) -> str:
     """`back` if it is a path of this server, else `/`: a login must not end elsewhere."""
     plain = len(back) <= BACK_MAX and back.isascii() and back.isprintable() and not any(c in back for c in '\\" <>')
     return back if plain and back.startswith("/") and not back.startswith("//") else "/"
-
-
-def _cookie(names: tuple[str, ...], origin: str, value: str, max_age_s: int) -> str:
-    """A `Set-Cookie` value. The first of `names` over TLS; the last, which may be sent unencrypted, on loopback."""
-    secure = origin.startswith("https://")
-    flags = "; Secure" if secure else ""
-    return f"{names[0 if secure else -1]}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{flags}"
 
 
 def _refuse(reason: str) -> NoReturn:

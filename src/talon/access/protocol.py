@@ -85,6 +85,11 @@ class Keys(Protocol):
         just ended."""
         ...
 
+    async def browse(self, by: Principal, ttl_s: int) -> Minted:
+        """A browser's session for `by`, with what he has: its secret is a cookie's value. It ends with his credential, or before.
+        Raises `Forbidden` for one who stands on no credential, `Unauthenticated` when he has just ended."""
+        ...
+
     async def list(self, by: Principal, kind: CredentialKind, cursor: str, limit: int) -> tuple[list[CredentialRow], str]:
         """Those that `by` may manage, newest first, ended ones too for a while. A page may be short and the list still go on."""
         ...
@@ -125,10 +130,6 @@ class Login(Protocol):
     async def finish(self, origin: str, query: str, cookie: str) -> Redirect:
         """Back from there: `query` is the callback's query, `cookie` the request's Cookie header. The session is made, its cookie
         set. Raises `Unauthenticated` for an answer that was not asked for, or is not genuine, and `Unavailable`."""
-        ...
-
-    async def logout(self, who: Principal) -> tuple[str, ...]:
-        """End the browser session that recognised `who` (nothing else); -> the values of `Set-Cookie`."""
         ...
 
 

@@ -57,7 +57,8 @@ class LogRow(msgspec.Struct, frozen=True):
 
     `at_ms` is when the request came, by the clock of who answered it. `who` is the principal's id, "" for nobody. `verb` is what
     the operation asks for (`talon.access.roles.Verb`, "" for one that asks for nothing), `operation` the operation's id, `object`
-    what it was done to, as the request names it. `outcome` is "ok" or the code of the error. `via` is `http` or `grpc`.
+    what it was done to, as the request names it. `outcome` is "ok" or the code of the error. `address` is where the request came
+    from ("" where it has none), `via` is `http` or `grpc`.
     """
 
     at_ms: int
@@ -68,6 +69,7 @@ class LogRow(msgspec.Struct, frozen=True):
     object: str
     outcome: str
     request_id: str
+    address: str
     via: str
 
 
@@ -98,7 +100,8 @@ class AccessRows(Protocol):
         ...
 
     async def revoke_credential(self, credential: str) -> CredentialRow | None:
-        """End it and those that were minted with it, now and for good, in one commit. None if there is none. Again: no change."""
+        """End it, those that were minted with it, and those minted with them, now and for good, in one commit. None if there is
+        none. Again: no change."""
         ...
 
     async def touch_credentials(self, credentials: Sequence[str]) -> None:

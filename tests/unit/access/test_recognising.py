@@ -414,7 +414,7 @@ class TestOpenAndLog:
 
     async def test_log_rows_are_stored_in_the_next_round_and_at_the_end(self, room: Room, clock: HandClock) -> None:
         def row(number: int) -> LogRow:
-            return LogRow(clock.ms, "key:a", "sessions.read", "op", "acme", f"o{number}", "ok", f"r{number}", "http")
+            return LogRow(clock.ms, "key:a", "sessions.read", "op", "acme", f"o{number}", "ok", f"r{number}", "127.0.0.1", "http")
 
         for number in range(2500):
             room.access.log.write(row(number))

@@ -43,6 +43,7 @@ def logged(number: int, **more: Any) -> LogRow:
         "object": f"helper/s{number}",
         "outcome": "ok",
         "request_id": f"r{number}",
+        "address": "127.0.0.1",
         "via": "http",
     }
     return LogRow(**(fields | more))
@@ -90,6 +91,8 @@ class CredentialSuite:
         await add(store)
         for name in ("t1", "t2"):
             await add(store, name, "token", parent="one")
+        await add(store, "b", "browser", parent="one")
+        await add(store, "t4", "token", parent="b")
         await add(store, "other")
         await add(store, "t3", "token", parent="other")
         before = await store.access_version()
@@ -97,7 +100,7 @@ class CredentialSuite:
         assert ended is not None
         assert ended.revoked_at_ms is not None
         gone, version = await second.revoked_after(before)
-        assert sorted(gone) == ["one", "t1", "t2"]
+        assert sorted(gone) == ["b", "one", "t1", "t2", "t4"]
         assert version > before
         assert await second.revoked_after(version) == ([], version)
         assert await second.access_version() == version

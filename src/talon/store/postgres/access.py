@@ -44,7 +44,7 @@ STATE_LOCK = "SELECT version FROM access_state WHERE one = 1 FOR UPDATE"
 VERSION = "SELECT version FROM access_state WHERE one = 1"
 VERSION_UP = "UPDATE access_state SET version = version + 1 WHERE one = 1 RETURNING version"
 _REVOKE = f"UPDATE credentials c SET revoked_at_ms = {NOW_MS}, revoked_version = $2 WHERE c.revoked_at_ms IS NULL AND "
-REVOKE, REVOKE_CHILDREN = _REVOKE + "c.id = $1", _REVOKE + "c.parent = $1 AND c.parent <> ''"
+REVOKE, REVOKE_MINTED = _REVOKE + "c.id = $1", _REVOKE + "c.parent = ANY ($1::text[]) AND c.parent <> '' RETURNING c.id"
 #: A row at least: the version alone, where nothing was revoked.
 REVOKED_AFTER = """
 SELECT s.version, c.id FROM access_state s LEFT JOIN LATERAL (
@@ -118,8 +118,10 @@ class PostgresAccess:
                     return None if row is None else CredentialRow(*row)
                 version = await connection.fetchval(VERSION_UP)
                 await connection.execute(REVOKE, credential, version)
-                # After the lock on it is ours: what was minted with it meanwhile is there, and nothing more will be.
-                await connection.execute(REVOKE_CHILDREN, credential, version)
+                ended = [credential]
+                while ended:
+                    # After the lock on these is ours: what was minted with them meanwhile is there, and nothing more will be.
+                    ended = [one[0] for one in await connection.fetch(REVOKE_MINTED, ended, version)]
                 row = await connection.fetchrow(GET, credential)
             return None if row is None else CredentialRow(*row)
 

@@ -33,8 +33,8 @@ PARENT = f"SELECT expires_at_ms FROM credentials WHERE id = ? AND {_ALIVE}"
 INSERT = f"INSERT OR IGNORE INTO credentials ({_CREDENTIAL}) VALUES ({', '.join('?' * len(CredentialRow.__struct_fields__))})"
 VERSION = "SELECT version FROM access_state WHERE one = 1"
 VERSION_UP = "UPDATE access_state SET version = version + 1 WHERE one = 1"
-_REVOKE = f"UPDATE credentials SET revoked_at_ms = ?, revoked_version = ({VERSION}) WHERE revoked_at_ms IS NULL AND "
-REVOKE, REVOKE_CHILDREN = _REVOKE + "id = ?", _REVOKE + "parent = ? AND parent <> ''"
+REVOKE = f"UPDATE credentials SET revoked_at_ms = ?, revoked_version = ({VERSION}) WHERE revoked_at_ms IS NULL AND id = ?"
+MINTED = "SELECT id FROM credentials WHERE parent = ? AND parent <> '' AND revoked_at_ms IS NULL"
 REVOKED_AFTER = "SELECT id FROM credentials WHERE revoked_version > ? ORDER BY revoked_version"
 TOUCH = "UPDATE credentials SET used_at_ms = ? WHERE id = ?"
 FORGET = """
@@ -74,8 +74,10 @@ class AccessPart:
             if row is None or row.revoked_at_ms is not None:
                 return row
             connection.execute(VERSION_UP)
-            connection.execute(REVOKE, (now, credential))
-            connection.execute(REVOKE_CHILDREN, (now, credential))
+            ending = [credential]
+            for one in ending:  # grows as it goes: what was minted with it, and with that
+                connection.execute(REVOKE, (now, one))
+                ending += [row[0] for row in connection.execute(MINTED, (one,))]
             return _get(connection, credential)
 
         return await self._db.write(revoke)

@@ -320,6 +320,7 @@ CREATE TABLE access_log (
     object     text   COLLATE "C" NOT NULL,
     outcome    text   COLLATE "C" NOT NULL,
     request_id text   COLLATE "C" NOT NULL,
+    address    text   COLLATE "C" NOT NULL,
     via        text   COLLATE "C" NOT NULL
 );
 CREATE INDEX access_log_of_who ON access_log ((who || '/'), (-number));

@@ -298,6 +298,7 @@ CREATE TABLE access_log (
     object     TEXT    NOT NULL,
     outcome    TEXT    NOT NULL,
     request_id TEXT    NOT NULL,
+    address    TEXT    NOT NULL,
     via        TEXT    NOT NULL
 );
 CREATE INDEX access_log_of_who ON access_log (who, number);
