@@ -27,7 +27,7 @@ SECOND_MS = 1000
 class StoredKeys:
     """`talon.access.protocol.Keys` on a store. `revoked` is told, before a revocation is answered."""
 
-    def __init__(self, store: AccessRows, clock: Clock, revoked: Callable[[Sequence[str]], None]) -> None:
+    def __init__(self, store: AccessRows, clock: Clock, revoked: Callable[[str], None]) -> None:
         self._store, self._clock, self._revoked = store, clock, revoked
 
     async def create(self, by: Principal, new: KeyRequest) -> Minted:
@@ -105,7 +105,7 @@ class StoredKeys:
         ended = await self._store.revoke_credential(credential)
         if ended is None:
             raise not_found(credential)
-        self._revoked([credential])
+        self._revoked(credential)
         return ended
 
 

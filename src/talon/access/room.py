@@ -27,8 +27,8 @@ def open_room(store: AccessRows, clock: Clock) -> Room:
     """Mode `none`: nobody is asked who he is."""
     recognised = Recognised(clock)
     log = StoredLog(store)
-    keys = StoredKeys(store, clock, recognised.revoked)
-    return Room(Access(Open(), keys, log), Upkeep(store, clock, recognised, log))
+    upkeep = Upkeep(store, clock, recognised, log)
+    return Room(Access(Open(), StoredKeys(store, clock, upkeep.revoked), log), upkeep)
 
 
 def asking_room(
@@ -43,7 +43,7 @@ def asking_room(
     """The other modes together: API keys, further `bearers`, browsers that log in."""
     log = StoredLog(store)
     upkeep = Upkeep(store, clock, recognised, log)
-    stored, giving = Stored(store, clock, keys=keys), StoredKeys(store, clock, recognised.revoked)
+    stored, giving = Stored(store, clock, keys=keys), StoredKeys(store, clock, upkeep.revoked)
     login = None if oidc is None else OidcLogin(oidc, store, clock)
     insider = Insider()
     authenticator = Asking(recognised, (stored, *bearers, insider), stored, upkeep.trusted)

@@ -70,6 +70,11 @@ class Upkeep:
         """Ask now what was revoked."""
         self._bell.set()
 
+    def revoked(self, credential: str) -> None:
+        """This process has revoked it: it is nobody from now on; what was minted with it the store says in a moment."""
+        self._recognised.revoked([credential])
+        self.poke()
+
     async def run(self) -> None:
         """For ever, until cancelled."""
         away = False

@@ -309,7 +309,7 @@ class TestMemory:
         store.hold = asyncio.Event()
         slow = asyncio.create_task(nobody(room, made))
         await asyncio.sleep(0.05)
-        await room.access.keys._store.revoke_credential(made.row.id)  # type: ignore[attr-defined]
+        await store.revoke_credential(made.row.id)
         await room.upkeep.turn()
         store.hold.set()
         assert await slow
@@ -431,3 +431,17 @@ def test_a_key_has_one_form() -> None:
     assert parse(made.text) == made
     assert made.text.startswith(f"talon_{made.id}_")
     assert len({generate().text for _ in range(100)}) == 100
+
+
+async def test_of_what_was_minted_with_a_revoked_key_the_streams_end_at_once_too(room: Room) -> None:
+    made = await key(room)
+    minted = await room.access.keys.mint(await who(room, made), TokenRequest("acme", "helper"))
+    told = asyncio.Event()
+    room.access.authenticator.watch(await who(room, minted), told.set)
+    running = asyncio.create_task(room.upkeep.run())
+    await asyncio.sleep(0.05)  # in the middle of its wait
+    await room.access.keys.revoke(ADMIN, made.row.id)
+    await asyncio.wait_for(told.wait(), 0.3)
+    assert await nobody(room, minted)
+    running.cancel()
+    await asyncio.wait({running})
