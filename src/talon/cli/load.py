@@ -71,6 +71,8 @@ def load(
     found += [sources.read_environment(environ, cwd), sources.read_flags(flags, sets, cwd)]
     mistakes = [line for source in found for line in source.mistakes]
     merged: dict[str, Given] = {given.path: given for source in found for given in source.given}
+    for given in sources.read_regions(environ, merged, cwd):
+        merged.setdefault(given.path, given)
     merged.setdefault("tools.path", Given("tools.path", [str(file.parent if file else cwd)], "default", cwd))
     merged.setdefault("data_dir", Given("data_dir", "talon-data", "default", cwd))
     settings = _validate(merged, mistakes)

@@ -268,7 +268,11 @@ class Provider(Group):
     )
     api_key: SecretStr | None = Field(
         default=None,
-        description="key for the Authorization header, or secret:NAMESPACE/NAME: the value of that secret; never shown",
+        description="the vendor's key, or secret:NAMESPACE/NAME: the value of that secret; of kind bedrock: a Bedrock API key or "
+        "ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN] (default: none; bedrock: what AWS's own search finds); never shown",
+    )
+    region: str | None = Field(
+        default=None, description="of kind bedrock: the AWS region (default: of its base_url, else AWS_REGION)"
     )
     script: Path | None = Field(default=None, description="file with the answers of a scripted provider")
     connect_timeout_s: float = Field(default=10.0, gt=0, le=600, description="seconds to connect")

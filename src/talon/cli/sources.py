@@ -14,7 +14,7 @@ from talon.domain.errors import TalonError
 from talon.domain.ids import is_name
 from talon.manifest.document import Document
 from talon.manifest.parse import parse
-from talon.providers.kinds import KINDS
+from talon.providers.kinds import KINDS, kind_of
 
 #: Variables of the program that are no settings.
 OTHER_ENV = frozenset({"TALON_SERVER", "TALON_NAMESPACE", "TALON_DEBUG", "TALON_CONFIG"})
@@ -147,9 +147,33 @@ class _Walk:
 
 def read_vendors(environ: Mapping[str, str], cwd: Path) -> Found:
     """`OPENAI_API_KEY`, `ANTHROPIC_BASE_URL` and their like."""
-    return Found(
-        [Given(path, environ[name], f"environment variable {name}", cwd) for name, path in VENDOR_ENV.items() if environ.get(name)]
-    )
+    named = {name: environ[name] for name in VENDOR_ENV if environ.get(name)}
+    if "OLLAMA_HOST" in named:
+        named["OLLAMA_HOST"] = _ollama_url(named["OLLAMA_HOST"])
+    return Found([Given(VENDOR_ENV[name], value, f"environment variable {name}", cwd) for name, value in named.items()])
+
+
+def read_regions(environ: Mapping[str, str], merged: Mapping[str, Given], cwd: Path) -> Iterator[Given]:
+    """`AWS_REGION` and its like, which stand on many machines for other reasons: they make no provider exist, but hold for those
+    that do."""
+    for name in sorted({path.split(".")[1] for path in merged if path.startswith("providers.")}):
+        kind = merged.get(f"providers.{name}.kind")
+        variables = KINDS[found].region_env if (found := kind.value if kind else kind_of(name)) in KINDS else ()
+        variable = next((variable for variable in variables if environ.get(variable)), "")
+        if variable and f"providers.{name}.base_url" not in merged:
+            yield Given(f"providers.{name}.region", environ[variable], f"environment variable {variable}", cwd)
+
+
+def _ollama_url(host: str) -> str:
+    """The variable is an address to listen on as well: a scheme, a port or a host may be missing."""
+    if "://" in host:
+        return host
+    address, slash, path = host.partition("/")
+    if address.startswith(":"):
+        address = f"127.0.0.1{address}"
+    if address.endswith("]") or ":" not in address:
+        address += ":11434"
+    return f"http://{address}{slash}{path}"
 
 
 def read_environment(environ: Mapping[str, str], cwd: Path) -> Found:

@@ -58,7 +58,7 @@ class Anthropic:
     def body(self, request: ChatRequest) -> bytes:
         """See `Dialect.body`."""
         limit = request.max_output_tokens or MAX_TOKENS
-        thinking, effort = _thinking(request, limit)
+        thinking, effort = thinking_of(request, limit)
         thinks = thinking is not None and thinking["type"] != "disabled"
         system = tuple(_text(m.content) for m in request.messages if m.role == "system" and m.content)
         messages = [_message(run) for run in runs([m for m in request.messages if m.role != "system"], "user", "tool")]
@@ -96,7 +96,7 @@ class Anthropic:
         return MessagesReader(answer)
 
 
-def _thinking(request: ChatRequest, limit: int) -> tuple[dict[str, Any] | None, str]:
+def thinking_of(request: ChatRequest, limit: int) -> tuple[dict[str, Any] | None, str]:
     """(the vendor's `thinking`, its effort)."""
     level = request.thinking
     if not level:

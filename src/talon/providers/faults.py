@@ -20,21 +20,26 @@ RETRY_AFTER_MAX_S = 86_400.0
 
 _OVERFLOW = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum context length|context (?:length|window|size)|prompt is too long"
-    r"|too many tokens|input is too long|max_tokens must be at least 1",
+    r"|too many tokens|input is too long|max_tokens must be at least 1|exceeds the maximum number of tokens",
     re.IGNORECASE,
 )
 _UNPAID = re.compile(r"insufficient_quota|credit balance|billing", re.IGNORECASE)
 _FILTERED = re.compile(
     r"content.?(?:filter|policy|management policy)|moderation|ResponsibleAIPolicy|usage polic(?:y|ies)", re.IGNORECASE
 )
-_OVERLOADED = re.compile(r"overloaded|at capacity|over capacity|no capacity", re.IGNORECASE)
+_OVERLOADED = re.compile(r"overloaded|at capacity|over capacity|no capacity|server busy", re.IGNORECASE)
+_KEYLESS = re.compile(r"API[ _]key (?:not valid|expired|not found)", re.IGNORECASE)  # of a vendor that says 400 for it
 #: `x-ratelimit-reset-tokens`, `x-ratelimit-reset`; `anthropic-ratelimit-tokens-reset`.
 _RESET = re.compile(r"x-ratelimit-reset(?:-[\w-]+)?|anthropic-ratelimit-[\w-]+-reset")
 _SPAN = re.compile(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
 _SCALES = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
 #: From here on a number is a moment (Unix time), not a wait; and from here on one in milliseconds.
 _UNIX, _MILLIS = 1e8, 1e11
+#: Google's wait stands in the body.
+_DELAY = re.compile(rb'"retryDelay"\s*:\s*"(\d{1,9}(?:\.\d{1,9})?)s"')
 _BEARER = re.compile(r"(?i)bearer\s+\S+")
+#: A part of a key that is shorter is no secret by itself.
+_PART_MIN = 16
 _TYPES: tuple[tuple[str, ErrorClass], ...] = (  # an error inside a 200 stream often has a type and no status
     ("overloaded", "overloaded"),
     ("rate_limit", "rate_limit"),
@@ -47,11 +52,12 @@ _TYPES: tuple[tuple[str, ErrorClass], ...] = (  # an error inside a 200 stream o
 
 
 def safe_text(text: str, secret: str = "") -> str:
-    """`text` as one line of at most 500 characters, without `secret` (in any of its usual forms), bearer tokens and control
-    characters."""
+    """`text` as one line of at most 500 characters, without `secret` or a long part of it between colons (in any of their usual
+    forms), bearer tokens and control characters."""
     if secret:
-        for form in forms(secret):
-            text = text.replace(form, "***")
+        for part in {secret, *(part for part in secret.split(":") if len(part) >= _PART_MIN)}:
+            for form in forms(part):
+                text = text.replace(form, "***")
     text = _BEARER.sub("Bearer ***", text)
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: DETAIL_MAX * 4]).split())
     return text if len(text) <= DETAIL_MAX else text[: DETAIL_MAX - 1] + "…"
@@ -60,7 +66,13 @@ def safe_text(text: str, secret: str = "") -> str:
 def from_status(provider: str, status: int, body: bytes, headers: Mapping[str, str], secret: str = "") -> ProviderError:
     """The error of an answer whose status is not 200. `body` may be cut, empty, or no JSON at all."""
     words, code = _said(body)
+    wait = retry_after(headers, quota=status == 429)
+    delay = _DELAY.search(body) if wait is None else None
+    if delay is not None:
+        wait = min(float(delay[1]), RETRY_AFTER_MAX_S)
     error = class_of(status, f"{code} {words}")
+    if status == 429 and delay is not None and error == "authentication":
+        error = "rate_limit"  # its words name the bill too, but who names a wait expects one to help
     detail = f"providers.{provider} answered {status}"
     if error == "authentication":
         detail += f"; check providers.{provider}.api_key"
@@ -70,7 +82,7 @@ def from_status(provider: str, status: int, body: bytes, headers: Mapping[str, s
         error,
         safe_text(f"{detail}: {words}" if words else detail, secret),
         status=status,
-        retry_after_s=retry_after(headers, quota=status == 429),
+        retry_after_s=wait,
     )
 
 
@@ -103,7 +115,7 @@ def class_of(status: int, words: str) -> ErrorClass:
         return "empty"
     if status == 529 or (status in (429, 500, 502, 503) and _OVERLOADED.search(words)):
         return "overloaded"
-    if status >= 500:
+    if status >= 500 or status == 424:  # a dependency of the server: its model
         return "server"
     if status == 429:
         return "authentication" if _UNPAID.search(words) else "rate_limit"  # waiting pays no bill
@@ -111,7 +123,7 @@ def class_of(status: int, words: str) -> ErrorClass:
         return "timeout"
     if _FILTERED.search(words):
         return "content_filter"
-    if status in (401, 402, 403, 407) or _UNPAID.search(words):
+    if status in (401, 402, 403, 407) or _KEYLESS.search(words) or _UNPAID.search(words):
         return "authentication"
     if status == 413 or _OVERFLOW.search(words):
         return "context_overflow"
@@ -191,6 +203,10 @@ def _fields(value: object) -> tuple[str, str]:
     if not isinstance(inner, dict):
         return str(inner or ""), ""
     fields = cast("dict[str, Any]", inner)
-    message = fields.get("message") or fields.get("detail") or ""
+    message = fields.get("message") or fields.get("Message") or fields.get("detail") or ""
+    meta = fields.get("metadata")
+    if isinstance(meta, dict) and "raw" in meta:  # a router passes on what its provider said
+        passed = cast("dict[str, Any]", meta)
+        message = f"{message}: {passed.get('provider_name') or 'its provider'} said {passed['raw']}"
     code = " ".join(str(fields[key]) for key in ("code", "type") if fields.get(key))
     return str(message), code if not str(fields.get("code", "")).isdecimal() else str(fields["code"])

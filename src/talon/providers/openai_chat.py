@@ -155,7 +155,7 @@ class _Call(msgspec.Struct, gc=False):
     function: _Function | None = None
 
 
-class _Delta(msgspec.Struct, gc=False):
+class Delta(msgspec.Struct, gc=False):
     """More of a message, or (not streamed) the whole of it."""
 
     content: str | None = None
@@ -163,14 +163,15 @@ class _Delta(msgspec.Struct, gc=False):
     reasoning: str | None = None
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
+    reasoning_details: list[dict[str, Any]] | None = None
 
 
 class _Choice(msgspec.Struct, gc=False):
     """One answer; `delta` in a stream, `message` in a whole completion."""
 
     index: int | None = 0
-    delta: _Delta | None = None
-    message: _Delta | None = None
+    delta: Delta | None = None
+    message: Delta | None = None
     finish_reason: str | None = None
 
 
@@ -241,7 +242,7 @@ class ChatReader:
                 continue  # only one answer was asked for
             delta = choice.delta or choice.message
             if delta is not None:
-                if delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal:
+                if delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal or delta.reasoning_details:
                     self._delta(delta, out)
                 elif delta.content:
                     answer.text(delta.content, out)
@@ -256,7 +257,7 @@ class ChatReader:
         """A completion that was not streamed has the shape of a chunk, with a message for a delta."""
         self.take(body, out)
 
-    def _delta(self, delta: _Delta, out: list[ChatEvent]) -> None:
+    def _delta(self, delta: Delta, out: list[ChatEvent]) -> None:
         answer = self._answer
         thought = delta.reasoning_content or delta.reasoning
         if thought:

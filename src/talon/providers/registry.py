@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,8 +24,9 @@ from talon.providers.protocol import Key, Provider, ProviderError
 class ProviderConfig:
     """`providers.NAME` of the configuration.
 
-    `kind`: scripted, or one of `kinds.KINDS`. Those: `base_url` (empty: the vendor's own), `api_key` (empty: none is sent; never in
-    `repr`); openai: `max_tokens_field` (empty: chosen by the host). scripted: `script`, a path. `limits` for all.
+    `kind`: scripted, or one of `kinds.KINDS`. Those: `base_url` (empty: the vendor's own), `api_key` (empty: none is sent, or the
+    one that the kind finds; never in `repr`); chat completions: `max_tokens_field` (empty: chosen by the host); bedrock: `region`
+    (empty: of its `base_url`). scripted: `script`, a path. `limits` for all.
     """
 
     kind: str
@@ -31,7 +34,12 @@ class ProviderConfig:
     api_key: Key = field(default="", repr=False)
     script: str = ""
     max_tokens_field: str = ""
+    region: str = ""
     limits: CallLimits = field(default_factory=CallLimits)
+
+
+#: The settings that only some kinds read.
+_OPTIONS: frozenset[str] = frozenset[str]().union(*(kind.options for kind in KINDS.values()))
 
 
 class ProviderInfo(msgspec.Struct, frozen=True):
@@ -89,15 +97,22 @@ def build_providers(configs: Mapping[str, ProviderConfig]) -> Providers:
 
 def dialect_of(config: ProviderConfig) -> Dialect:
     """The dialect that a checked configuration of one of `KINDS` asks for."""
-    module, _, name = KINDS[config.kind].dialect.partition(":")
-    options: dict[str, Any] = {"max_tokens_field": config.max_tokens_field} if config.kind == "openai" else {}
-    return getattr(import_module(module), name)(_base_url(config), **options)
+    kind = KINDS[config.kind]
+    options = {name: getattr(config, name) for name in kind.options}
+    return _named(kind.dialect)(_base_url(config), **options)
 
 
 def _http(name: str, config: ProviderConfig) -> Provider:
     from talon.providers.http import HttpProvider  # aiohttp takes 0.3 s to import: only who calls a model pays it
 
-    return HttpProvider(name, dialect_of(config), config.api_key, limits=config.limits)
+    finds = KINDS[config.kind].finds_key
+    key = config.api_key or (_named(finds)() if finds else "")
+    return HttpProvider(name, dialect_of(config), key, limits=config.limits)
+
+
+def _named(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _scripted(name: str, config: ProviderConfig) -> Provider:
@@ -108,7 +123,7 @@ def _scripted(name: str, config: ProviderConfig) -> Provider:
 
 
 def _base_url(config: ProviderConfig) -> str:
-    return config.base_url or (KINDS[config.kind].base_url if config.kind in KINDS else "")
+    return config.base_url or (KINDS[config.kind].base_url.replace("{region}", config.region) if config.kind in KINDS else "")
 
 
 def _check(name: str, config: ProviderConfig, errors: list[FieldError]) -> None:
@@ -117,7 +132,8 @@ def _check(name: str, config: ProviderConfig, errors: list[FieldError]) -> None:
         errors.append(FieldError(at, "a provider's name is lower-case letters, digits and '-', at most 63", name))
     if config.kind not in (*KINDS, "scripted"):
         errors.append(FieldError(f"{at}.kind", f"unknown kind; there are {', '.join((*KINDS, 'scripted'))}", config.kind))
-    unread: dict[str, Any] = {} if config.kind == "openai" else {"max_tokens_field": config.max_tokens_field}
+    options = KINDS[config.kind].options if config.kind in KINDS else frozenset[str]()
+    unread: dict[str, Any] = {option: getattr(config, option) for option in _OPTIONS - options}
     if config.kind == "scripted":
         if not config.script:
             errors.append(FieldError(f"{at}.script", "the path of a script is needed"))
@@ -125,6 +141,8 @@ def _check(name: str, config: ProviderConfig, errors: list[FieldError]) -> None:
     else:
         unread |= {"script": config.script}
     errors += [FieldError(f"{at}.{key}", f"has no meaning for kind {config.kind}") for key, value in unread.items() if value]
+    if config.kind == "bedrock":
+        errors += _bedrock(at, config)
     if config.base_url:
         problem = _url_problem(config.base_url)
         if problem:  # without the value: a URL may carry a password
@@ -134,6 +152,16 @@ def _check(name: str, config: ProviderConfig, errors: list[FieldError]) -> None:
     for key, value in msgspec.structs.asdict(config.limits).items():
         if not value > 0:
             errors.append(FieldError(f"{at}.{key}", "must be greater than 0", value))
+
+
+def _bedrock(at: str, config: ProviderConfig) -> Iterator[FieldError]:
+    if config.region and re.fullmatch("[a-z0-9-]+", config.region) is None:
+        yield FieldError(f"{at}.region", "is no name of a region, as in eu-central-1", config.region)
+    signs = not config.api_key or (isinstance(config.api_key, str) and ":" in config.api_key)
+    if not config.region and not (config.base_url and (not signs or "bedrock-runtime" in config.base_url)):
+        yield FieldError(f"{at}.region", "a region is needed, as in eu-central-1")
+    if signs and find_spec("botocore") is None:
+        yield FieldError(f"{at}.api_key", "calls with AWS credentials are signed by botocore: install talon-runtime[bedrock]")
 
 
 def _url_problem(url: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from talon.domain.entries import Usage
 from talon.providers.dialect import Dialect
@@ -41,6 +42,9 @@ def sse(payload: object, event: str = "") -> bytes:
     return head + b"data: " + msgspec.json.encode(payload) + b"\n\n"
 
 
+ERRORS = ("rate_limit", "server", "overloaded", "authentication", "context_overflow", "content_filter")
+
+
 class Fake(Protocol):
     """A fake of one vendor's server: what it would write."""
 
@@ -58,12 +62,17 @@ class Fake(Protocol):
         ...
 
     def error(self, kind: str) -> tuple[int, bytes]:
-        """(status, body) of an error: rate_limit | server | overloaded | authentication | context_overflow | content_filter."""
+        """(status, body) of an error: one of `ERRORS`."""
         ...
 
     def error_event(self, kind: str) -> bytes | None:
         """An error in the middle of a stream (server | overloaded); None where the vendor has none."""
         ...
+
+
+def endless_event() -> bytes:
+    """The beginning of a server-sent event that never ends."""
+    return b'data: {"type":"x","y":"' + b"z" * 10_000
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,15 @@ class Vendor:
     key_header: str
     sent: Mapping[str, Sent]
     image: Callable[[str, str], Any]  # (mime, base64) -> the image part of the body
-    image_url: Callable[[str], Any]
+    image_url: Callable[[str], Any] | None  # None: it takes no image by its address
     kept: Callable[[dict[str, Any]], list[Any]]  # of a body: what goes back unread, in its order
     aimock_wrong: Mapping[str, str] = field(default_factory=dict[str, str])  # case -> what aimock does there instead
+    lacks: Mapping[str, str] = field(default_factory=dict[str, str])  # case -> why this vendor's wire cannot say it
+    uncounted: tuple[str, ...] = ()  # fields of `Usage` that the vendor does not tell
+    quiet: bytes = b": ping\n\n"  # what keeps a stream alive without saying anything
+    endless: bytes = field(default_factory=endless_event)
+    likewise: Callable[[dict[str, Any]], dict[str, Any]] = dict[str, Any]  # a body of the vendor's program, as we write the same
+
+    def counts(self, usage: Usage) -> Usage:
+        """What the vendor tells of it."""
+        return replace(usage, **dict.fromkeys(self.uncounted, 0))

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from support.vendors.base import Says, Vendor
+from support.vendors.base import ERRORS, Says, Vendor
 from talon.domain.entries import Usage
 from talon.providers.http import HttpProvider
 from talon.providers.limits import CallLimits
@@ -117,7 +117,7 @@ class FaultyServer:
         stream = b"".join(self._vendor.fake.stream(plan.says))
         match plan.fault:
             case "status":
-                kinds = ("rate_limit", "server", "overloaded", "authentication", "context_overflow", "content_filter")
+                kinds = [kind for kind in ERRORS if kind not in self._vendor.lacks]
                 status, words = self._vendor.fake.error(kinds[plan.pick % len(kinds)])
                 writer.write(b"HTTP/1.1 %d No\r\nContent-Length: %d\r\n\r\n%b" % (status, len(words), words))
                 return True
@@ -144,7 +144,7 @@ class FaultyServer:
         if plan.fault == "flip":
             stream = stream[:at] + bytes([stream[at] ^ (1 << plan.pick % 8)]) + stream[at + 1 :]
         if plan.fault == "error":
-            stream = stream[: stream.index(b"\n\n") + 2] + (self._vendor.fake.error_event("server") or b"")
+            stream = self._vendor.fake.stream(plan.says)[0] + (self._vendor.fake.error_event("server") or b"")
         if plan.fault == "long":
             stream = b"".join(self._vendor.fake.stream(Says(text="x" * 5000)))
         sent = stream[:at] if plan.fault in ("cut", "reset", "stall", "cancel") else stream
@@ -187,7 +187,7 @@ async def call(provider: HttpProvider, vendor: Vendor, seed: int, number: int, t
     else:
         end, text = task.result()
         tally.ends[end if isinstance(end, str) else "finished"] += 1
-        if problem := _problem(plan, end, text):
+        if problem := _problem(vendor, plan, end, text):
             tally.wrong.append(f"call {number} ({plan.fault}): {problem}")
 
 
@@ -204,12 +204,12 @@ async def _heard(provider: HttpProvider, vendor: Vendor, number: int, began: asy
                 elif isinstance(event, TextDelta):
                     text += event.text
     except ProviderError as error:
-        known = error.usage == Usage() or error.usage.estimated or error.usage == USAGE
+        known = error.usage == Usage() or error.usage.estimated or error.usage == vendor.counts(USAGE)
         return (f"{error.error}" if known and not ends else f"wrong: {error} after {ends}, usage {error.usage}"), text
     return (ends[0] if len(ends) == 1 else f"wrong: {len(ends)} ends"), text
 
 
-def _problem(plan: Plan, end: Finished | str, text: str) -> str:
+def _problem(vendor: Vendor, plan: Plan, end: Finished | str, text: str) -> str:
     """What is wrong with this end; empty if nothing is."""
     if isinstance(end, str):
         good = plan.fault in ("none", "drip")
@@ -222,7 +222,7 @@ def _problem(plan: Plan, end: Finished | str, text: str) -> str:
     said = [(c.id, c.name, msgspec.json.decode(c.arguments)) for c in plan.says.calls]
     if text != plan.says.text or calls != said:
         return f"half an answer was taken for a whole one: {text!r}, {calls}"
-    counted = end.usage == USAGE or (end.usage.estimated and plan.fault in ("cut", "reset", "stall", "cancel"))
+    counted = end.usage == vendor.counts(USAGE) or (end.usage.estimated and plan.fault in ("cut", "reset", "stall", "cancel"))
     return "" if counted else f"usage {end.usage}"
 
 

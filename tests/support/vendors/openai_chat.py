@@ -130,4 +130,5 @@ OPENAI = Vendor(
     image=lambda mime, data: {"type": "image_url", "image_url": {"url": f"data:{mime};base64,{data}"}},
     image_url=lambda url: {"type": "image_url", "image_url": {"url": url}},
     kept=_kept,
+    uncounted=("cache_write_tokens",),
 )

@@ -45,7 +45,12 @@ def test_the_key_is_in_no_repr_and_no_catalogue() -> None:
 @pytest.mark.parametrize(
     ("name", "config", "field"),
     [
-        ("a", ProviderConfig("gemini"), "providers.a.kind"),
+        ("a", ProviderConfig("vertex"), "providers.a.kind"),
+        ("a", ProviderConfig("bedrock", api_key="k"), "providers.a.region"),
+        ("a", ProviderConfig("bedrock", api_key="k", region="Frankfurt!"), "providers.a.region"),
+        ("a", ProviderConfig("bedrock", api_key="a:b", base_url="http://127.0.0.1:1"), "providers.a.region"),
+        ("a", ProviderConfig("openai", region="eu-central-1"), "providers.a.region"),
+        ("a", ProviderConfig("gemini", max_tokens_field="max_tokens"), "providers.a.max_tokens_field"),
         ("A b", ProviderConfig("openai"), "providers.A b"),
         ("a", ProviderConfig("scripted"), "providers.a.script"),
         ("a", ProviderConfig("scripted", script="/none.yaml"), "providers.a.script"),

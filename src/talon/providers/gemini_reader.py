@@ -1,0 +1,155 @@
+"""Google's Gemini API: answers. Source: Google's reference of `GenerateContentResponse`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from talon.domain.entries import Usage
+from talon.providers.answer import Answer
+from talon.providers.content import encode
+from talon.providers.protocol import ChatEvent, ErrorClass, StopReason
+
+_STOPS: dict[str, StopReason] = {  # an unknown reason is a stop
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "LANGUAGE": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "IMAGE_SAFETY": "content_filter",
+    "IMAGE_PROHIBITED_CONTENT": "content_filter",
+    "IMAGE_RECITATION": "content_filter",
+    "MODEL_ARMOR": "content_filter",
+}
+#: Reasons that are no end of an answer but a failure.
+_FAILURES: dict[str, ErrorClass] = {
+    "MALFORMED_FUNCTION_CALL": "malformed",
+    "UNEXPECTED_TOOL_CALL": "malformed",
+    "TOO_MANY_TOOL_CALLS": "malformed",
+    "MALFORMED_RESPONSE": "malformed",
+    "MISSING_THOUGHT_SIGNATURE": "bad_request",
+    "OTHER": "server",
+}
+
+
+class _Call(msgspec.Struct, gc=False):
+    """A tool call, always whole."""
+
+    id: str | None = None
+    name: str | None = None
+    args: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Part(msgspec.Struct, gc=False, rename="camel"):
+    """Text, a thought, or a call; others are read over. Any of them may be signed."""
+
+    text: str | None = None
+    thought: bool | None = None
+    thought_signature: str | None = None
+    function_call: _Call | None = None
+
+
+class _Content(msgspec.Struct, gc=False):
+    parts: list[_Part] | None = None
+
+
+class _Candidate(msgspec.Struct, gc=False, rename="camel"):
+    content: _Content | None = None
+    finish_reason: str | None = None
+    finish_message: str | None = None
+    index: int | None = 0
+
+
+class _Feedback(msgspec.Struct, gc=False, rename="camel"):
+    """Of a prompt that was blocked."""
+
+    block_reason: str | None = None
+    block_reason_message: str | None = None
+
+
+class _Usage(msgspec.Struct, gc=False, rename="camel"):
+    """Cumulative counts. Thoughts stand beside the output here, the cached part within the prompt."""
+
+    prompt_token_count: int | None = None
+    tool_use_prompt_token_count: int | None = None
+    cached_content_token_count: int | None = None
+    candidates_token_count: int | None = None
+    thoughts_token_count: int | None = None
+
+    def counted(self, *, final: bool) -> Usage:
+        thoughts = self.thoughts_token_count or 0
+        return Usage(
+            (self.prompt_token_count or 0) + (self.tool_use_prompt_token_count or 0),
+            (self.candidates_token_count or 0) + thoughts,
+            self.cached_content_token_count or 0,
+            not final,
+            reasoning_tokens=thoughts,
+        )
+
+
+class _Chunk(msgspec.Struct, gc=False, rename="camel"):
+    candidates: list[_Candidate] | None = None
+    prompt_feedback: _Feedback | None = None
+    usage_metadata: _Usage | None = None
+    model_version: str | None = None
+    response_id: str | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+class GenerateReader:
+    """Reads the pieces of one answer. The wire has no end mark: the body ends after the reason for stopping."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def take(self, event: bytes, out: list[ChatEvent]) -> bool:
+        """See `Reader.take`."""
+        answer, chunk = self._answer, _decode(event)
+        if chunk.error is not None:
+            answer.failed(chunk.error)
+        answer.model = chunk.model_version or answer.model
+        answer.id = chunk.response_id or answer.id
+        ends = [candidate for candidate in chunk.candidates or () if candidate.finish_reason]
+        if chunk.usage_metadata is not None:
+            answer.counted(chunk.usage_metadata.counted(final=bool(ends)))
+        feedback = chunk.prompt_feedback
+        if feedback is not None and feedback.block_reason:
+            words = feedback.block_reason_message or feedback.block_reason
+            raise answer.error("content_filter", f"the vendor's filter blocked the prompt: {words}")
+        for candidate in chunk.candidates or ():
+            if candidate.index:
+                continue  # only one answer was asked for
+            for part in (candidate.content.parts or ()) if candidate.content is not None else ():
+                self._part(part, out)
+            if candidate.finish_reason:
+                self._stopped(candidate.finish_reason, candidate.finish_message or "")
+        return False
+
+    def whole(self, body: bytes, out: list[ChatEvent]) -> None:
+        """An answer that was not streamed has the shape of a piece."""
+        self.take(body, out)
+
+    def _part(self, part: _Part, out: list[ChatEvent]) -> None:
+        answer, signature = self._answer, part.thought_signature
+        call = part.function_call
+        if call is not None:
+            signed = encode(signature).decode() if signature else ""
+            answer.call(None, call.id or "", call.name or "", bytes(call.args).decode(), signed)
+            return
+        if part.text:
+            (answer.reasoning if part.thought else answer.text)(part.text, out)
+        if signature:  # it stands for all before it: the text goes back by itself
+            mark = {"thought": True} if part.thought else {}
+            answer.keep(encode({"text": "", **mark, "thoughtSignature": signature}).decode())
+
+    def _stopped(self, reason: str, words: str) -> None:
+        failure = _FAILURES.get(reason)
+        if failure is not None:
+            raise self._answer.error(failure, f"the vendor stopped the answer as {reason}{': ' + words if words else ''}")
+        self._answer.stop = _STOPS.get(reason, "stop")

@@ -1,0 +1,42 @@
+"""An incremental parser of JSON lines: bytes in, whole lines out."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from talon.providers.dialect import FrameError
+
+
+class JsonLines:
+    """Feed it what arrives; it gives back the lines that became whole. Time and memory are linear in the bytes of a line.
+
+    `line_max`: the most bytes of one line.
+    """
+
+    sniffs: ClassVar[bool] = False  # an answer that was not streamed is one line
+    __slots__ = ("_line_max", "_tail", "_tail_size")
+
+    def __init__(self, line_max: int) -> None:
+        self._line_max = line_max
+        self._tail: list[bytes] = []  # pieces of a line whose end has not come
+        self._tail_size = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """-> the lines that ended in `chunk`, in order. Raises `FrameError`."""
+        *lines, rest = chunk.split(b"\n")
+        if lines and self._tail:
+            lines[0] = b"".join((*self._tail, lines[0]))
+            self._tail.clear()
+            self._tail_size = 0
+        if rest:
+            self._tail.append(rest)
+            self._tail_size += len(rest)
+        if self._tail_size > self._line_max or any(len(line) > self._line_max for line in lines):
+            raise FrameError(f"a line is longer than line_max ({self._line_max} bytes)")
+        return lines
+
+    def rest(self) -> bytes:
+        """At the end of the stream: a line that no line end closed, `b""` when there is none."""
+        rest = b"".join(self._tail)
+        self._tail.clear()
+        return rest
