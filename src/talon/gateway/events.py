@@ -1,4 +1,4 @@
-"""The journal as server-sent events: pure. A reader's place in a journal, and what the next entries make of it.
+"""The journal as events: pure. A reader's place in a journal, and what the next entries make of it.
 
 A client's cursor is the SSE `id` that it saw last, in one of three forms:
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -73,6 +74,20 @@ class Place(msgspec.Struct, frozen=True):
     deleted: bool = False
 
 
+class Form(Protocol):
+    """How events are written; `heartbeat` is what an idle stream is told ("" for nothing). Instances are compared by identity."""
+
+    heartbeat: bytes
+
+    def entry(self, entry: Entry) -> bytes:
+        """An entry. Its payload is JSON already."""
+        ...
+
+    def fragment(self, after: Place, kind: str, offset: int, text: str, at_ms: int) -> bytes:
+        """Characters from `offset` on of the open answer (`kind` text) or its reasoning, sent up to `after` with them."""
+        ...
+
+
 def fits(place: Place, base: int, fragments: Sequence[Fragment]) -> bool:
     """Whether a commit goes on exactly where `place` stands; otherwise the journal must be read."""
     if base != place.seq:
@@ -87,29 +102,32 @@ def fits(place: Place, base: int, fragments: Sequence[Fragment]) -> bool:
     return True
 
 
-def advance(place: Place, entries: Sequence[Entry], fragments: Sequence[Fragment], at_ms: int) -> tuple[bytes, Place]:
+def advance(
+    place: Place, entries: Sequence[Entry], fragments: Sequence[Fragment], at_ms: int, form: Form | None = None
+) -> tuple[bytes, Place]:
     """The events of `fragments`, then of `entries` (ascending, from `place` on), and the place after them.
 
-    `at_ms` dates the fragments, which carry no time of their own. Entries that were passed and characters that were sent are
-    skipped; a fragment after a gap is left for the next read.
+    `at_ms` dates the fragments, which carry no time of their own; `form` None is `SSE`. Entries that were passed and characters
+    that were sent are skipped; a fragment after a gap is left for the next read.
     """
     out: list[bytes] = []
+    form = form or SSE
     for piece in fragments:
         if not place.ended and piece.seq == place.model:
-            place = _stream(out, place, piece.kind, piece.offset, piece.text, at_ms)
+            place = _stream(out, form, place, piece.kind, piece.offset, piece.text, at_ms)
     for entry in entries:
         if entry.seq > place.seq and not place.ended:
-            place = _step(out, place, entry)
+            place = _step(out, form, place, entry)
     return b"".join(out), place
 
 
-def _step(out: list[bytes], place: Place, entry: Entry) -> Place:
+def _step(out: list[bytes], form: Form, place: Place, entry: Entry) -> Place:
     """Pass one entry."""
     kind = entry.type
     if place.model and place.turn == entry.turn_id:
-        place = _about_answer(out, place, entry)
+        place = _about_answer(out, form, place, entry)
     if not place.watch or entry.turn_id == place.watch:
-        out.append(encode_entry(entry))
+        out.append(form.entry(entry))
     change: dict[str, object] = {"seq": entry.seq}
     if kind == "model.started":
         change |= {"model": entry.seq, "turn": entry.turn_id, "text": 0, "reasoning": 0}
@@ -126,7 +144,7 @@ def _step(out: list[bytes], place: Place, entry: Entry) -> Place:
     return msgspec.structs.replace(place, **change)
 
 
-def _about_answer(out: list[bytes], place: Place, entry: Entry) -> Place:
+def _about_answer(out: list[bytes], form: Form, place: Place, entry: Entry) -> Place:
     """What `entry` means for the open model call: its last characters go out before it, or its partial text is void.
 
     A client that has seen a part gets the rest; one that has seen nothing finds the whole text in the entry itself.
@@ -140,13 +158,13 @@ def _about_answer(out: list[bytes], place: Place, entry: Entry) -> Place:
     payload = entry.decode()
     if isinstance(payload, ModelFinished):
         if place.reasoning:
-            place = _stream(out, place, "reasoning", 0, payload.reasoning, entry.at_ms)
+            place = _stream(out, form, place, "reasoning", 0, payload.reasoning, entry.at_ms)
         if not payload.content:
             return place  # it is the answer: `message.completed` holds it
         if place.text:
-            place = _stream(out, place, "text", 0, payload.content, entry.at_ms)
+            place = _stream(out, form, place, "text", 0, payload.content, entry.at_ms)
     elif isinstance(payload, MessageCompleted) and payload.model_seq == place.model and place.text:
-        place = _stream(out, place, "text", 0, payload.content, entry.at_ms)
+        place = _stream(out, form, place, "text", 0, payload.content, entry.at_ms)
     return _closed(place)
 
 
@@ -154,7 +172,7 @@ def _closed(place: Place) -> Place:
     return msgspec.structs.replace(place, model=0, turn="", text=0, reasoning=0)
 
 
-def _stream(out: list[bytes], place: Place, kind: str, offset: int, text: str, at_ms: int) -> Place:
+def _stream(out: list[bytes], form: Form, place: Place, kind: str, offset: int, text: str, at_ms: int) -> Place:
     """Send what of `text` (characters `offset` …) lies beyond `place`."""
     have = place.text if kind == "text" else place.reasoning
     end = offset + len(text)
@@ -162,35 +180,51 @@ def _stream(out: list[bytes], place: Place, kind: str, offset: int, text: str, a
         return place
     after = msgspec.structs.replace(place, text=end) if kind == "text" else msgspec.structs.replace(place, reasoning=end)
     if not place.watch or place.turn == place.watch:
-        out.append(_encode_fragment(after, kind, have, text[have - offset :], at_ms))
+        out.append(form.fragment(after, kind, have, text[have - offset :], at_ms))
     return after
 
 
-def encode_entry(entry: Entry) -> bytes:
-    """One entry as an event. Its payload is JSON already and has no line break, so it is embedded as it is."""
-    return b'id: %d\nevent: %b\ndata: {"seq":%d,"turn_id":%b,"type":"%b","at":"%b","payload":%b}\n\n' % (
-        entry.seq,
-        kind := entry.type.encode(),
-        entry.seq,
-        _encode(entry.turn_id or None),
-        kind,
-        rfc3339(entry.at_ms).encode(),
-        entry.payload,
-    )
+class _ServerSent:
+    """Server-sent events."""
+
+    heartbeat = b": heartbeat\n\n"
+
+    def entry(self, entry: Entry) -> bytes:
+        """Its payload has no line break, so it is embedded as it is."""
+        return b'id: %d\nevent: %b\ndata: {"seq":%d,"turn_id":%b,"type":"%b","at":"%b","payload":%b}\n\n' % (
+            entry.seq,
+            kind := entry.type.encode(),
+            entry.seq,
+            _encode(entry.turn_id or None),
+            kind,
+            rfc3339(entry.at_ms).encode(),
+            entry.payload,
+        )
+
+    def fragment(self, after: Place, kind: str, offset: int, text: str, at_ms: int) -> bytes:
+        """See `Form.fragment`."""
+        event = FRAGMENT_TYPES[kind].encode()
+        return b'id: %b\nevent: %b\ndata: {"seq":%d,"turn_id":%b,"type":"%b","at":"%b","payload":%b}\n\n' % (
+            cursor_of(after).encode(),
+            event,
+            after.model,
+            _encode(after.turn or None),
+            event,
+            rfc3339(at_ms).encode(),
+            fragment_payload(offset, text),
+        )
 
 
-def _encode_fragment(after: Place, kind: str, offset: int, text: str, at_ms: int) -> bytes:
-    event = b"text.delta" if kind == "text" else b"reasoning.delta"
-    reasoning = b".%d" % after.reasoning if after.reasoning else b""
-    return b'id: %d.%d%b\nevent: %b\ndata: {"seq":%d,"turn_id":%b,"type":"%b","at":"%b","payload":{"offset":%d,"text":%b}}\n\n' % (
-        after.seq,
-        after.text,
-        reasoning,
-        event,
-        after.model,
-        _encode(after.turn or None),
-        event,
-        rfc3339(at_ms).encode(),
-        offset,
-        _encode(text),
-    )
+#: What a fragment is called in a stream.
+FRAGMENT_TYPES = {"text": "text.delta", "reasoning": "reasoning.delta"}
+SSE: Form = _ServerSent()
+
+
+def cursor_of(place: Place) -> str:
+    """The cursor that goes on inside the open answer at `place`."""
+    return f"{place.seq}.{place.text}.{place.reasoning}" if place.reasoning else f"{place.seq}.{place.text}"
+
+
+def fragment_payload(offset: int, text: str) -> bytes:
+    """A fragment's payload as JSON."""
+    return b'{"offset":%d,"text":%b}' % (offset, _encode(text))

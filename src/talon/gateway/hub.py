@@ -17,13 +17,12 @@ from typing import Literal, Protocol
 from talon.domain.errors import TalonError, Throttled, Unavailable
 from talon.domain.ids import Clock
 from talon.gateway.deps import GatewaySettings
-from talon.gateway.events import Place, advance, fits
+from talon.gateway.events import SSE, Form, Place, advance, fits
 from talon.store.writer import Committed
 
 log = logging.getLogger("talon.gateway")
-#: Why a reader was stopped: its buffer ran over, its client left, the gateway shuts down.
-Stop = Literal["slow", "gone", "shutdown"]
-HEARTBEAT = b": heartbeat\n\n"
+#: Why a reader was stopped: its buffer ran over, its client left, the gateway shuts down, its principal is nobody any more.
+Stop = Literal["slow", "gone", "shutdown", "revoked"]
 
 
 class Tails(Protocol):
@@ -35,9 +34,9 @@ class Tails(Protocol):
 
 
 class _Batch:
-    """One commit of one session, encoded once for readers that stand at the same place, as they do unless one is behind."""
+    """One commit of one session, written once for readers of one form at the same place, as they are unless one is behind."""
 
-    __slots__ = ("_before", "_done", "at_ms", "base", "commit", "last")
+    __slots__ = ("_before", "_done", "_form", "at_ms", "base", "commit", "last")
 
     def __init__(self, commit: Committed, now_ms: int) -> None:
         self.commit = commit
@@ -45,12 +44,13 @@ class _Batch:
         self.last = commit.base + len(commit.entries)
         self.at_ms = commit.entries[-1].at_ms if commit.entries else now_ms
         self._before: Place | None = None
+        self._form: Form | None = None
         self._done = b"", Place(0)
 
-    def after(self, place: Place) -> tuple[bytes, Place]:
-        if place != self._before:
-            self._before = place
-            self._done = advance(place, self.commit.entries, self.commit.fragments, self.at_ms)
+    def after(self, place: Place, form: Form) -> tuple[bytes, Place]:
+        if place != self._before or form is not self._form:
+            self._before, self._form = place, form
+            self._done = advance(place, self.commit.entries, self.commit.fragments, self.at_ms, form)
         return self._done
 
 
@@ -72,6 +72,7 @@ class Reader:
         "again",
         "beat",
         "check",
+        "form",
         "ours",
         "place",
         "reading",
@@ -80,8 +81,9 @@ class Reader:
         "stop",
     )
 
-    def __init__(self, sid: int, place: Place, buffer_max: int, cut: Callable[[], None]) -> None:
+    def __init__(self, sid: int, place: Place, buffer_max: int, cut: Callable[[], None], form: Form) -> None:
         self.sid = sid
+        self.form = form
         self.place = place
         self.again = True
         self.ours = 0
@@ -109,7 +111,7 @@ class Reader:
             else:  # the task only had no time yet
                 self.mark()
             return
-        data, self.place = batch.after(self.place)
+        data, self.place = batch.after(self.place, self.form)
         if batch.base < self.place.model <= batch.last:
             self.ours = self.place.model
         if data:
@@ -170,8 +172,11 @@ class StreamHub:
         self.watches = 0  # streams of another kind (`talon.gateway.watch`), which count among these
         self.on_close: list[Callable[[], Awaitable[None]]] = []
 
-    def open(self, sid: int, place: Place, cut: Callable[[], None]) -> Reader:
-        """A reader of session `sid` from `place` on. Raises `Unavailable` when closing, `Throttled` when too many are open."""
+    def open(self, sid: int, place: Place, cut: Callable[[], None], form: Form = SSE) -> Reader:
+        """A reader of session `sid` from `place` on, whose buffer holds events in `form`.
+
+        Raises `Unavailable` when closing, `Throttled` when too many are open.
+        """
         if self.closing:
             raise Unavailable("shutting_down", "the gateway is shutting down; connect again", retry_after_s=1.0)
         most = self._settings.streams_max
@@ -181,7 +186,7 @@ class StreamHub:
             self._tasks.append(asyncio.create_task(self._beat(), name="stream heartbeat"))
             if self.shared:
                 self._tasks.append(asyncio.create_task(self._poll(), name="stream poll"))
-        reader = Reader(sid, place, self._settings.stream_buffer_max, cut)
+        reader = Reader(sid, place, self._settings.stream_buffer_max, cut, form)
         self._readers.setdefault(sid, set()).add(reader)
         self._count += 1
         return reader

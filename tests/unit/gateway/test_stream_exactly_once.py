@@ -11,10 +11,15 @@ from hypothesis import strategies as st
 
 from support.journalfake import SID, FakeJournal
 from support.sse import Parser, Reading
+from talon.access.authenticator import Open
+from talon.access.protocol import Access
+from talon.access.roles import LOCAL
 from talon.domain import entries as e
 from talon.gateway.deps import GatewayDeps, GatewaySettings
+from talon.gateway.holding import Holding
+from talon.gateway.http.streaming import Streaming
+from talon.gateway.http.visit import Visit
 from talon.gateway.hub import StreamHub
-from talon.gateway.stream import Streams
 from talon.store.model import Fragment
 from talon.store.writer import Committed
 
@@ -85,7 +90,7 @@ def _started() -> e.ModelStarted:
 class Client:
     """One client over many connections."""
 
-    streams: Streams
+    streams: Streaming
     reading: Reading
     parser: Parser = field(default_factory=Parser)
     task: asyncio.Task[None] | None = None
@@ -99,7 +104,8 @@ class Client:
         self.blocked.set()
         self.reading.resumed()
         headers = [(b"last-event-id", self.reading.last_id.encode())]
-        scope: dict[str, Any] = {"type": "http", "query_string": b"", "headers": headers, "talon.send": self._send}
+        scope: dict[str, Any] = {"type": "http", "query_string": b"", "headers": headers, "talon.send": self._send, "path": ""}
+        Visit(scope, dict(headers), "r", 0).who = LOCAL
         self.task = asyncio.create_task(self.streams.serve(scope, self._receive, self._send, PATH))
 
     @property
@@ -166,8 +172,9 @@ async def _play(script: list[Any], hops: list[int], first_seq: int, shared: bool
     journal = FakeJournal(hops=hop, first_seq=first_seq)
     limits = GatewaySettings(heartbeat_s=3600, poll_s=3600, stream_buffer_max=400)
     hub = StreamHub(journal, StillClock(), limits, shared=shared)
-    deps = GatewayDeps(journal, None, hub, StillClock(), None, None, None, None, "0", limits)  # type: ignore[arg-type]
-    streams, author = Streams(deps), Author(journal)
+    access = Access(Open(), None, None)  # type: ignore[arg-type]
+    deps = GatewayDeps(journal, None, hub, StillClock(), None, None, None, access, Holding(access.authenticator, 100), "0", limits)  # type: ignore[arg-type]
+    streams, author = Streaming(deps), Author(journal)
     clients: list[Client] = []
     late: list[Committed] = []
 

@@ -33,7 +33,7 @@ from talon.gateway.http import (
 )
 from talon.gateway.http.front import BareRoute, Front, internal, path_pattern
 from talon.gateway.http.message import Messages
-from talon.gateway.stream import Streams
+from talon.gateway.http.streaming import Streaming
 
 #: One function per resource: deps -> its routes. A new resource is a new line here.
 ROUTERS: tuple[Callable[[GatewayDeps], APIRouter], ...] = (
@@ -105,7 +105,7 @@ def create_app(deps: GatewayDeps, *, health_only: bool = False) -> ASGIApp:
     if health_only:
         return Front(api, (), deps.settings, deps.ids)
     api.openapi = lambda: openapi.document(api)
-    streams = Streams(deps)
+    streams = Streaming(deps)
     bare = (
         BareRoute("POST", sessions.SESSION + "/message", Messages(deps, streams).serve),
         BareRoute("GET", sessions.SESSION + "/stream", streams.serve, checks_origin=True),

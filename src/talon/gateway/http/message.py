@@ -14,7 +14,7 @@ from talon.gateway.api.asked import Asked, trace_of, wrong
 from talon.gateway.api.sending import MessageBody, Sending
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import JSON_TYPES, media_type
-from talon.gateway.stream import Streams
+from talon.gateway.http.streaming import Streaming
 
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 _FIELD = re.compile(r"field `([^`]+)`")
@@ -24,7 +24,7 @@ _decoder = msgspec.json.Decoder(MessageBody)
 class Messages:
     """Accepts messages."""
 
-    def __init__(self, deps: GatewayDeps, streams: Streams) -> None:
+    def __init__(self, deps: GatewayDeps, streams: Streaming) -> None:
         self._ids, self._sending, self._streams = deps.ids, Sending(deps), streams
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, path: dict[str, str]) -> None:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from talon.domain.errors import FieldError, Invalid, TalonError
 from talon.domain.resources import Requirement
-from talon.gateway.stream import HEADERS, HELLO
+from talon.gateway.http.streaming import HEADERS, HELLO
 from talon.gateway.watch import Pace, Told, Watch, Watches
 from talon.store.protocols import Store
 from talon.store.resources import ResourceRow
