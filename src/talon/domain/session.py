@@ -27,7 +27,8 @@ class SessionRow(msgspec.Struct, frozen=True):
     `first_seq` continues after the last seq of an earlier incarnation of the same name (1 for the first), so a cursor names one
     entry of one incarnation for ever. `last_seq` is `first_seq - 1` while the journal is empty.
     `owner` is the worker (`name/boot`) that holds the session under `fence`; while it is set, `wake_at_ms` is None.
-    `metadata`, `features` are JSON objects as bytes; `profile` chooses a model profile by name ("" = the agent's).
+    `metadata`, `features` are JSON objects as bytes; `profile` chooses a model profile by name ("" = the agent's),
+    `config` is a `SessionConfig` as JSON bytes.
     """
 
     sid: int
@@ -50,6 +51,7 @@ class SessionRow(msgspec.Struct, frozen=True):
     created_at_ms: int
     updated_at_ms: int
     deleted_at_ms: int | None = None
+    config: bytes = b"{}"
 
 
 class TurnRow(msgspec.Struct, frozen=True):
@@ -93,6 +95,18 @@ class ApprovalRow(msgspec.Struct, frozen=True):
     resolved_by: str
     created_at_ms: int
     resolved_at_ms: int | None
+
+
+class SessionConfig(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, rename="camel"):
+    """What one session wants otherwise than its agent says (`seeds/003`, "Session Data Structure").
+
+    `model` is asked first; empty: the agent's. `thinking_level`: off | low | medium | high; empty: the profile's. `verbose_level`:
+    whether the model's visible thoughts are streamed and kept; None: they are.
+    """
+
+    model: str = ""
+    thinking_level: Literal["", "off", "low", "medium", "high"] = ""
+    verbose_level: bool | None = None
 
 
 class LoopState(msgspec.Struct, frozen=True, rename="camel"):

@@ -60,6 +60,7 @@ def new_session_row(sid: int, new: NewSession, first_seq: int, now: int) -> Sess
         key_id=new.key_id or new.namespace,
         created_at_ms=now,
         updated_at_ms=now,
+        config=new.config,
     )
 
 

@@ -155,6 +155,7 @@ class NewSession(msgspec.Struct, frozen=True):
     features: bytes = b"{}"
     profile: str = ""
     key_id: str = ""
+    config: bytes = b"{}"
     history: tuple[NewEntry, ...] = ()
 
 
@@ -164,3 +165,4 @@ class SessionPatch(msgspec.Struct, frozen=True):
     metadata: bytes | None = None
     features: bytes | None = None
     profile: str | None = None
+    config: bytes | None = None

@@ -26,6 +26,8 @@ from talon.store.model import (
     WorkerRow,
 )
 from talon.store.resources import Resources
+from talon.store.schedules import Schedules
+from talon.store.shared import SharedStates
 
 Where = tuple[str, str, str]  # namespace, agent, session id
 
@@ -214,5 +216,5 @@ class Schema(Protocol):
         ...
 
 
-class Store(Journal, Queue, Sessions, Resources, AccessRows, Schema, Protocol):
+class Store(Journal, Queue, Sessions, Resources, Schedules, AccessRows, SharedStates, Schema, Protocol):
     """All of it; what the composition root builds. Parts of Talon take the smallest Protocol that they need."""

@@ -21,9 +21,11 @@ from talon.store.conformance.projections import ProjectionSuite
 from talon.store.conformance.queue import HoldSuite, QueueSuite
 from talon.store.conformance.reads import BlobSuite, FragmentSuite, ReadSuite
 from talon.store.conformance.resources import ResourceSuite, RevisionSuite
+from talon.store.conformance.schedules import DueSuite, FiringSuite, ScheduleRowSuite
 from talon.store.conformance.schema import SchemaSuite
 from talon.store.conformance.secrets import SecretSuite
 from talon.store.conformance.sessions import ListSuite, SessionSuite
+from talon.store.conformance.shared import SharedSuite
 from talon.store.conformance.strategies import CancelSuite, StrategySuite
 from talon.store.conformance.takeover import TakeoverSuite
 from talon.store.conformance.watches import WatchSuite
@@ -36,8 +38,10 @@ __all__ = [
     "CreationSuite",
     "CredentialSuite",
     "DeleteSuite",
+    "DueSuite",
     "EndingSuite",
     "FaultSuite",
+    "FiringSuite",
     "FragmentSuite",
     "GaplessSuite",
     "GuardSuite",
@@ -57,10 +61,12 @@ __all__ = [
     "RepeatSuite",
     "ResourceSuite",
     "RevisionSuite",
+    "ScheduleRowSuite",
     "SchemaSuite",
     "SecretSuite",
     "SelectorSuite",
     "SessionSuite",
+    "SharedSuite",
     "StrategySuite",
     "TakeoverSuite",
     "WatchSuite",

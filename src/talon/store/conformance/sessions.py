@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -97,10 +97,11 @@ class SessionSuite:
 
     async def test_a_patch_changes_what_it_names(self, store: Store) -> None:
         session = await s.create(store)
-        patched = await store.patch_session(s.where(session), SessionPatch(metadata=b'{"a":1}', profile="fast"))
+        new: dict[str, Any] = {"metadata": b'{"a":1}', "profile": "fast", "config": b'{"model":"m"}'}
+        patched = await store.patch_session(s.where(session), SessionPatch(**new))
         assert patched is not None
         assert patched == await s.again(store, session)
-        expected = msgspec.structs.replace(session, metadata=b'{"a":1}', profile="fast", updated_at_ms=patched.updated_at_ms)
+        expected = msgspec.structs.replace(session, **new, updated_at_ms=patched.updated_at_ms)
         assert patched == expected
         more = await store.patch_session(s.where(session), SessionPatch(features=b'{"f":2}'))
         assert more is not None

@@ -37,7 +37,7 @@ _GET = f"SELECT {SESSION} FROM sessions s WHERE {_LIVING}"
 _GET_BY_SID = f"SELECT {SESSION} FROM sessions s WHERE s.sid = $1"
 _PATCH = f"""
 UPDATE sessions s SET metadata = coalesce($4, s.metadata), features = coalesce($5, s.features), profile = coalesce($6, s.profile),
-    updated_at_ms = {NOW_MS}
+    config = coalesce($7, s.config), updated_at_ms = {NOW_MS}
 WHERE {_LIVING} RETURNING {SESSION}"""
 _LIST_OF_NAMESPACE = f"""
 SELECT {SESSION} FROM sessions s WHERE s.namespace || '/' = $1 || '/' AND -s.sid > -$2::bigint AND s.deleted_at_ms IS NULL
@@ -120,7 +120,7 @@ class PostgresSessions:
         return None if row is None else session_row(row)
 
     async def patch_session(self, where: Where, patch: SessionPatch) -> SessionRow | None:
-        row = await self._db.fetchrow(_PATCH, *where, patch.metadata, patch.features, patch.profile)
+        row = await self._db.fetchrow(_PATCH, *where, patch.metadata, patch.features, patch.profile, patch.config)
         return None if row is None else session_row(row)
 
     async def list_sessions(self, namespace: str, agent: str, cursor: str, limit: int) -> tuple[list[SessionRow], str]:

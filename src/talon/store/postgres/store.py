@@ -19,6 +19,7 @@ from talon.store.postgres.resources_watch import PostgresWatches
 from talon.store.postgres.schema import PostgresSchema
 from talon.store.postgres.sessions import PostgresSessions
 
+from talon.store.postgres.shared import PostgresShared
 
 class PostgresStore(
     PostgresCommits,
@@ -33,6 +34,7 @@ class PostgresStore(
     PostgresAccess,
     PostgresSchema,
 ):
+    PostgresShared,
     """A `talon.store.protocols.Store`. Belongs to the event loop in which it is first used."""
 
     def __init__(self, url: str, ids: Ids, *, notify: bool, patience_s: float) -> None:

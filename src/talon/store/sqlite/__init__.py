@@ -21,9 +21,21 @@ from talon.store.sqlite.resources_watch import WatchesPart
 from talon.store.sqlite.schema import SchemaPart, version_of
 from talon.store.sqlite.sessions import SessionsPart
 
+from talon.store.sqlite.shared import SharedPart
 
 class SqliteStore(
-    JournalPart, InboxPart, QueuePart, SessionsPart, ResourcesPart, ChangesPart, WatchesPart, SecretsPart, AccessPart, SchemaPart
+    JournalPart,
+    InboxPart,
+    QueuePart,
+    SessionsPart,
+    ResourcesPart,
+    ChangesPart,
+    WatchesPart,
+    SecretsPart,
+    SchedulesPart,
+    AccessPart,
+    SharedPart,
+    SchemaPart,
 ):
     """All Protocols of `talon.store.protocols.Store` on one SQLite database."""
 

@@ -48,7 +48,8 @@ class SessionsPart:
             session = session_living(connection, where)
             if session is None:
                 return None
-            connection.execute(sql.SESSION_PATCH, (patch.metadata, patch.features, patch.profile, now, session.sid))
+            new = (patch.metadata, patch.features, patch.profile, patch.config)
+            connection.execute(sql.SESSION_PATCH, (*new, now, session.sid))
             return session_by_sid(connection, session.sid)
 
         return await self._db.write(write)

@@ -124,7 +124,7 @@ SESSION_INSERT = f"""
 INSERT INTO sessions ({_SESSION}, min_reader) VALUES (nullif(?, 0), {", ".join("?" * len(SessionRow.__struct_fields__))})"""
 SESSION_PATCH = """
 UPDATE sessions SET metadata = coalesce(?, metadata), features = coalesce(?, features), profile = coalesce(?, profile),
-    updated_at_ms = ?
+    config = coalesce(?, config), updated_at_ms = ?
 WHERE sid = ?"""
 _SESSIONS = f"""
 SELECT {_SESSION} FROM sessions WHERE namespace = ? AND sid < ? AND deleted_at_ms IS NULL%s ORDER BY sid DESC LIMIT ?"""

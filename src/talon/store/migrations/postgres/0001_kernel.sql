@@ -24,6 +24,7 @@ CREATE TABLE sessions (
     agent         text    COLLATE "C" NOT NULL,
     id            text    COLLATE "C" NOT NULL,
     profile       text    COLLATE "C" NOT NULL,
+    config        bytea   NOT NULL DEFAULT '\x7b7d',
     key_id        text    COLLATE "C" NOT NULL,
     metadata      bytea   NOT NULL,
     features      bytea   NOT NULL,
@@ -326,3 +327,51 @@ CREATE TABLE access_log (
 CREATE INDEX access_log_of_who ON access_log ((who || '/'), (-number));
 CREATE INDEX access_log_of_namespace ON access_log ((namespace || '/'), (-number));
 CREATE INDEX access_log_refused ON access_log ((-number)) WHERE outcome <> 'ok';
+
+-- Where each schedule stands (talon.store.schedules): one row beside its resource, written with it. `plan` is JSON.
+CREATE TABLE schedules (
+    uid           text    COLLATE "C" PRIMARY KEY,
+    namespace     text    COLLATE "C" NOT NULL,
+    name          text    COLLATE "C" NOT NULL,
+    generation    integer NOT NULL,
+    enabled       boolean NOT NULL,
+    plan          bytea   NOT NULL,
+    since_ms      bigint  NOT NULL,
+    occurrence_ms bigint,
+    due_ms        bigint,
+    look_ms       bigint,
+    done_ms       bigint  NOT NULL,
+    tzdata        text    COLLATE "C" NOT NULL,
+    fired         bigint  NOT NULL,
+    recorded      bigint  NOT NULL,
+    failures      integer NOT NULL,
+    error         text    COLLATE "C" NOT NULL
+) WITH (fillfactor = 70);
+CREATE INDEX schedules_due ON schedules (look_ms) WHERE look_ms IS NOT NULL;
+CREATE INDEX schedules_held ON schedules (look_ms) WHERE look_ms > due_ms;
+CREATE INDEX schedules_zones ON schedules (tzdata, uid) WHERE occurrence_ms IS NOT NULL;
+
+-- What became of their occurrences, the newest of each schedule. `number` counts them.
+CREATE TABLE firings (
+    uid           text    COLLATE "C" NOT NULL,
+    number        bigint  NOT NULL,
+    outcome       text    COLLATE "C" NOT NULL,
+    occurrence_ms bigint  NOT NULL,
+    last_ms       bigint  NOT NULL,
+    count         integer NOT NULL,
+    due_ms        bigint  NOT NULL,
+    at_ms         bigint  NOT NULL,
+    manual        boolean NOT NULL,
+    agent         text    COLLATE "C" NOT NULL,
+    session       text    COLLATE "C" NOT NULL,
+    sid           bigint  NOT NULL,
+    turn_id       text    COLLATE "C" NOT NULL,
+    why           text    COLLATE "C" NOT NULL,
+    PRIMARY KEY (uid, number)
+);
+
+-- Small states that all workers share: circuits and quotas of providers (talon.store.shared).
+CREATE TABLE shared_states (
+    name  text COLLATE "C" NOT NULL PRIMARY KEY,
+    state bytea NOT NULL
+);

@@ -30,6 +30,7 @@ CREATE TABLE sessions (
     metadata      BLOB    NOT NULL,
     features      BLOB    NOT NULL,
     profile       TEXT    NOT NULL,
+    config        BLOB    NOT NULL DEFAULT x'7b7d',
     key_id        TEXT    NOT NULL,
     created_at_ms INTEGER NOT NULL,
     updated_at_ms INTEGER NOT NULL,
@@ -304,3 +305,51 @@ CREATE TABLE access_log (
 CREATE INDEX access_log_of_who ON access_log (who, number);
 CREATE INDEX access_log_of_namespace ON access_log (namespace, number);
 CREATE INDEX access_log_refused ON access_log (number) WHERE outcome <> 'ok';
+
+-- Where each schedule stands (talon.store.schedules): one row beside its resource, written with it. `plan` is JSON.
+CREATE TABLE schedules (
+    uid           TEXT    PRIMARY KEY,
+    namespace     TEXT    NOT NULL,
+    name          TEXT    NOT NULL,
+    generation    INTEGER NOT NULL,
+    enabled       INTEGER NOT NULL,
+    plan          BLOB    NOT NULL,
+    since_ms      INTEGER NOT NULL,
+    occurrence_ms INTEGER,
+    due_ms        INTEGER,
+    look_ms       INTEGER,
+    done_ms       INTEGER NOT NULL,
+    tzdata        TEXT    NOT NULL,
+    fired         INTEGER NOT NULL,
+    recorded      INTEGER NOT NULL,
+    failures      INTEGER NOT NULL,
+    error         TEXT    NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX schedules_due ON schedules (look_ms) WHERE look_ms IS NOT NULL;
+CREATE INDEX schedules_held ON schedules (look_ms) WHERE look_ms > due_ms;
+CREATE INDEX schedules_zones ON schedules (tzdata, uid) WHERE occurrence_ms IS NOT NULL;
+
+-- What became of their occurrences, the newest of each schedule. `number` counts them.
+CREATE TABLE firings (
+    uid           TEXT    NOT NULL,
+    number        INTEGER NOT NULL,
+    outcome       TEXT    NOT NULL,
+    occurrence_ms INTEGER NOT NULL,
+    last_ms       INTEGER NOT NULL,
+    count         INTEGER NOT NULL,
+    due_ms        INTEGER NOT NULL,
+    at_ms         INTEGER NOT NULL,
+    manual        INTEGER NOT NULL,
+    agent         TEXT    NOT NULL,
+    session       TEXT    NOT NULL,
+    sid           INTEGER NOT NULL,
+    turn_id       TEXT    NOT NULL,
+    why           TEXT    NOT NULL,
+    PRIMARY KEY (uid, number)
+) WITHOUT ROWID;
+
+-- Small states that all workers share: circuits and quotas of providers (talon.store.shared).
+CREATE TABLE shared_states (
+    name  TEXT NOT NULL PRIMARY KEY,
+    state BLOB NOT NULL
+);
