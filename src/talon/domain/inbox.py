@@ -16,6 +16,7 @@ import msgspec
 
 from talon.domain import entries as e
 from talon.domain.errors import Conflict, NotFound, Throttled
+from talon.domain.schedules import Firing
 from talon.domain.session import ApprovalRow, SessionRow, Strategy, TurnRow
 
 
@@ -142,6 +143,11 @@ class Operation(Protocol):
         """How the session is created where it is missing; None: it must exist."""
         ...
 
+    @property
+    def firing(self) -> Firing | None:
+        """The schedule's occurrence that it stands for: written if and only if the schedule's row moves on with it."""
+        ...
+
     def admit(self, view: View) -> InboxWrite:
         """What to write. Pure: the same view gives the same write. Raises `Refused` | `Throttled`."""
         ...
@@ -162,6 +168,8 @@ class Message(msgspec.Struct, frozen=True):
     and `start` makes its first entries (turn.started, model.started) from this message, the session as it is and the agent's
     newest revision; None: it cannot, the turn is queued.
 
+    A `firing` with overlap `skip` writes no message to a session that is busy: its receipt has no turn.
+
     `received` is the message's entry where its payload was put into a blob before (kernel §4); None: it is made from the fields.
     """
 
@@ -179,6 +187,7 @@ class Message(msgspec.Struct, frozen=True):
     approval: str = ""
     creation: Creation | None = None
     received: e.NewEntry | None = None
+    firing: Firing | None = None
 
     @property
     def needs_turns(self) -> bool:
@@ -194,6 +203,8 @@ class Message(msgspec.Struct, frozen=True):
         busy = session.turn_id is not None or session.queued > 0
         if not busy:
             return self._queue(view, priority=0)
+        if self.firing is not None and self.firing.overlap == "skip":
+            return InboxWrite(strategy="skip")
         if self.strategy == "reject":
             raise Conflict("session_busy", f"session {session.id!r} is {session.state}; send with another strategy, or later")
         if self.strategy == "steer" and current is not None:
@@ -294,6 +305,7 @@ class CancelTurn(msgspec.Struct, frozen=True):
     needs_turns: bool = True
     needs_revision: bool = False
     creation: None = None
+    firing: None = None
     approval: str = ""
 
     def admit(self, view: View) -> InboxWrite:
@@ -320,6 +332,7 @@ class ResolveApproval(msgspec.Struct, frozen=True):
     needs_turns: bool = False
     needs_revision: bool = False
     creation: None = None
+    firing: None = None
 
     def admit(self, view: View) -> InboxWrite:
         row = view.approval
@@ -352,6 +365,7 @@ class DeleteSession(msgspec.Struct, frozen=True):
     needs_turns: bool = True
     needs_revision: bool = False
     creation: None = None
+    firing: None = None
     approval: str = ""
 
     def admit(self, view: View) -> InboxWrite:

@@ -23,6 +23,7 @@ from talon.store.resources import (
     SealedRow,
     Unchanged,
 )
+from talon.store.schedules import Fires
 
 User = tuple[str, str, str, int]  # namespace, kind, name, generation
 
@@ -40,7 +41,7 @@ class Found(msgspec.Struct, frozen=True):
 
 class Written(msgspec.Struct, frozen=True):
     """What to write. `answers` are the rows of the puts, `events` what changed in the order of versions, `described` the puts whose
-    labels and refs replace the stored ones, `versions` the new counters."""
+    labels and refs replace the stored ones, `versions` the new counters, `schedules` what is said to the rows beside Schedules."""
 
     answers: list[ResourceRow]
     events: list[ResourceEvent]
@@ -48,6 +49,7 @@ class Written(msgspec.Struct, frozen=True):
     revisions: list[RevisionRow]
     sealed: list[SealedRow]
     versions: dict[str, int]
+    schedules: list[tuple[Fires, ResourceRow]]
 
     @property
     def deleted(self) -> list[ResourceRow]:
@@ -104,7 +106,7 @@ def decide(changes: Changes, found: Found, now: int) -> Written:
                 "conflict", f"what uses {same.ref.kind} {same.ref.name!r} changed in the meantime; read it and try again"
             )
     _check_places(changes, found)
-    written = Written([], [], [], [], [], {})
+    written = Written([], [], [], [], [], {}, [])
     for put in changes.puts:
         _put(written, put, found, now)
     for gone in changes.deletes:
@@ -158,6 +160,8 @@ def _put(written: Written, put: PutResource, found: Found, now: int) -> None:
     written.events.append(ResourceEvent("modified" if old else "added", new, found.labels.get(identity(put), {})))
     if put.body is not None:
         written.described.append(put)
+    if put.fires is not None:
+        written.schedules.append((put.fires, new))
     if put.sealed is not None:
         written.sealed.append(SealedRow(put.namespace, put.name, new.uid, put.key_id, put.sealed))
 

@@ -15,6 +15,7 @@ import msgspec
 
 from talon.domain.resources import INHERITED_KINDS, Identity, Ref, Requirement
 from talon.store.model import NewSession
+from talon.store.schedules import Fires
 
 __all__ = ["INHERITED_KINDS", "Identity", "Ref", "Requirement"]
 
@@ -71,8 +72,8 @@ class PutResource(msgspec.Struct, frozen=True):
     For an Agent `effective` is its resolved definition; a new revision is made when its `digest` differs from the newest one's.
     `body` None keeps the body, labels, refs and generation: only the effective definition (or the sealed value) changed.
     `sealed` is a Secret's encrypted value (None keeps the stored one), `key_id` the key that its own key is wrapped with; a new
-    one counts as a change of the body. `deleting` marks the row as being deleted. A put that would leave the row as it is writes
-    nothing, and makes no version.
+    one counts as a change of the body. `fires` is what the change says to a Schedule's runtime row. `deleting` marks the row as
+    being deleted. A put that would leave the row as it is writes nothing, and makes no version.
     """
 
     namespace: str
@@ -88,6 +89,7 @@ class PutResource(msgspec.Struct, frozen=True):
     cause: str = ""
     sealed: bytes | None = None
     key_id: str = ""
+    fires: Fires | None = None
     deleting: bool = False
 
 

@@ -30,6 +30,7 @@ class Probe(msgspec.Struct, frozen=True):
     needs_turns: bool = True
     needs_revision: bool = False
     creation: None = None
+    firing: None = None
     approval: str = ""
     raises: type[Exception] | None = None
 

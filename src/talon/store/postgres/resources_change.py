@@ -11,6 +11,7 @@ from talon.store.postgres.connections import Database
 from talon.store.postgres.driver import Connection
 from talon.store.postgres.resources import paths, rows_of, users_of
 from talon.store.postgres.rows import transpose
+from talon.store.postgres.schedules import change_schedules
 from talon.store.postgres.sessions import agent_lock, begin, insert_session, lock_of
 from talon.store.resource_apply import Found, Written, check, decide, identity, in_use, session_exists, wanted
 from talon.store.resources import INHERITED_KINDS, Changes, Identity, ResourceRow
@@ -37,6 +38,7 @@ class PostgresChanges:
             now, found = await _find(connection, changes)
             written = decide(changes, found, now)
             await _write(connection, written, now)
+            await change_schedules(connection, written.schedules, written.deleted, now)
             for new in sorted(changes.sessions, key=lambda new: (new.namespace, new.agent, new.id)):
                 if not (await insert_session(connection, new))[1]:
                     raise session_exists(new)

@@ -16,10 +16,11 @@ from talon.store.postgres.resources import PostgresResources
 from talon.store.postgres.resources_change import PostgresChanges
 from talon.store.postgres.resources_secrets import PostgresSecrets
 from talon.store.postgres.resources_watch import PostgresWatches
+from talon.store.postgres.schedules import PostgresSchedules
 from talon.store.postgres.schema import PostgresSchema
 from talon.store.postgres.sessions import PostgresSessions
-
 from talon.store.postgres.shared import PostgresShared
+
 
 class PostgresStore(
     PostgresCommits,
@@ -31,10 +32,11 @@ class PostgresStore(
     PostgresChanges,
     PostgresWatches,
     PostgresSecrets,
+    PostgresSchedules,
     PostgresAccess,
+    PostgresShared,
     PostgresSchema,
 ):
-    PostgresShared,
     """A `talon.store.protocols.Store`. Belongs to the event loop in which it is first used."""
 
     def __init__(self, url: str, ids: Ids, *, notify: bool, patience_s: float) -> None:

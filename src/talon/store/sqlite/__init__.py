@@ -18,10 +18,11 @@ from talon.store.sqlite.resources import ResourcesPart
 from talon.store.sqlite.resources_change import ChangesPart
 from talon.store.sqlite.resources_secrets import SecretsPart
 from talon.store.sqlite.resources_watch import WatchesPart
+from talon.store.sqlite.schedules import SchedulesPart
 from talon.store.sqlite.schema import SchemaPart, version_of
 from talon.store.sqlite.sessions import SessionsPart
-
 from talon.store.sqlite.shared import SharedPart
+
 
 class SqliteStore(
     JournalPart,

@@ -11,9 +11,11 @@ from talon.domain.errors import Conflict, NotFound, Refused, Throttled
 from talon.domain.inbox import InboxWrite, Key, Operation, Receipt, View
 from talon.domain.session import ApprovalRow, SessionRow, TurnRow
 from talon.store.inbox_apply import apply_write, bare_session_row, min_reader, queued_turns, receipt
+from talon.store.schedule_apply import stands_at, superseded
 from talon.store.sqlite import sql
 from talon.store.sqlite.connection import Database
 from talon.store.sqlite.journal import session_newest, values_of, write_entries, write_session
+from talon.store.sqlite.schedules import fire, schedule
 
 
 class InboxPart:
@@ -30,6 +32,10 @@ class InboxPart:
 
 def _deliver(connection: sqlite3.Connection, operation: Operation, now: int) -> Receipt | Exception:
     key, namespace = operation.key, operation.where[0]
+    firing = operation.firing
+    scheduled = None if firing is None else schedule(connection, firing.uid)
+    if firing is not None and not stands_at(scheduled, firing):
+        return superseded(firing)
     remembered = _remembered(connection, namespace, key) if key is not None else None
     if remembered is not None:
         return remembered
@@ -45,6 +51,8 @@ def _deliver(connection: sqlite3.Connection, operation: Operation, now: int) -> 
         sid = connection.execute(sql.SESSION_INSERT, (*values_of(session), 1)).lastrowid
         session = msgspec.structs.replace(session, sid=sid)
     answer = _write(connection, session, write, now)
+    if firing is not None and scheduled is not None:
+        fire(connection, scheduled, firing, answer, now)
     if key is not None:
         found = (answer.sid, answer.session_uid, answer.seq, answer.turn_id, answer.strategy)
         connection.execute(sql.KEY_INSERT, (namespace, key.source, key.key, key.body_sha256, *found, now))

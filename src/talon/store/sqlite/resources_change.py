@@ -12,6 +12,7 @@ from talon.store.sqlite import resources_sql as sql
 from talon.store.sqlite.connection import Database
 from talon.store.sqlite.journal import values_of
 from talon.store.sqlite.resources import labels_of, resource, users_of
+from talon.store.sqlite.schedules import change_schedules
 from talon.store.sqlite.sessions import insert_session, session_living
 
 
@@ -29,6 +30,7 @@ class ChangesPart:
 def _change(connection: sqlite3.Connection, changes: Changes, now: int) -> list[ResourceRow]:
     written = decide(changes, _find(connection, changes), now)
     _write(connection, written, now)
+    change_schedules(connection, written.schedules, written.deleted, now)
     for new in changes.sessions:
         if session_living(connection, (new.namespace, new.agent, new.id)) is not None:
             raise session_exists(new)
