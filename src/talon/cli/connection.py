@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from talon.cli import credentials
 from talon.cli.errors import WrongUse
 from talon.cli.output import note
 
@@ -32,10 +33,11 @@ class At:
     namespace: str
 
     def client(self) -> Client:
-        """A client for the server; says on stderr when it waits for a lost one."""
+        """A client for the server that shows what is stored for it; says on stderr when it waits for a lost one."""
         from talon.cli.client import Client
 
-        return Client(self.server, on_wait=note)
+        shown = credentials.authorization(self.server)
+        return Client(self.server, authorization=shown, tls=credentials.tls(self.server), on_wait=note)
 
     def path(self, *segments: str) -> str:
         """A route below the namespace."""
@@ -58,10 +60,23 @@ def connection_options(function: F) -> F:
     wrapped = click.option(
         "-n", "--namespace", envvar="TALON_NAMESPACE", default="default", show_default=True, help="namespace [TALON_NAMESPACE]"
     )(wrapped)
-    wrapped = click.option(
+    return _server(wrapped)
+
+
+def server_option(function: F) -> F:
+    """`--server` alone: handed to the command as `at`, with no namespace."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, server: str, **kwargs: Any) -> Any:
+        return function(*args, at=At(server, ""), **kwargs)
+
+    return _server(wrapped)
+
+
+def _server(function: Any) -> Any:
+    return click.option(
         "--server", envvar="TALON_SERVER", default=DEFAULT_SERVER, show_default=True, metavar="URL", help="address [TALON_SERVER]"
-    )(wrapped)
-    return wrapped  # type: ignore[return-value]
+    )(function)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

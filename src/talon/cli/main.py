@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "schema": ("schema", "command", "Write JSON Schemas of manifests, for editors."),
     "export": ("export", "command", "Write a namespace as manifests that apply again."),
     "secret": ("secret", "command", "Store secrets, see who used them, change the key of all."),
+    "auth": ("auth", "command", "Log in, make keys and tokens, see who did what."),
     "session": ("session", "command", "Create sessions, send messages, follow and cancel turns."),
     "chat": ("chat", "command", "Talk to an agent in the terminal."),
     "approval": ("approval", "command", "Decide what a turn waits for."),

@@ -17,7 +17,18 @@ from talon.manifest.parse import parse
 from talon.providers.kinds import KINDS, kind_of
 
 #: Variables of the program that are no settings.
-OTHER_ENV = frozenset({"TALON_SERVER", "TALON_NAMESPACE", "TALON_DEBUG", "TALON_CONFIG"})
+OTHER_ENV = frozenset(
+    {
+        "TALON_SERVER",
+        "TALON_NAMESPACE",
+        "TALON_DEBUG",
+        "TALON_CONFIG",
+        "TALON_API_KEY",
+        "TALON_CA_FILE",
+        "TALON_CERT_FILE",
+        "TALON_KEY_FILE",
+    }
+)
 #: The vendors' own variables; they make a provider of that name exist. Explicit configuration wins, field by field.
 VENDOR_ENV = {
     variable: f"providers.{name.replace('_', '-')}.{field}"
