@@ -8,20 +8,25 @@ from typing import NamedTuple
 
 import msgspec
 
+from talon.dispatch.schedules.zones import tzdata_version
 from talon.domain.entries import NewEntry
 from talon.domain.errors import Conflict, Defect, Invalid, NotFound, TooLarge
 from talon.domain.ids import Ids
 from talon.domain.resources import Identity, Ref
-from talon.manifest import catalogue
+from talon.domain.schedules import encode_plan
+from talon.manifest import catalogue, kinds
 from talon.manifest.effective import decode
+from talon.manifest.occurrences import plan_of
 from talon.manifest.plan import plan_apply
 from talon.manifest.read import Reading
+from talon.manifest.resolve import load
 from talon.manifest.state import ApplyPlan, Needs, PlannedSession, Put, Result, State, Stored, User
 from talon.manifest.undo import restored, written_out
 from talon.store.model import NewSession
 from talon.store.paging import BLOB_MIN_BYTES
 from talon.store.protocols import Store
 from talon.store.resources import Changes, PutResource, ResourceRow, RevisionRow, SameUsers, Unchanged
+from talon.store.schedules import Fires
 from talon.vault.protocol import Sealer
 
 #: Others may write at the same time; each time everything is read and decided again.
@@ -224,6 +229,7 @@ class Resources:
             cause=cause or put.cause,
             sealed=sealed.sealed if sealed else None,
             key_id=sealed.key_id if sealed else "",
+            fires=_fires(put),
         )
 
     async def _new_session(self, session: PlannedSession) -> NewSession:
@@ -251,6 +257,16 @@ class Resources:
 
 class _Differs(Exception):
     """A restored manifest comes to another definition today."""
+
+
+def _fires(put: Put) -> Fires | None:
+    """What a Schedule says to the row beside it."""
+    if put.kind != "Schedule" or put.body is None:
+        return None
+    model = load(put.body)
+    if not isinstance(model, kinds.ScheduleDoc):
+        raise AssertionError("a body is of its kind")
+    return Fires(encode_plan(plan_of(model.spec)), model.spec.enabled, tzdata_version())
 
 
 def _known(row: ResourceRow, revisions: Mapping[Revision, RevisionRow]) -> Stored:

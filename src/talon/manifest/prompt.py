@@ -25,12 +25,19 @@ def render_prompt(effective: Effective, given: Mapping[str, Any]) -> str:
     A value is put in as it is and never read for places again.
     Lists are joined by ", ", booleans are `true` and `false`, what nobody gave is empty. Raises nothing.
     """
-    values = feature_values(effective, given)
+    return _filled(effective.system_prompt, feature_values(effective, given))
 
+
+def render_message(text: str, effective: Effective, scheduled_at: str) -> str:
+    """The message of a schedule: places are the agent's features, and `scheduled_at`. Raises nothing."""
+    return _filled(text, {**feature_values(effective, {}), "scheduled_at": scheduled_at})
+
+
+def _filled(text: str, values: Mapping[str, Any]) -> str:
     def fill(match: re.Match[str]) -> str:
         return match[0][1:] if match[1] else as_text(values.get(match[2].strip(" \t")))
 
-    return _PLACE.sub(fill, effective.system_prompt)
+    return _PLACE.sub(fill, text)
 
 
 def as_text(value: Any) -> str:

@@ -29,8 +29,7 @@ def changed_row(old: ScheduleRow | None, fires: Fires, resource: ResourceRow, no
     if old is None or not old.enabled:
         return _standing(new, first_after(plan.timing, resource.uid, now, now))
     if decode_plan(old.plan).timing == plan.timing:
-        kept = msgspec.structs.replace(old, generation=new.generation, plan=new.plan, failures=0, error="")
-        return kept if old.failures == 0 else msgspec.structs.replace(kept, look_ms=old.due_ms)
+        return msgspec.structs.replace(old, generation=new.generation, plan=new.plan, look_ms=old.due_ms, failures=0, error="")
     if old.occurrence_ms is not None and old.due_ms is not None and old.due_ms <= now:
         return _standing(new, Stand(old.occurrence_ms, old.due_ms))
     return _standing(new, first_after(plan.timing, resource.uid, now, now))

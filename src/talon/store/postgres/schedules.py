@@ -46,7 +46,10 @@ stranded AS MATERIALIZED (
 UPDATE schedules s SET look_ms = {NOW_MS} + $2::bigint
 FROM (SELECT uid FROM due UNION SELECT uid FROM stranded) n WHERE s.uid = ANY (ARRAY[n.uid])
 RETURNING {_ROW}"""
-NEXT = f"SELECT {NOW_MS}, (SELECT s.look_ms FROM schedules s WHERE s.look_ms IS NOT NULL ORDER BY s.look_ms LIMIT 1)"
+#: The time, when the first of them is looked at, and whether a clock that was ahead holds any.
+NEXT = f"""
+SELECT {NOW_MS}, (SELECT s.look_ms FROM schedules s WHERE s.look_ms IS NOT NULL ORDER BY s.look_ms LIMIT 1),
+    EXISTS (SELECT FROM schedules s WHERE s.look_ms > s.due_ms AND s.look_ms > {NOW_MS} + {LOOK_MAX_MS})"""
 PUT_OFF = f"""
 UPDATE schedules s SET look_ms = {NOW_MS} + $3::bigint, failures = s.failures + 1, error = $4
 WHERE s.uid = $1 AND s.occurrence_ms = $2"""
@@ -90,11 +93,11 @@ class PostgresSchedules:
 
     async def take_due(self, limit: int, hold_ms: int) -> Due:
         async def take(connection: Connection) -> Due:
-            now, look_ms = tuple(await connection.fetchrow(NEXT) or (0, None))
-            if look_ms is None or (look_ms > now and look_ms - now <= LOOK_MAX_MS):
+            now, look_ms, stranded = tuple(await connection.fetchrow(NEXT) or (0, None, False))
+            if look_ms is None or (look_ms > now and not stranded):
                 return Due(now, (), None if look_ms is None else look_ms - now)
             rows = [ScheduleRow(*row) for row in await connection.fetch(TAKE, limit, hold_ms)]
-            now, look_ms = tuple(await connection.fetchrow(NEXT) or (now, None))
+            now, look_ms, _ = tuple(await connection.fetchrow(NEXT) or (now, None, False))
             rows.sort(key=lambda row: row.due_ms or 0)
             return Due(now, tuple(rows), None if look_ms is None else max(0, look_ms - now))
 
