@@ -60,10 +60,10 @@ class TlsFiles:
             pem = await asyncio.to_thread(self._read)
             self._set(pem)
         except Invalid as error:
-            log.error("gateway.tls: the new files cannot be used, the former ones serve on: %s", error.detail)
+            log.error("new certificates cannot be used, the former ones serve on: %s", error.detail)
             return False
         self.pem = pem
-        log.info("gateway.tls: new connections have the new certificate")
+        log.info("new connections have the new certificate of gateway.tls")
         for listener in self._listeners:
             listener(pem)
         return True
