@@ -14,7 +14,7 @@ from talon.store.inbox_apply import apply_write, bare_session_row, min_reader, q
 from talon.store.schedule_apply import stands_at, superseded
 from talon.store.sqlite import sql
 from talon.store.sqlite.connection import Database
-from talon.store.sqlite.journal import session_newest, values_of, write_entries, write_session
+from talon.store.sqlite.journal import session_newest, values_of, write_entries, write_session, write_turn
 from talon.store.sqlite.schedules import fire, schedule
 
 
@@ -88,7 +88,11 @@ def _view(connection: sqlite3.Connection, session: SessionRow, operation: Operat
     turns: tuple[TurnRow, ...] = ()
     approval = None
     if operation.needs_turns and (session.turn_id is not None or session.queued):
-        turns = tuple(TurnRow(*row) for row in connection.execute(sql.TURNS_OPEN, (session.sid, session.turn_id)))
+        rows = [
+            *connection.execute(sql.TURN, (session.sid, session.turn_id)),
+            *connection.execute(sql.TURNS_QUEUED, (session.sid, -1)),
+        ]
+        turns = tuple(TurnRow(*row) for row in rows)
     if operation.approval:
         row = connection.execute(sql.APPROVAL_OF_SESSION, (operation.approval, session.sid)).fetchone()
         approval = None if row is None else ApprovalRow(*row)
@@ -106,7 +110,7 @@ def _write(connection: sqlite3.Connection, session: SessionRow, write: InboxWrit
     write_entries(connection, session, write.entries, None, now)
     turns = queued_turns(session, write, now)
     for turn in turns:
-        connection.execute(sql.TURN_INSERT, values_of(turn))
+        write_turn(connection, turn)
     for ended in write.end:
         connection.execute(sql.TURN_CANCELLED, (ended.reason, now, ended.turn_id, sid))
     if write.steer:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from talon.domain.entries import CONTEXT_TYPES, MESSAGE_TYPES, TURN_ENDS, Entry, NewEntry
-from talon.domain.session import SessionRow
+from talon.domain.session import SessionRow, TurnRow
 from talon.store.inbox_apply import apply_append, min_reader, refusal, requeued_turn
 from talon.store.model import Append, Appended, Fragment, TurnChange
 from talon.store.pack import Found, bits, pack, select, select_last, uuid_bytes, with_payload
@@ -116,13 +116,17 @@ def session_newest(connection: sqlite3.Connection, where: Where) -> SessionRow |
 
 
 def write_session(connection: sqlite3.Connection, before: SessionRow, after: SessionRow, reader: int) -> None:
-    """Write what changed of a session's row, whose new entries need `reader`."""
+    """Write what changed of a session's row, whose new entries need `reader`, and whether it is held."""
     grown = (after.last_seq, after.queued, after.updated_at_ms, reader)
     moved = (after.state, after.fence, after.owner, after.wake_at_ms, after.turn_id)
     if moved == (before.state, before.fence, before.owner, before.wake_at_ms, before.turn_id):
         connection.execute(sql.SESSION_GROWS, (*grown, after.sid))
     else:
         connection.execute(sql.SESSION_MOVES, (*grown, *moved, after.sid))
+        if before.owner is not None and after.owner is None:
+            connection.execute(sql.HELD_DROP, (after.sid,))
+        elif before.owner is None and after.owner is not None:
+            connection.execute(sql.HELD_PUT, (after.sid, after.owner))
 
 
 def write_entries(
@@ -180,7 +184,7 @@ def _write_projections(connection: sqlite3.Connection, session: SessionRow, appe
     if append.drained:
         connection.execute(sql.TURN_DRAINED, (turn_id, sid))
     for turn in append.queue:
-        connection.execute(sql.TURN_INSERT, values_of(requeued_turn(session, turn, now)))
+        write_turn(connection, requeued_turn(session, turn, now))
     if append.fragments:
         connection.executemany(
             sql.FRAGMENT_INSERT, [(sid, piece.seq, piece.kind, piece.offset, piece.text.encode()) for piece in append.fragments]
@@ -195,13 +199,17 @@ def _write_projections(connection: sqlite3.Connection, session: SessionRow, appe
         connection.execute(sql.APPROVAL_INSERT, values)
 
 
+def write_turn(connection: sqlite3.Connection, turn: TurnRow) -> None:
+    """Insert the row of a turn."""
+    connection.execute(sql.TURN_INSERT, (*values_of(turn), turn.state == "queued"))
+
+
 def _write_turn(connection: sqlite3.Connection, sid: int, change: TurnChange, now: int) -> None:
-    grown = (change.revision, change.reason, change.waiting_for, change.loop, change.input_tokens, change.output_tokens)
-    connection.execute(sql.TURN_GROWS, (*grown, change.progress, change.turn_id, sid))
-    if change.state is not None:
-        started = now if change.state == "running" else None
-        ended = now if change.state in _END_STATES else None
-        connection.execute(sql.TURN_MOVES, (change.state, started, ended, change.turn_id, sid))
+    started = now if change.state == "running" else None
+    ended = now if change.state in _END_STATES else None
+    values = (change.revision, change.reason, change.waiting_for, change.loop, change.input_tokens, change.output_tokens)
+    times = (change.progress, change.state, started, ended)
+    connection.execute(sql.TURN_CHANGED, (*values, *times, change.turn_id, sid))
 
 
 def values_of(row: Any) -> tuple[Any, ...]:

@@ -92,6 +92,7 @@ def _backed_off(held: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 def _give_back(connection: sqlite3.Connection, sessions: list[tuple[int, int]], now: int) -> int:
     """Nobody owns these (sid, wait in ms) any more; -> how many."""
     connection.executemany(sql.GIVE_BACK, [(now + wait, now, sid) for sid, wait in sessions])
+    connection.executemany(sql.HELD_DROP, [(sid,) for sid, _ in sessions])
     return len(sessions)
 
 
@@ -169,9 +170,10 @@ def _take(connection: sqlite3.Connection, worker: str, sid: int, now: int) -> Cl
     if session.turn_id is not None:
         turn, queued = TurnRow(*connection.execute(sql.TURN, (sid, session.turn_id)).fetchone()), session.queued
     else:
-        turn, queued = TurnRow(*connection.execute(sql.TURN_NEXT, (sid,)).fetchone()), session.queued - 1
+        turn, queued = TurnRow(*connection.execute(sql.TURNS_QUEUED, (sid, 1)).fetchone()), session.queued - 1
     connection.execute(sql.TURN_CLAIMED, (now, turn.turn_id))
     connection.execute(sql.SESSION_CLAIMED, (worker, turn.turn_id, queued, now, sid))
+    connection.execute(sql.HELD_PUT, (sid, worker))
     revision = connection.execute(sql.AGENT_REVISION, (session.namespace, session.agent)).fetchone()
     return Claimed(
         session=SessionRow(*connection.execute(sql.SESSION, (sid,)).fetchone()),

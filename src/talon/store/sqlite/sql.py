@@ -5,7 +5,7 @@ No RETURNING: Pythons on older systems bring an SQLite before 3.35.
 
 from __future__ import annotations
 
-from talon.domain.session import OPEN_TURN_STATES, ApprovalRow, SessionRow, TurnRow
+from talon.domain.session import ApprovalRow, SessionRow, TurnRow
 from talon.store.model import WorkerRow
 from talon.store.pack import CONTEXT_BITS, MESSAGE_BITS
 
@@ -16,13 +16,7 @@ def columns(row: type, table: str = "") -> str:
     return ", ".join(prefix + name for name in row.__struct_fields__)  # type: ignore[attr-defined]
 
 
-def _literals(names: frozenset[str] | tuple[str, ...]) -> str:
-    # In the words of the partial indexes, or SQLite does not see that they apply.
-    return ", ".join(f"'{name}'" for name in names)
-
-
 _SESSION, _TURN, _APPROVAL = columns(SessionRow), columns(TurnRow), columns(ApprovalRow)
-_OPEN = f"state IN ({_literals(OPEN_TURN_STATES)})"
 
 # --- the journal -----------------------------------------------------------------------------------------------------------
 
@@ -70,26 +64,23 @@ BLOBS_COLLECT = "DELETE FROM blobs WHERE put_at_ms < ? AND NOT kept"
 
 # --- the projections beside it ---------------------------------------------------------------------------------------------
 
-TURN_INSERT = f"INSERT INTO turns ({_TURN}) VALUES ({', '.join('?' * len(TurnRow.__struct_fields__))})"
-# The new values of a turn; null leaves one as it is. The first is for a turn whose state stays: it touches no index.
-TURN_GROWS = """
+TURN_INSERT = f"INSERT INTO turns ({_TURN}, queued) VALUES ({', '.join('?' * len(TurnRow.__struct_fields__))}, ?)"
+# The new values of a turn; null leaves one as it is.
+TURN_CHANGED = """
 UPDATE turns SET revision = coalesce(?, revision), reason = coalesce(?, reason), waiting_for = coalesce(?, waiting_for),
     loop = coalesce(?, loop), input_tokens = coalesce(?, input_tokens), output_tokens = coalesce(?, output_tokens),
-    attempts = CASE WHEN ? THEN 0 ELSE attempts END
-WHERE turn_id = ? AND sid = ?"""
-TURN_MOVES = """
-UPDATE turns SET state = ?, started_at_ms = coalesce(started_at_ms, ?), ended_at_ms = coalesce(ended_at_ms, ?)
+    attempts = CASE WHEN ? THEN 0 ELSE attempts END, state = coalesce(?, state), started_at_ms = coalesce(started_at_ms, ?),
+    ended_at_ms = coalesce(ended_at_ms, ?)
 WHERE turn_id = ? AND sid = ?"""
 TURN_DRAINED = "UPDATE turns SET attempts = max(attempts - 1, 0) WHERE turn_id = ? AND sid = ?"
 TURN_STEERED = "UPDATE turns SET steered = steered + 1 WHERE turn_id = ? AND sid = ?"
-TURN_CANCELLED = "UPDATE turns SET state = 'cancelled', reason = ?, ended_at_ms = ? WHERE turn_id = ? AND sid = ?"
+TURN_CANCELLED = "UPDATE turns SET state = 'cancelled', queued = 0, reason = ?, ended_at_ms = ? WHERE turn_id = ? AND sid = ?"
 TURN_CLAIMED = """
-UPDATE turns SET state = 'running', attempts = attempts + 1, started_at_ms = coalesce(started_at_ms, ?), waiting_for = ''
+UPDATE turns SET state = 'running', queued = 0, attempts = attempts + 1, started_at_ms = coalesce(started_at_ms, ?),
+    waiting_for = ''
 WHERE turn_id = ?"""
 TURN = f"SELECT {_TURN} FROM turns WHERE sid = ? AND turn_id = ?"
-# The open turns by queue order, the current one first.
-TURNS_OPEN = f"SELECT {_TURN} FROM turns WHERE sid = ? AND {_OPEN} ORDER BY turn_id IS ? DESC, priority DESC, seq"
-TURN_NEXT = f"SELECT {_TURN} FROM turns WHERE sid = ? AND {_OPEN} AND state = 'queued' ORDER BY priority DESC, seq LIMIT 1"
+TURNS_QUEUED = f"SELECT {_TURN} FROM turns WHERE sid = ? AND queued ORDER BY priority DESC, seq LIMIT ?"
 TURNS = f"SELECT {_TURN} FROM turns WHERE sid = ? AND (seq, turn_id) < (?, ?) ORDER BY seq DESC, turn_id DESC LIMIT ?"
 
 APPROVAL_INSERT = """
@@ -143,14 +134,17 @@ WORKERS_EXPIRE = "DELETE FROM workers WHERE expires_at_ms <= ?"
 WORKERS_END = "DELETE FROM workers"
 WORKERS = f"SELECT {columns(WorkerRow)} FROM workers WHERE expires_at_ms > ? ORDER BY id"
 
-OWNED = "SELECT sid, fence FROM sessions WHERE owner = ? ORDER BY sid"
+# `held` has as many rows as turns run now, and is read whole.
+OWNED = "SELECT s.sid, s.fence FROM held CROSS JOIN sessions s USING (sid) WHERE held.owner = ? ORDER BY held.sid"
+HELD_PUT = "INSERT INTO held (sid, owner) VALUES (?, ?)"
+HELD_DROP = "DELETE FROM held WHERE sid = ?"
 # Sessions to give back, with the attempts of their turns: of a worker; of every boot of a name but one; of unknown workers; all.
 _HELD = """
-SELECT s.sid, coalesce(t.attempts, 0) FROM sessions s LEFT JOIN turns t ON t.turn_id = s.turn_id
-WHERE s.owner IS NOT NULL AND """
-HELD_BY = _HELD + "s.owner = ?"
-HELD_BY_EARLIER_BOOTS = _HELD + "substr(s.owner, 1, length(?1) + 1) = ?1 || '/' AND s.owner <> ?2"
-HELD_BY_NOBODY = _HELD + "s.owner NOT IN (SELECT id FROM workers)"
+SELECT s.sid, coalesce(t.attempts, 0) FROM held CROSS JOIN sessions s USING (sid) LEFT JOIN turns t ON t.turn_id = s.turn_id
+WHERE """
+HELD_BY = _HELD + "held.owner = ?"
+HELD_BY_EARLIER_BOOTS = _HELD + "substr(held.owner, 1, length(?1) + 1) = ?1 || '/' AND held.owner <> ?2"
+HELD_BY_NOBODY = _HELD + "held.owner NOT IN (SELECT id FROM workers)"
 HELD = _HELD + "1"
 GIVE_BACK = "UPDATE sessions SET owner = NULL, wake_at_ms = ?, updated_at_ms = ? WHERE sid = ?"
 # Sessions that were written later than now: the clock was set back, and would let them sleep until it has caught up.
@@ -158,9 +152,8 @@ WAKE_BY_THE_CLOCK = """
 UPDATE sessions SET wake_at_ms = ?1 + max(0, wake_at_ms - updated_at_ms), updated_at_ms = ?1
 WHERE wake_at_ms > ?1 AND updated_at_ms > ?1 + 1000"""
 
-# Without the hint SQLite reads all sessions in the order of the groups instead of the few that run.
-RUNNING = """
-SELECT namespace, agent, count(*) FROM sessions INDEXED BY sessions_owned WHERE owner IS NOT NULL GROUP BY namespace, agent"""
+# A cross join is done in its own order; else SQLite reads all sessions in the order of the groups.
+RUNNING = "SELECT namespace, agent, count(*) FROM held CROSS JOIN sessions USING (sid) GROUP BY namespace, agent"
 # The namespaces with a wake-up, one index seek each.
 NAMESPACES_AWAKE = """
 WITH RECURSIVE awake (name) AS (

@@ -46,8 +46,14 @@ CREATE INDEX sessions_of_agent ON sessions (namespace, agent, sid) WHERE deleted
 CREATE INDEX sessions_of_namespace ON sessions (namespace, sid) WHERE deleted_at_ms IS NULL;
 CREATE INDEX sessions_wake ON sessions (wake_at_ms) WHERE wake_at_ms IS NOT NULL;
 CREATE INDEX sessions_wake_namespace ON sessions (namespace, wake_at_ms) WHERE wake_at_ms IS NOT NULL;
-CREATE INDEX sessions_owned ON sessions (owner, namespace, agent) WHERE owner IS NOT NULL;
 
+-- The sessions that are owned, by their `owner`: as many rows as turns run now.
+CREATE TABLE held (
+    sid   INTEGER PRIMARY KEY,
+    owner TEXT NOT NULL
+);
+
+-- `queued` says what `state` says, and changes once: so the index over it is left alone by the turn's further life.
 CREATE TABLE turns (
     turn_id       TEXT    NOT NULL PRIMARY KEY,
     sid           INTEGER NOT NULL,
@@ -66,10 +72,11 @@ CREATE TABLE turns (
     created_at_ms INTEGER NOT NULL,
     started_at_ms INTEGER,
     ended_at_ms   INTEGER,
-    steered       INTEGER NOT NULL DEFAULT 0
+    steered       INTEGER NOT NULL DEFAULT 0,
+    queued        INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX turns_of_session ON turns (sid, seq);
-CREATE INDEX turns_open ON turns (sid, priority DESC, seq) WHERE state IN ('queued', 'running', 'waiting');
+CREATE INDEX turns_queued ON turns (sid, priority DESC, seq) WHERE queued;
 
 -- The journal: a row per append or inbox operation, of all its entries (talon.store.pack). It is the entries up to `last_seq`, from the
 -- row before it on. `types` is the set of their types as bits; `append_id` is that of the append, null for inbox operations.
