@@ -139,12 +139,12 @@ class _Walk:
         if leaves.find(dotted) is not None:
             if value is not None:
                 self.found.given.append(Given(dotted, value, self.where(written), self.file.parent))
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and value:
             self.mapping(cast(dict[str, Any], value), path, written)
-        elif value is not None:
+        elif value not in (None, {}):
             keys = ", ".join(k if k != "*" else "NAME" for k in _children(path))
             self.found.mistakes.append(f"{dotted}: expected keys below it ({keys}), got a single value ({self.where(written)})")
-        elif len(path) == 2:  # `providers: {scripted: }`: an entry with nothing but its name
+        elif len(path) == 2:  # `providers: {ollama: {}}`: an entry with nothing but its name
             self.found.given.append(Given(dotted, {}, self.where(written), self.file.parent))
 
     def grpc_addr(self, value: Any, written: tuple[str, ...]) -> None:

@@ -314,6 +314,30 @@ def test_the_vendors_variables_make_a_provider_and_explicit_configuration_wins_b
     assert provider.api_key.get_secret_value() == "from-vendor"
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("10.0.0.7", "http://10.0.0.7:11434"),
+        (":9000", "http://127.0.0.1:9000"),
+        ("box:9000/ollama", "http://box:9000/ollama"),
+        ("[::1]", "http://[::1]:11434"),
+        ("https://ollama.com", "https://ollama.com"),
+    ],
+)
+def test_ollamas_address_may_lack_its_scheme_its_port_or_its_host(tmp_path: Path, host: str, url: str) -> None:
+    assert read(tmp_path, "", {"OLLAMA_HOST": host}).settings.providers["ollama"].base_url == url
+
+
+def test_a_region_holds_for_the_providers_that_are_there_and_makes_none_exist(tmp_path: Path) -> None:
+    env = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_REGION": "eu-west-3"}
+    assert read(tmp_path, "", env).settings.providers == {}
+    text = "providers: {bedrock: {}, claude: {kind: bedrock, region: eu-north-1}, openai: {}, mine: {kind: bedrock, base_url: 'http://x'}}"
+    loaded = read(tmp_path, text, env)
+    regions = {name: provider.region for name, provider in loaded.settings.providers.items()}
+    assert regions == {"bedrock": "eu-west-3", "claude": "eu-north-1", "openai": None, "mine": None}
+    assert loaded.where["providers.bedrock.region"] == "environment variable AWS_REGION"
+
+
 def test_every_vendor_has_its_variables_and_a_name_says_its_kind(tmp_path: Path) -> None:
     providers = read(tmp_path, "providers: {openai-responses: {line_max: 2048}}", {"ANTHROPIC_API_KEY": "k"}).settings.providers
     assert {name: provider.kind for name, provider in providers.items()} == {
