@@ -21,7 +21,7 @@ from talon.cli.sources import Given
 from talon.domain.ids import NAME_MAX, is_name, is_namespace
 from talon.providers.kinds import ProviderKind, kind_of
 
-WORKER_PORT = 19790
+WORKER_PORT, SCHEDULER_PORT = 19790, 19791
 #: In place of a key: the secret that has it.
 SECRET_PREFIX = "secret:"
 NOT_ACTIVE = "NotImplemented: not active in this version"
@@ -184,7 +184,7 @@ def describe(database: SqliteAt | PostgresAt) -> str:
 def port_of(settings: Settings, role: str) -> int:
     """The HTTP port: as given; by default a worker stands beside a gateway of the same host."""
     given = "port" in settings.gateway.model_fields_set
-    return WORKER_PORT if role == "worker" and not given else settings.gateway.port
+    return settings.gateway.port if given else {"worker": WORKER_PORT, "scheduler": SCHEDULER_PORT}.get(role, settings.gateway.port)
 
 
 def worker_name_of(settings: Settings, role: str) -> str:

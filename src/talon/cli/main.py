@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "approval": ("approval", "command", "Decide what a turn waits for."),
     "gateway": ("up", "gateway", "Run a gateway: HTTP and streams, no turns (PostgreSQL)."),
     "worker": ("up", "worker", "Run a worker: turns, no API (PostgreSQL)."),
+    "scheduler": ("up", "scheduler", "Run a scheduler: schedules, no turns, no API (PostgreSQL)."),
     "db": ("db", "command", "Migrate the database, or show its state."),
     "version": ("version", "command", "Show the version."),
 }

@@ -2,6 +2,7 @@
 
     up       gateway + worker in one process, on SQLite or PostgreSQL
     gateway  HTTP only, PostgreSQL           worker  turns only, PostgreSQL (its port answers health questions)
+                                             scheduler  schedules only, the same
 
 Started from the store upwards, stopped in the opposite order: no new requests, streams closed, turns drained, writer, store.
 """
@@ -50,7 +51,7 @@ from talon.vault.vault import Vault
 from talon.worker.lease import FileLease, HeartbeatLease, Lease
 from talon.worker.worker import Worker, WorkerSettings
 
-Role = Literal["up", "gateway", "worker"]
+Role = Literal["up", "gateway", "worker", "scheduler"]
 log = logging.getLogger("talon")
 
 
@@ -104,7 +105,7 @@ async def open_runtime(role: Role, settings: Settings) -> AsyncGenerator[Runtime
         vault = open_vault(settings, store, clock)
         await vault.finish()
         await _default_namespace(store, ids)
-        if role != "worker":
+        if role in ("up", "gateway"):
             await first_key(settings.gateway.auth, settings.data_dir, store, clock)
         bells = LocalBroker()
         writer = JournalWriter(store, lambda committed: runtime.published(committed))
@@ -129,7 +130,7 @@ async def open_store(settings: Settings, ids: SystemIds, clock: SystemClock, rol
     """The store that the settings name. SQLite is one process: `gateway` and `worker` alone need PostgreSQL."""
     database = database_of(settings)
     if isinstance(database, SqliteAt):
-        if role in ("gateway", "worker"):
+        if role in ("gateway", "worker", "scheduler"):
             raise WrongUse(
                 f"`talon {role}` runs beside other processes and needs PostgreSQL: set DATABASE_URL=postgresql://… "
                 "(on SQLite everything is one process: `talon up`)"

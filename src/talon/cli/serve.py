@@ -1,4 +1,4 @@
-"""`talon up`, `talon gateway`, `talon worker`: run until SIGTERM or Ctrl-C, then leave in order."""
+"""`talon up`, `talon gateway`, `talon worker`, `talon scheduler`: run until SIGTERM or Ctrl-C, then leave in order."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from talon.cli.access import tls_of
 from talon.cli.errors import Failed
 from talon.cli.load import port_of, secret_of
 from talon.cli.runtime import Role, Runtime, open_gateway, open_runtime, open_worker
+from talon.cli.scheduling import open_scheduler, schedules
 from talon.cli.settings import Settings
 from talon.worker.worker import Worker
 
 log = logging.getLogger("talon")
 WATCH_S = 0.5
+#: Roles whose port answers health questions, and nothing else.
+HEALTH_ONLY: tuple[Role, ...] = ("worker", "scheduler")
 #: New objects between two looks for cycles. What a turn leaves is freed without them; at Python's 700 a thousand streams spent a
 #: fifth of their time on being looked through.
 COLLECT_EVERY = 25_000
@@ -66,6 +69,8 @@ async def _main(role: Role, settings: Settings) -> int:
             if role in ("up", "worker"):
                 worker = await stack.enter_async_context(open_worker(runtime))
                 log.info("worker %s runs up to %d turns", worker.id, settings.worker.concurrency)
+            if schedules(role, settings):
+                await stack.enter_async_context(open_scheduler(runtime))
             url, app = await stack.enter_async_context(_http(role, runtime, worker))
             if role == "up" and settings.apply:
                 from talon.cli.apply import apply_at_start  # an HTTP client: only who applies pays for its import
@@ -122,9 +127,9 @@ async def _http(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGen
         scheme = "http" if tls is None else "https"
         ready.set_result(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
 
-    app, hub, plane = open_gateway(runtime, worker, health_only=role == "worker")
+    app, hub, plane = open_gateway(runtime, worker, health_only=role in HEALTH_ONLY)
     beside: set[asyncio.Task[None]] = set()
-    if role != "worker":
+    if role not in HEALTH_ONLY:
         beside = {
             asyncio.create_task(plane.finisher.run(), name="finisher of deletions"),
             asyncio.create_task(runtime.room.upkeep.run(), name="upkeep of access"),

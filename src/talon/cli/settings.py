@@ -212,6 +212,12 @@ class Scheduler(Group):
     backend: Literal["local", "cloud_tasks"] = Field(
         default="local", description="where timers are kept", json_schema_extra={"inactive_values": ["cloud_tasks"]}
     )
+    in_workers: bool = Field(
+        default=True, description="`talon worker` fires schedules too; false leaves that to `talon scheduler` and `talon up`"
+    )
+    hold_s: float = Field(
+        default=10.0, ge=1, le=60, description="seconds after which others fire what a scheduler took and did not fire"
+    )
 
 
 class ControlPlane(Group):

@@ -1,4 +1,4 @@
-"""`talon up`, `talon gateway`, `talon worker` as commands."""
+"""`talon up`, `talon gateway`, `talon worker`, `talon scheduler` as commands."""
 
 from __future__ import annotations
 
@@ -56,3 +56,20 @@ def worker(loaded: Loaded) -> int:
     from talon.cli.serve import serve
 
     return serve("worker", loaded.settings)
+
+
+@settings_options()
+@click.command("scheduler", cls=SettingsCommand)
+def scheduler(loaded: Loaded) -> int:
+    """Run a scheduler: it wakes agents by their schedules and runs no turns. Needs PostgreSQL; start as many as you like.
+
+    They share the work, and where one ends the others go on. `talon up` has one, and every worker too unless
+    control_plane.scheduler.in_workers is false. Its port answers /healthz and /readyz; `--port 0` picks a free one.
+
+    \b
+    Examples:
+      DATABASE_URL=postgresql://talon@db/talon talon scheduler --port 19791
+    """
+    from talon.cli.serve import serve
+
+    return serve("scheduler", loaded.settings)

@@ -18,7 +18,6 @@ from talon.manifest.resolve import chosen_profiles
 
 #: What each kind is waiting for; a Secret and a Namespace wait for nothing.
 NOT_YET = {
-    "Schedule": "it is stored and checked; this version does not fire schedules",
     "Knowledge": "it is stored and checked; this version gives no knowledge to agents",
     "McpServer": "it is stored and checked; this version does not connect to MCP servers",
     "McpBinding": "it is stored and checked; this version does not connect to MCP servers",
@@ -57,6 +56,9 @@ def conditions(
         resolved = _resolved(effective, found, catalogue)
         return resolved, _ready(effective, resolved, found, catalogue)
     resolved = _found(_missing(refs(model), namespace, found, catalogue))
+    if isinstance(model, kinds.ScheduleDoc):
+        paused = Condition("Active", "False", "Paused", "it is paused: enabled is false")
+        return resolved, Condition("Active", "True", "Active") if model.spec.enabled else paused
     if model.kind in NOT_YET:
         return resolved, Condition("Active", "False", "NotImplemented", NOT_YET[model.kind])
     if model.kind == "Secret":
