@@ -1,7 +1,12 @@
 """What all tests may use."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("talon.store.conformance", "support")
+
+# How fast a machine makes examples says nothing about what is tested.
+settings.register_profile("talon", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("talon")
 
 pytest_plugins = ["support.aimockserver", "support.browser", "support.postgres"]

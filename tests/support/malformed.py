@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from talon.domain.errors import TalonError
@@ -791,20 +792,29 @@ _SMALL = 64 * 1024
 def outcome_of(case: Case, work: Callable[[bytes, bool], None]) -> Outcome:
     """Run `work` on the data of a case, a large one in a fork of this process, and measure it."""
     if isinstance(case.source, bytes) and len(case.source) <= _SMALL:
-        return _outcome(case, _tried(case, work), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return _outcome(case, _tried(case, work), _peak_kb())
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             with os.fdopen(theirs, "wb") as out:
-                out.write(json.dumps(_tried(case, work)).encode())
+                out.write(json.dumps([_tried(case, work), _peak_kb()]).encode())
         finally:
             os._exit(0)
     os.close(theirs)
     with os.fdopen(ours, "rb") as pipe:
-        told = json.loads(pipe.read() or b'["died", "without a word", [], 0]')
-    _, _, usage = os.wait4(child, 0)
-    return _outcome(case, told, usage.ru_maxrss)
+        told, peak_kb = json.loads(pipe.read() or b'[["died", "without a word", [], 0], 0]')
+    os.waitpid(child, 0)
+    return _outcome(case, told, peak_kb)
+
+
+def _peak_kb() -> float:
+    """The most memory that this program held. `ru_maxrss` would also count what its parent held before it became this program."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
 
 
 Told = tuple[str, str, list[tuple[str, str]], float]
