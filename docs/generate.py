@@ -30,7 +30,7 @@ from talon.manifest.explain import type_of
 from talon.manifest.kinds import DOCS as DOCS_OF
 from talon.manifest.kinds import KINDS
 from talon.manifest.schemas import ANY, schema
-from talon.providers.kinds import KINDS
+from talon.providers import kinds as provider_kinds
 from talon.store import paging
 from talon.tools import check
 from talon.tools.builtin.http_request import HttpRequestSettings
@@ -292,7 +292,7 @@ def settings_page() -> str:
         "`TALON_DEBUG=1` shows tracebacks. The vendors' own variables make a provider of that name exist: "
         + ", ".join(f"`{variable}` (`{path}`)" for variable, path in sources.VENDOR_ENV.items())
         + ". "
-        + ", ".join(f"`{variable}`" for kind in KINDS.values() for variable in kind.region_env)
+        + ", ".join(f"`{variable}`" for kind in provider_kinds.KINDS.values() for variable in kind.region_env)
         + " are the region of those that exist and have none.",
     ]
     groups: dict[str, list[leaves.Leaf]] = {}
