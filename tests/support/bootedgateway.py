@@ -15,10 +15,15 @@ import aiohttp
 
 from support.sse import Event, Parser
 from support.vaults import vault_on
-from talon.access.room import open_room
+from talon.access.protocol import KeyRequest
+from talon.access.recognised import Recognised
+from talon.access.roles import EVERYWHERE, LOCAL, Grant
+from talon.access.room import asking_room, open_room
 from talon.cli.system import SystemClock, SystemIds
 from talon.domain import entries as e
+from talon.gateway.accesslog import Told
 from talon.gateway.deps import GatewayDeps, GatewaySettings
+from talon.gateway.holding import Holding
 from talon.gateway.http.app import create_app
 from talon.gateway.hub import StreamHub
 from talon.gateway.plane import control_plane
@@ -139,6 +144,7 @@ class Booted:
     hand: Hand
     stop: asyncio.Event
     serving: asyncio.Task[None]
+    deps: GatewayDeps
     published: list[Committed] = field(default_factory=list[Committed])
 
     async def call(self, method: str, path: str, body: Any = None, *, data: Any = None, **headers: str) -> Answer:
@@ -239,9 +245,10 @@ async def eventually(check: Callable[[], bool], timeout_s: float = 5.0) -> None:
 
 @contextlib.asynccontextmanager
 async def booted(
-    directory: Path, *, shared: bool = False, hooks: Mapping[str, Any] | None = None, **limits: Any
+    directory: Path, *, shared: bool = False, keys: bool = False, hooks: Mapping[str, Any] | None = None, **limits: Any
 ) -> AsyncGenerator[Booted]:
-    """A gateway with the agents `helper` and `strict` of namespace `acme`. `hooks` are those of `GatewayDeps`."""
+    """A gateway with the agents `helper` and `strict` of namespace `acme`. `keys`: it asks for API keys, and its client has an
+    admin's. `hooks` are those of `GatewayDeps`."""
     clock, ids = SystemClock(), SystemIds()
     store = await open_store(directory / "talon.db", clock, ids)
     await store.migrate()
@@ -258,8 +265,26 @@ async def booted(
     await writer.start()
     vault = vault_on(store)
     plane = control_plane(store, writer, hub, ids, vault, settings)
-    access = open_room(store, clock).access
-    app = create_app(GatewayDeps(store, writer, hub, clock, ids, vault, plane, access, "0.0.0-test", settings, **(hooks or {})))
+    room = asking_room(store, clock, Recognised(clock), keys=True) if keys else open_room(store, clock)
+    holding = Holding(room.access.authenticator, settings.principal_streams_max)
+    deps = GatewayDeps(
+        store,
+        writer,
+        hub,
+        clock,
+        ids,
+        vault,
+        plane,
+        room.access,
+        holding,
+        Told(room.access.log, clock),
+        "0.0.0-test",
+        settings,
+        **(hooks or {}),
+    )
+    app = create_app(deps)
+    upkeep = asyncio.create_task(room.upkeep.run())
+    admin = (await room.access.keys.create(LOCAL, KeyRequest("admin", (Grant("admin", EVERYWHERE),)))).secret if keys else ""
     sock, stop = bind("127.0.0.1", 0), asyncio.Event()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
@@ -267,13 +292,15 @@ async def booted(
     )
     try:
         url = await asyncio.wait_for(ready, 10)
-        async with aiohttp.ClientSession() as http:
-            gateway = Booted(url, http, store, writer, hub, Hand(store, writer, ids), stop, serving, published)
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {admin}"} if keys else None) as http:
+            gateway = Booted(url, http, store, writer, hub, Hand(store, writer, ids), stop, serving, deps, published)
             applied = await gateway.call("POST", "/v1/apply", data=TEMPLATE.encode(), Content_Type="application/yaml")
             assert applied.status == 200, applied
             yield gateway
     finally:
         stop.set()
         await asyncio.wait_for(serving, 15)
+        upkeep.cancel()
+        await asyncio.wait({upkeep})
         await writer.close()
         await store.close()

@@ -12,7 +12,9 @@ from support.vaults import vault_on
 from talon.access.room import open_room
 from talon.cli.system import SystemClock, SystemIds
 from talon.domain.inbox import Operation, Receipt
+from talon.gateway.accesslog import Told
 from talon.gateway.deps import GatewayDeps, GatewaySettings
+from talon.gateway.holding import Holding
 from talon.gateway.http.app import create_app
 from talon.gateway.hub import StreamHub
 from talon.gateway.plane import control_plane
@@ -50,7 +52,11 @@ async def gateway_on(store: Store) -> AsyncGenerator[Gateway]:
     hub = StreamHub(store, clock, settings)
     writer, vault = OneByOne(store), vault_on(store)
     plane = control_plane(store, writer, hub, ids, vault, settings)
-    app = create_app(GatewayDeps(store, writer, hub, clock, ids, vault, plane, open_room(store, clock).access, "test", settings))
+    access = open_room(store, clock).access
+    holding = Holding(access.authenticator, settings.principal_streams_max)
+    app = create_app(
+        GatewayDeps(store, writer, hub, clock, ids, vault, plane, access, holding, Told(access.log, clock), "test", settings)
+    )
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
     sock = bind("127.0.0.1", 0)
     task = asyncio.create_task(serve(app, sock, hub, stop, on_ready=lambda host, port: ready.set_result(f"http://{host}:{port}")))

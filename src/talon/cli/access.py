@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talon.access import secret
 from talon.access.authenticator import Bearer
 from talon.access.grants import encode
+from talon.access.lines import Lines
 from talon.access.oidc import Client
 from talon.access.recognised import Recognised
 from talon.access.roles import EVERYWHERE, LOCAL, Grant
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from talon.gateway.tls import TlsFiles
 
 ADMIN_KEY_FILE = "admin.key"
+ACCESS_LINES_FILE = "access.jsonl"
 FILE_MAX_BYTES = 65_536
 #: So many keys are looked at for one that is alive; the store decides, if none is.
 LOOK_AT = 100
@@ -78,6 +81,16 @@ def _client(auth: Auth) -> Client:
         grants_claim=oidc.grants_claim,
         session_max_s=auth.session_max_s,
     )
+
+
+def lines_of(gateway: Gateway, data_dir: Path) -> Lines | None:
+    """Where the access log also goes, line by line; None for nowhere."""
+    if gateway.access_lines == "none" or "none" in gateway.auth.mode:
+        return None
+    if gateway.access_lines == "stderr":
+        return Lines(lambda: os.fdopen(os.dup(sys.stderr.fileno()), "ab"))
+    file = data_dir / ACCESS_LINES_FILE
+    return Lines(lambda: os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab"))
 
 
 def tls_of(files: Tls) -> TlsFiles | None:

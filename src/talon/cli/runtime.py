@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from talon.access.lines import Lines
 from talon.access.room import Room
-from talon.cli.access import first_key, room_of
+from talon.cli.access import first_key, lines_of, room_of
 from talon.cli.errors import WrongUse, found_here
 from talon.cli.keyring import open_vault
 from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of, secret_of, worker_name_of
@@ -68,6 +69,7 @@ class Runtime:
     bells: LocalBroker
     vault: Vault
     room: Room
+    lines: Lines | None = None
     publish_to: list[Callable[[Sequence[Committed]], None]] = field(default_factory=list[Callable[[Sequence[Committed]], None]])
     vital: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
@@ -109,7 +111,11 @@ async def open_runtime(role: Role, settings: Settings) -> AsyncGenerator[Runtime
             await first_key(settings.gateway.auth, settings.data_dir, store, clock)
         bells = LocalBroker()
         writer = JournalWriter(store, lambda committed: runtime.published(committed))
-        runtime = Runtime(role, settings, clock, ids, store, writer, bells, vault, room_of(settings.gateway, store, clock))
+        lines = lines_of(settings.gateway, settings.data_dir) if role != "worker" else None
+        if lines is not None:
+            stack.callback(lines.close)
+        room = room_of(settings.gateway, store, clock)
+        runtime = Runtime(role, settings, clock, ids, store, writer, bells, vault, room, lines)
         await runtime.writer.start()
         stack.push_async_callback(runtime.writer.close)
         if broker_of(settings) == "postgres":
@@ -290,8 +296,10 @@ def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool =
 
     A `worker` of this process with a free slot takes turns in the commit that accepts them.
     """
+    from talon.gateway.accesslog import Told
     from talon.gateway.deps import GatewayDeps
     from talon.gateway.http.app import create_app
+    from talon.gateway.holding import Holding
     from talon.gateway.hub import StreamHub
     from talon.gateway.plane import control_plane
 
@@ -310,6 +318,8 @@ def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool =
         sealer=runtime.vault,
         plane=plane,
         access=runtime.room.access,
+        holding=Holding(runtime.room.access.authenticator, settings.principal_streams_max),
+        told=Told(runtime.room.access.log, runtime.clock, runtime.lines.write if runtime.lines else None),
         version=version("talon-runtime"),
         settings=settings,
         **({} if worker is None or health_only else _hooks(worker)),
@@ -358,6 +368,13 @@ def gateway_settings(settings: Settings) -> Any:
         metadata_max=gateway.metadata_max_bytes,
         queue_max=settings.session.queue_max,
         heartbeat_s=gateway.heartbeat_s,
+        headers_max=gateway.headers_max_bytes,
+        page_max=gateway.page_max,
+        connections_max=gateway.connections_max,
         streams_max=gateway.streams_max,
+        principal_streams_max=gateway.principal_streams_max,
+        principal_requests_per_s=gateway.principal_requests_per_s,
+        principal_requests_burst=gateway.principal_requests_burst,
+        browser_session_max_s=gateway.auth.session_max_s,
         stream_buffer_max=gateway.stream_buffer_bytes,
     )

@@ -148,7 +148,27 @@ class Gateway(Group):
     metadata_max_bytes: int = Field(
         default=65_536, ge=2, le=16_777_216, description="longest metadata of a message or session, in bytes"
     )
+    headers_max_bytes: int = Field(
+        default=65_536, ge=8192, le=1_048_576, description="longest request headers with the URL, in bytes"
+    )
+    page_max: int = Field(default=500, ge=1, le=500, description="most items of one page of a list")
+    connections_max: int = Field(default=20_000, ge=1, description="connections at once; more are closed at the door")
     streams_max: int = Field(default=16_384, ge=1, description="open streams at once; more are refused with too_many_streams")
+    principal_streams_max: int = Field(
+        default=4096, ge=1, description="open streams of one principal at once; more are refused with too_many_streams"
+    )
+    principal_requests_per_s: float = Field(
+        default=1000.0,
+        ge=0,
+        description="requests of one principal to one gateway a second, on average; more are refused with too_many_requests; 0: no limit",
+    )
+    principal_requests_burst: int = Field(
+        default=2000, ge=1, description="requests of one principal that may come at once after a pause"
+    )
+    access_lines: Literal["none", "stderr", "file"] = Field(
+        default="none",
+        description="where the access log also goes as JSON lines; file: access.jsonl in the data directory",
+    )
     stream_buffer_bytes: int = Field(
         default=1_048_576, ge=65_536, description="unsent bytes at which a slow stream reader is cut off"
     )

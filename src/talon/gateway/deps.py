@@ -15,6 +15,8 @@ from talon.store.protocols import Store, Where
 from talon.vault.protocol import Sealer
 
 if TYPE_CHECKING:
+    from talon.gateway.accesslog import Told
+    from talon.gateway.holding import Holding
     from talon.gateway.hub import StreamHub
     from talon.gateway.plane import Plane
 
@@ -40,6 +42,13 @@ class GatewaySettings:
     queue_max: int = 100
     heartbeat_s: float = 15.0
     streams_max: int = 4096
+    headers_max: int = 64 * KIB
+    page_max: int = 500
+    connections_max: int = 20_000
+    principal_streams_max: int = 4096
+    principal_requests_per_s: float = 0.0
+    principal_requests_burst: int = 2000
+    browser_session_max_s: int = 28_800
     stream_buffer_max: int = 1 * MIB
     poll_s: float = 1.0
 
@@ -80,6 +89,8 @@ class GatewayDeps:
     sealer: Sealer
     plane: Plane
     access: Access
+    holding: Holding
+    told: Told
     version: str
     settings: GatewaySettings = field(default_factory=GatewaySettings)
     offer: Callable[[Where], Awaitable[Offer | None]] | None = None

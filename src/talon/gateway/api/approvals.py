@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from talon.access.roles import Principal
 from talon.domain.errors import FieldError, Invalid, NotFound
 from talon.domain.inbox import ResolveApproval
 from talon.domain.session import ApprovalRow, SessionRow
 from talon.gateway.api.asked import Asked, wrong
 from talon.gateway.api.lookup import is_id, require_namespace
+from talon.gateway.api.permits import At, own
 from talon.gateway.deps import GatewayDeps
 
 OUTCOMES = ("retry", "done", "failed")
@@ -39,10 +41,10 @@ async def list_approvals(deps: GatewayDeps, namespace: str, state: str, cursor: 
     return await deps.store.list_approvals(namespace, state, cursor, limit)
 
 
-async def require_approval(deps: GatewayDeps, namespace: str, approval: str) -> Found:
-    """One approval with the session that asks. Raises `NotFound` (namespace, approval)."""
+async def require_approval(deps: GatewayDeps, namespace: str, approval: str, who: Principal) -> Found:
+    """One approval with the session that asks, if it is one of his. Raises `NotFound` (namespace, approval)."""
     found = await deps.store.get_approval(namespace, approval) if is_id(approval) else None
-    if found is None:
+    if found is None or not own(who, At(namespace, found[1].agent, found[1].id)):
         await require_namespace(deps.store, namespace)
         raise NotFound("approval_not_found", f"no approval {approval[:80]!r} in namespace {namespace!r}")
     return found
@@ -54,19 +56,19 @@ async def resolve_approval(deps: GatewayDeps, namespace: str, approval: str, sai
     Raises `Invalid`, `NotFound`, `Conflict("approval_closed")`, `Conflict("idempotency_conflict")`.
     """
     _check(said)
-    _, session = await require_approval(deps, namespace, approval)
+    _, session = await require_approval(deps, namespace, approval, asked.who)
     operation = ResolveApproval(
         where=(namespace, session.agent, session.id),
         approval=approval,
         outcome=said.outcome,
         result=said.result or "",
-        by=asked.source,
+        by=asked.who.id,
         note=said.note,
         traceparent=asked.traceparent,
         key=asked.key_of(("approval", namespace, approval, said.outcome, said.result, said.note)),
     )
     await deps.writer.deliver(operation)
-    return await require_approval(deps, namespace, approval)
+    return await require_approval(deps, namespace, approval, asked.who)
 
 
 def _check(said: Outcome) -> None:

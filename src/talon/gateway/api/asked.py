@@ -8,21 +8,22 @@ from typing import Any
 
 import msgspec
 
+from talon.access.roles import Principal
 from talon.domain.errors import FieldError, Invalid
 from talon.domain.ids import Ids
 from talon.domain.inbox import Key
+from talon.gateway.api.permits import key_scope
 
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
-#: One scope for all transports: a request that is repeated over another one is the same request.
-_KEY_SOURCE = "http"
 _sorted = msgspec.json.Encoder(order="deterministic")
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """`source`: the transport, `http` or `grpc`. `key`: the idempotency key as it was given, None without one; `key_field` is
-    what it is called there. `traceparent`: the trace that the change belongs to."""
+    """`who` asks, over the transport `source`, `http` or `grpc`. `key`: the idempotency key as it was given, None without one;
+    `key_field` is what it is called there. `traceparent`: the trace that the change belongs to."""
 
+    who: Principal
     source: str
     traceparent: str
     key: str | None = None
@@ -33,7 +34,7 @@ class Asked(msgspec.Struct, frozen=True):
         if self.key is None:
             return None
         self.check_key()
-        return Key(_KEY_SOURCE, self.key, hashlib.sha256(_sorted.encode(body)).hexdigest())
+        return Key(key_scope(self.who), self.key, hashlib.sha256(_sorted.encode(body)).hexdigest())
 
     def check_key(self) -> None:
         """Raise `Invalid` for a key that is none."""

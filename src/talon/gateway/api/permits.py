@@ -96,10 +96,11 @@ def visible(who: Principal) -> tuple[str, ...] | None:
     return tuple(sorted(root for root in roots if not any(root != other and covers(other, root) for other in roots)))
 
 
-def key_source(who: Principal, interface: str) -> str:
-    """Where an idempotency key of his counts. Those who may write in a namespace see all of it and share its keys, so that a
-    request may be repeated with another credential; a client's token shares them with those of its own agent or session only."""
-    return "/".join(part for part in (interface, who.agent, who.session) if part)
+def key_scope(who: Principal) -> str:
+    """Where, within a namespace, an idempotency key of his counts: the same over all transports. Those who may write in a namespace
+    see all of it and share its keys, so that a request may be repeated with another credential; a client's token shares them with
+    those of its own agent or session only, and meets no other's."""
+    return "/".join(part for part in ("http", who.agent, who.session) if part)
 
 
 def forbidden(verb: Verb, namespace: str) -> Forbidden:

@@ -96,6 +96,7 @@ _ACCESS = {
     "getHealth": OPEN,
     "getReadiness": OPEN,
     "getPage": OPEN,
+    "getOpenApi": OPEN,
     "whoami": KNOWN,
     "beginLogin": OPEN,
     "finishLogin": OPEN,

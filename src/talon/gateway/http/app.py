@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -11,13 +11,17 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from talon.domain.errors import FieldError, Invalid, TalonError
+from talon.domain.errors import Defect, FieldError, Invalid, TalonError
+from talon.gateway.api.table import TABLE
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http import (
     apply,
     approvals,
+    auth,
+    browsers,
     export,
     graph,
     health,
@@ -32,8 +36,10 @@ from talon.gateway.http import (
     turns,
 )
 from talon.gateway.http.front import BareRoute, Front, internal, path_pattern
+from talon.gateway.http.guard import Guard
 from talon.gateway.http.message import Messages
 from talon.gateway.http.streaming import Streaming
+from talon.gateway.http.visit import Visit, row_of, visit_of
 
 #: One function per resource: deps -> its routes. A new resource is a new line here.
 ROUTERS: tuple[Callable[[GatewayDeps], APIRouter], ...] = (
@@ -48,8 +54,56 @@ ROUTERS: tuple[Callable[[GatewayDeps], APIRouter], ...] = (
     sessions.router,
     turns.router,
     approvals.router,
+    auth.router,
+    browsers.router,
     page.router,
 )
+
+
+class Unguarded(Defect):
+    """A route that the table of permissions does not know, or a row of it that no route has."""
+
+
+def admitting(guard: Guard) -> Callable[[Request], Awaitable[None]]:
+    """What every route of FastAPI depends on first: the guard lets the request in, or raises."""
+
+    async def admit(request: Request) -> None:
+        route: APIRoute = request.scope["route"]
+        await guard.admit(request.scope, route.operation_id or "", request.path_params)
+
+    return admit
+
+
+def _telling(deps: GatewayDeps) -> Callable[[Visit], None] | None:
+    """What the access log is told of visits; None where nobody is asked who he is."""
+
+    def told(visit: Visit) -> None:
+        row = row_of(visit)
+        if row is not None:
+            deps.told.tell(row)
+
+    return told if deps.access.authenticator.asks else None
+
+
+def check_table(routes: Iterable[BaseRoute], bare: Sequence[BareRoute]) -> None:
+    """Raise `Unguarded` unless each route has a row in the table of permissions, and each row a route."""
+    served = {route.operation for route in bare} | {"getOpenApi"}  # the document, which FastAPI itself serves to all
+    served |= {(route.operation_id or route.path) if isinstance(route, APIRoute) else str(route) for route in routes}
+    if served != set(TABLE):
+        wrong = ", ".join(sorted(served ^ set(TABLE)))
+        raise Unguarded("defect", f"routes and the table of permissions differ in: {wrong}")
+
+
+def bounding(page_max: int) -> Callable[[Request], Awaitable[None]]:
+    """What every route depends on: pages are no longer than the setting allows. (That they are numbers FastAPI checks.)"""
+
+    async def bound(request: Request) -> None:
+        asked = request.query_params.get("limit", "")
+        if asked.isdecimal() and len(asked) < 10 and int(asked) > page_max:
+            message = f"a page has at most {page_max} items here (gateway.page_max)"
+            raise Invalid("invalid", f"limit: {message}", (FieldError("limit", message, int(asked)),))
+
+    return bound
 
 
 async def only_known_query(request: Request) -> None:
@@ -66,11 +120,12 @@ async def only_known_query(request: Request) -> None:
 
 async def on_error(request: Request, exc: Exception) -> Response:
     """Any exception of a route as a problem. What nobody foresaw is raised on to the front, which logs it."""
-    request_id = request.scope["talon.request_id"]
-    error = problems.as_error(exc, request)
+    visit = visit_of(request.scope)
+    error = problems.as_error(exc, request) or internal(visit.request_id)
     if isinstance(error, problems.NoMethod):
         error = problems.NoMethod(request.method, request.url.path, _methods(request.app, request.url.path))
-    return problems.response(error if error is not None else internal(request_id), request_id)
+    visit.outcome = error.code
+    return problems.response(error, visit.request_id)
 
 
 def _methods(api: FastAPI, path: str) -> str:
@@ -89,6 +144,7 @@ def create_app(deps: GatewayDeps, *, health_only: bool = False) -> ASGIApp:
 
     `health_only` leaves out everything but `/healthz` and `/readyz`: the port of a worker.
     """
+    guard = Guard(deps.access.authenticator, deps.settings, deps.clock)
     api = FastAPI(
         title="Talon",
         version=deps.version,
@@ -96,18 +152,20 @@ def create_app(deps: GatewayDeps, *, health_only: bool = False) -> ASGIApp:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(only_known_query)],
+        dependencies=[Depends(admitting(guard)), Depends(only_known_query), Depends(bounding(deps.settings.page_max))],
     )
-    for router in (health.router,) if health_only else ROUTERS:
-        api.include_router(router(deps))
+    routers = [router(deps) for router in ((health.router,) if health_only else ROUTERS)]
+    for router in routers:
+        api.include_router(router)
     for kind in (TalonError, RequestValidationError, ValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, on_error)
     if health_only:
-        return Front(api, (), deps.settings, deps.ids)
+        return Front(api, (), deps.settings, deps.ids, deps.clock, guard)
     api.openapi = lambda: openapi.document(api)
     streams = Streaming(deps)
     bare = (
-        BareRoute("POST", sessions.SESSION + "/message", Messages(deps, streams).serve),
-        BareRoute("GET", sessions.SESSION + "/stream", streams.serve, checks_origin=True),
+        BareRoute("sendMessage", "POST", sessions.SESSION + "/message", Messages(deps, streams).serve),
+        BareRoute("streamSession", "GET", sessions.SESSION + "/stream", streams.serve, checks_origin=True),
     )
-    return Front(api, bare, deps.settings, deps.ids)
+    check_table([route for router in routers for route in router.routes], bare)
+    return Front(api, bare, deps.settings, deps.ids, deps.clock, guard, _telling(deps))

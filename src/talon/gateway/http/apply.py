@@ -10,11 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from talon.domain.errors import FieldError, Invalid
+from talon.gateway.api.permits import allow_documents, allow_plan
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.body_docs import manifests_doc
 from talon.gateway.http.docs import doc
 from talon.gateway.http.manifests import read_manifests
 from talon.gateway.http.resources import SelectorText
+from talon.gateway.http.visit import who_asks
 from talon.gateway.http.wire import reply
 from talon.gateway.pruning import Pruning
 from talon.manifest.selectors import parse_selector
@@ -53,9 +55,14 @@ def router(deps: GatewayDeps) -> APIRouter:
         if prune != bool(selector):
             message = "goes together with prune=true: what is deleted is what has these labels and is in no manifest"
             raise Invalid("invalid", f"label_selector {message}", (FieldError("label_selector", message),))
-        reading = await read_manifests(request)
+        reading, who = await read_manifests(request), who_asks(request)
+        allow_documents(who, reading)
         pruned = pruning.of(reading, selector) if prune else None
-        plan = await (resources.plan(reading, pruned) if dry_run else resources.apply(reading, prune=pruned))
+        if dry_run:
+            plan = await resources.plan(reading, pruned)
+            allow_plan(who, plan)
+        else:
+            plan = await resources.apply(reading, lambda plan: allow_plan(who, plan), pruned)
         return reply(Applied(list(plan.results), list(plan.warnings), dry_run))
 
     return api

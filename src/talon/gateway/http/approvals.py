@@ -22,6 +22,7 @@ from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.docs import body_doc, doc
 from talon.gateway.http.message import asked_by
+from talon.gateway.http.visit import who_asks
 from talon.gateway.http.wire import Cursor, Limit, page, reply
 
 APPROVALS = "/v1/ns/{ns}/approvals"
@@ -60,8 +61,8 @@ def router(deps: GatewayDeps) -> APIRouter:
         summary="One approval",
         responses=doc(shapes.Approval, 200, refused=("approval_not_found",)),
     )
-    async def get(ns: str, approval: str) -> Response:
-        return reply(shapes.approval(*await require_approval(deps, ns, approval)))
+    async def get(ns: str, approval: str, request: Request) -> Response:
+        return reply(shapes.approval(*await require_approval(deps, ns, approval, who_asks(request))))
 
     @api.post(
         APPROVALS + "/{approval}",
@@ -75,7 +76,7 @@ def router(deps: GatewayDeps) -> APIRouter:
     async def resolve(ns: str, approval: str, request: Request) -> Response:
         said = await read_json(request, Resolution)
         outcome = Outcome(said.outcome, said.result, said.note)
-        asked = asked_by(dict(request.headers.raw), deps.ids)
+        asked = asked_by(request.scope, deps.ids)
         return reply(shapes.approval(*await resolve_approval(deps, ns, approval, outcome, asked)))
 
     return api

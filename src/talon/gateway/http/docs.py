@@ -12,16 +12,20 @@ REF = "#/components/schemas/{name}"
 #: Every code that a gateway route answers with, by status. A route names its own; `COMMON` belong to all.
 STATUS: dict[str, int] = {
     "malformed": 400,
+    "unauthenticated": 401,
+    "forbidden": 403,
     "forbidden_host": 403,
     "forbidden_origin": 403,
     "agent_not_found": 404,
     "approval_not_found": 404,
+    "key_not_found": 404,
     "kind_not_found": 404,
     "knowledge_not_found": 404,
     "mcp_binding_not_found": 404,
     "mcp_server_not_found": 404,
     "namespace_not_found": 404,
     "revision_not_found": 404,
+    "route_not_found": 404,
     "schedule_not_found": 404,
     "secret_not_found": 404,
     "session_not_found": 404,
@@ -48,17 +52,21 @@ STATUS: dict[str, int] = {
     "invalid": 422,
     "version_ahead": 422,
     "queue_full": 429,
+    "too_many_requests": 429,
     "too_many_streams": 429,
     "internal": 500,
     "database_unavailable": 503,
+    "identity_unavailable": 503,
     "shutting_down": 503,
     "storage_full": 503,
 }
 COMMON = ("malformed", "forbidden_host", "invalid", "internal", "database_unavailable")
+#: Of routes that ask who is there.
+GUARD_CODES = ("unauthenticated", "forbidden", "too_many_requests")
 BODY_CODES = ("forbidden_origin", "too_large", "unsupported_media_type", "storage_full")
-_WORDS = {200: "OK", 201: "Created", 202: "Accepted", 204: "Deleted", 304: "Not modified"}
+_WORDS = {200: "OK", 201: "Created", 202: "Accepted", 204: "Deleted", 302: "Go on there", 304: "Not modified"}
 #: Answers that have no body, whatever the others of their route have.
-_BARE = frozenset({204, 304})
+_BARE = frozenset({204, 302, 304})
 _SESSION_PLACES = {"ns": "$request.path.ns", "agent": "$request.path.agent"}
 #: Where an answer leads: operation ids of the routes that its fields are parameters of.
 _LINKS: dict[str, dict[str, Any]] = {
@@ -183,7 +191,7 @@ def doc(
             answer["headers"] = headers
         answers[status] = answer
     changes = statuses != (200,) if body is None else body
-    return {**answers, **problems(refused, body=changes)}
+    return {**answers, **problems((*refused, *GUARD_CODES), body=changes)}
 
 
 def page_of(schema: dict[str, Any], kind: type) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The door: every request passes here once, before FastAPI or a bare endpoint sees it.
 
-Gives the request an id, checks Host and Origin, bounds the body, rewrites the `/v1/namespaces/…` alias, hands the hot routes to
-their bare ASGI endpoints, and turns whatever still comes out as an exception into a problem. Pure ASGI, because a wrapper class
-of Starlette costs more than all of these checks together.
+Gives the request an id, checks Host and Origin, answers CORS preflights, refuses keys in URLs, bounds the body, rewrites the
+`/v1/namespaces/…` alias, has the guard look at the hot routes and hands them to their bare ASGI endpoints, turns whatever still
+comes out as an exception into a problem, and tells the access log how it went. Pure ASGI, because a wrapper class of Starlette
+costs more than all of these checks together.
 """
 
 from __future__ import annotations
@@ -12,21 +13,43 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from talon.domain.errors import Defect, Forbidden, TalonError, TooLarge
-from talon.domain.ids import Ids
+from talon.access.secret import FORM
+from talon.domain.errors import Defect, Forbidden, Malformed, TalonError, TooLarge
+from talon.domain.ids import Clock, Ids
 from talon.gateway.deps import GatewaySettings
+from talon.gateway.http.guard import SAFE_METHODS, Guard
 from talon.gateway.http.problems import NoMethod, render
+from talon.gateway.http.visit import Visit, visit_of
 
 log = logging.getLogger("talon.gateway")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 #: Sub-resources only: `/v1/namespaces` and `/v1/namespaces/{ns}` are routes of their own.
 ALIAS = re.compile(r"/v1/namespaces/([^/]+)/(.+)", re.DOTALL)
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Query parameters under which some clients put their key. A URL is kept by histories, proxies and logs.
+KEYS_IN_URLS = frozenset(("access_token", "id_token", "refresh_token", "token", "jwt", "api_key", "api-key", "apikey", "key"))
 COMMON_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cross-origin-resource-policy", b"same-origin")]
+#: Beside what a response says itself. The page brings a policy of its own.
+DEFAULT_HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+]
+HSTS = (b"strict-transport-security", b"max-age=31536000")
+PREFLIGHT = [
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+    (
+        b"access-control-allow-headers",
+        b"authorization, content-type, if-match, if-none-match, idempotency-key, last-event-id, talon-csrf, traceparent, "
+        b"x-request-id",
+    ),
+    (b"access-control-max-age", b"600"),
+]
+EXPOSED = b"etag, idempotent-replayed, location, retry-after, www-authenticate, x-request-id"
 
 #: A bare endpoint: ASGI plus the path's parameters.
 BareEndpoint = Callable[[Scope, Receive, Send, dict[str, str]], Awaitable[None]]
@@ -36,6 +59,7 @@ BareEndpoint = Callable[[Scope, Receive, Send, dict[str, str]], Awaitable[None]]
 class BareRoute:
     """A hot route served beside FastAPI. `checks_origin`: refuse pages of other sites also for reading (streams)."""
 
+    operation: str
     method: str
     path: str  # with {name} places, as in OpenAPI
     endpoint: BareEndpoint
@@ -48,13 +72,22 @@ def path_pattern(template: str) -> re.Pattern[str]:
 
 
 class Front:
-    """The outermost ASGI application."""
+    """The outermost ASGI application. `told` gets each visit once its answer begins."""
 
-    def __init__(self, app: ASGIApp, bare: Sequence[BareRoute], settings: GatewaySettings, ids: Ids) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        bare: Sequence[BareRoute],
+        settings: GatewaySettings,
+        ids: Ids,
+        clock: Clock,
+        guard: Guard,
+        told: Callable[[Visit], None] | None = None,
+    ) -> None:
         self._app = app
         self._bare = [(path_pattern(route.path), route) for route in bare]
         self._settings = settings
-        self._ids = ids
+        self._ids, self._clock, self._guard, self._told = ids, clock, guard, told
         self._hosts = {host.lower() for host in (*settings.allowed_hosts, settings.host)}
         self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins}
 
@@ -65,7 +98,7 @@ class Front:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if REQUEST_ID.fullmatch(given) else self._ids.uuid7()
-        scope["talon.request_id"] = request_id
+        visit = Visit(scope, headers, request_id, self._clock.now_ms())
         scope["talon.send"] = send
         started = False
 
@@ -73,26 +106,50 @@ class Front:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                extra = [*COMMON_HEADERS, (b"x-request-id", request_id.encode())]
-                if not any(name == b"cache-control" for name, _ in message["headers"]):
-                    extra.append((b"cache-control", b"no-store"))
-                message["headers"] = [*message["headers"], *extra]
+                message["headers"] = self._headers(scope, visit, message["headers"])
+                if self._told is not None:
+                    self._told(visit)
             await send(message)
 
         try:
             await self._handle(scope, headers, receive, answer)
         except TalonError as exc:
-            await _refuse(exc, request_id, answer)
+            await _refuse(exc, visit, answer)
         except Exception:  # the last stop: whatever it is, the client gets an id, and the log the rest
-            log.exception("request %s: %s %s failed", request_id, scope["method"], scope["path"])
+            log.exception("request %s: %s %s failed", request_id, scope["method"], visit.object)
             if not started:
-                await _refuse(internal(request_id), request_id, answer)
+                await _refuse(internal(request_id), visit, answer)
+
+    def _headers(self, scope: Scope, visit: Visit, given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The headers of an answer: its own, and those of all."""
+        names = {name for name, _ in given}
+        headers = [*given, *COMMON_HEADERS, (b"x-request-id", visit.request_id.encode())]
+        headers += [one for one in DEFAULT_HEADERS if one[0] not in names]
+        if scope.get("scheme") == "https":
+            headers.append(HSTS)
+        if self._origins:
+            headers.append((b"vary", b"origin"))
+            origin = visit.headers.get(b"origin", b"")
+            if origin.decode("latin-1").lower() in self._origins:
+                headers += [
+                    (b"access-control-allow-origin", origin),
+                    (b"access-control-allow-credentials", b"true"),
+                    (b"access-control-expose-headers", EXPOSED),
+                ]
+        return headers
 
     async def _handle(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        self._check_size(scope)
         self._check_host(headers)
+        _no_key_in_url(scope)
         alias = ALIAS.fullmatch(scope["path"])
         if alias is not None:
             scope["path"] = f"/v1/ns/{alias[1]}/{alias[2]}"
+        if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+            self._check_origin(headers)
+            await send({"type": "http.response.start", "status": 204, "headers": PREFLIGHT})
+            await send({"type": "http.response.body", "body": b""})
+            return
         if scope["method"] not in SAFE_METHODS:
             self._check_origin(headers)
             receive = self._bounded(headers, receive)
@@ -107,11 +164,20 @@ class Front:
                 continue
             if route.checks_origin:
                 self._check_origin(headers)
-            await route.endpoint(scope, receive, send, match.groupdict())
+            places = match.groupdict()
+            await self._guard.admit(scope, route.operation, places)
+            await route.endpoint(scope, receive, send, places)
             return
         if known:
             raise NoMethod(scope["method"], path, ", ".join(known))
         await self._app(scope, receive, send)
+
+    def _check_size(self, scope: Scope) -> None:
+        """Refuse more headers than anybody needs."""
+        most = self._settings.headers_max
+        size = len(scope["path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > most:
+            raise TooLarge("too_large", f"URL and headers have {size} bytes, they may have {most} (gateway.headers_max_bytes)")
 
     def _check_host(self, headers: dict[bytes, bytes]) -> None:
         """Refuse a Host that is not ours: a web page whose name was rebound to a loopback address sends its own."""
@@ -152,10 +218,23 @@ class Front:
         return bounded
 
 
-async def _refuse(error: TalonError, request_id: str, send: Send) -> None:
-    status, body, headers = render(error, request_id)
+async def _refuse(error: TalonError, visit: Visit, send: Send) -> None:
+    visit.outcome = error.code
+    status, body, headers = render(error, visit.request_id)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _no_key_in_url(scope: Scope) -> None:
+    """Refuse a URL with a key or token in it, without repeating it anywhere."""
+    query: bytes = scope["query_string"]
+    named = query and any(name.lower() in KEYS_IN_URLS for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    if named or FORM.search(scope["path"]) or (query and FORM.search(query.decode("latin-1"))):
+        visit_of(scope).object = "a URL with a key in it"
+        raise Malformed(
+            "malformed",
+            "a key or token does not belong in a URL, which histories, proxies and logs keep: send it as `Authorization: Bearer …`",
+        )
 
 
 def internal(request_id: str) -> Defect:

@@ -7,13 +7,16 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import Response
 
+from talon.access.roles import Principal, sees
 from talon.domain.errors import TooLarge
 from talon.domain.resources import Identity, candidates
 from talon.gateway.api.lookup import require_namespace
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.docs import doc
+from talon.gateway.http.visit import who_asks
 from talon.gateway.http.wire import reply
 from talon.store.protocols import Store
 
@@ -23,8 +26,8 @@ _PAGE = 500
 
 
 class GraphNode(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A resource, of the namespace or of one that it lies in, or a toolset of the workers that is named as an McpServer. `missing`:
-    something refers to it, and it is neither."""
+    """A resource, of the namespace or of one that it lies in (`namespace` is empty if you do not see that one), or a toolset of the
+    workers that is named as an McpServer. `missing`: something refers to it, and it is neither."""
 
     namespace: str
     kind: str
@@ -64,10 +67,11 @@ def router(deps: GatewayDeps) -> APIRouter:
         summary="The resources of a namespace and what refers to what; sessions are not among them",
         responses=doc(Graph, 200, refused=("namespace_not_found", "too_large")),
     )
-    async def graph(ns: str) -> Response:
+    async def graph(ns: str, request: Request) -> Response:
         await require_namespace(deps.store, ns)
         catalogue = await deps.plane.resources.served()
-        return reply(await graph_of(deps.store, ns, catalogue.toolsets if catalogue else ()))
+        whole = await graph_of(deps.store, ns, catalogue.toolsets if catalogue else ())
+        return reply(seen_by(who_asks(request), whole))
 
     return api
 
@@ -89,6 +93,17 @@ async def graph_of(store: Store, namespace: str, toolsets: Collection[str] = ())
     edges = [GraphEdge(GraphPlace(*user), GraphPlace(*meant[ref])) for user in inside for ref in sorted(refs.get(user, ()))]
     known = there | set(inside) | {place for place in meant.values() if place[1] == "McpServer" and place[2] in toolsets}
     return Graph([GraphNode(*node, missing=node not in known) for node in nodes], edges)
+
+
+def seen_by(who: Principal, graph: Graph) -> Graph:
+    """`graph` without the names of namespaces that `who` does not see: what is inherited from one has none."""
+
+    def shown(namespace: str) -> str:
+        return namespace if sees(who, namespace) else ""
+
+    nodes = [msgspec.structs.replace(node, namespace=shown(node.namespace)) for node in graph.nodes]
+    ends = [(edge.source, msgspec.structs.replace(edge.target, namespace=shown(edge.target.namespace))) for edge in graph.edges]
+    return Graph(nodes, [GraphEdge(source, target) for source, target in ends])
 
 
 async def _inside(store: Store, namespace: str) -> list[Identity]:

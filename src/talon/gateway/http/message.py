@@ -15,6 +15,7 @@ from talon.gateway.api.sending import MessageBody, Sending
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import JSON_TYPES, media_type
 from talon.gateway.http.streaming import Streaming
+from talon.gateway.http.visit import known, visit_of
 
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 _FIELD = re.compile(r"field `([^`]+)`")
@@ -29,12 +30,12 @@ class Messages:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, path: dict[str, str]) -> None:
         """Answers 202 with a receipt once the message is durable (K1); with the turn's stream to who accepts that."""
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = visit_of(scope).headers
         create = _create_asked(scope["query_string"])
         data = await _read(receive)
         media_type(headers.get(b"content-type", b"").decode("latin-1"), JSON_TYPES)
         where = (path["ns"], path["agent"], path["session_id"])
-        receipt = await self._sending.send(where, decode_message(data), asked_by(headers, self._ids), create=create)
+        receipt = await self._sending.send(where, decode_message(data), asked_by(scope, self._ids), create=create)
         if b"text/event-stream" in headers.get(b"accept", b""):
             await self._streams.follow(scope, receive, send, receipt)
             return
@@ -82,11 +83,12 @@ def decode_message(data: bytes) -> MessageBody:
         raise Malformed("malformed", "the body is nested too deeply") from None
 
 
-def asked_by(headers: dict[bytes, bytes], ids: Ids) -> Asked:
-    """What a change carries of a request with these headers."""
-    raw = headers.get(b"idempotency-key")
-    trace = trace_of(headers.get(b"traceparent", b"").decode("latin-1"), ids)
-    return Asked("http", trace, None if raw is None else raw.decode("latin-1").strip())
+def asked_by(scope: Scope, ids: Ids) -> Asked:
+    """What a change carries of a request."""
+    visit = visit_of(scope)
+    raw = visit.headers.get(b"idempotency-key")
+    trace = trace_of(visit.header(b"traceparent"), ids)
+    return Asked(known(visit), "http", trace, None if raw is None else raw.decode("latin-1").strip())
 
 
 def _create_asked(query: bytes) -> bool:

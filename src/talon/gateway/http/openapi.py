@@ -11,12 +11,33 @@ from fastapi.openapi.utils import get_openapi
 from talon.domain.session import STRATEGIES
 from talon.gateway.api.sending import MessageBody
 from talon.gateway.api.shapes import MessageReceipt
-from talon.gateway.http.docs import KEY_PARAMETER, MODELS, REF, STRUCTS, doc, problems, ref, sse_event
+from talon.gateway.api.table import TABLE
+from talon.gateway.http.docs import GUARD_CODES, KEY_PARAMETER, MODELS, REF, STRUCTS, doc, problems, ref, sse_event
 from talon.gateway.http.problems import Problem
 from talon.gateway.http.sessions import SESSION
 
 Json = dict[str, Any]
 _PATH = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in ("ns", "agent", "session_id")]
+_SCHEMES: Json = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key or client's token (`talon_ID_SECRET`), or a JWT where gateway.auth.mode has it. Nothing is "
+        "needed where the mode is none.",
+    },
+    "browser": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "talon",
+        "description": "The session of a browser (`POST /v1/auth/session`, or the login); over TLS its name is `__Host-talon`.",
+    },
+    "csrf": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Talon-Csrf",
+        "description": "Any value, beside the cookie, with what changes something; the request's Origin must be an allowed one.",
+    },
+}
 _SSE = {
     "text/event-stream": {
         "schema": sse_event(
@@ -40,6 +61,8 @@ def document(api: FastAPI) -> Json:
             routes=api.routes,
         )
         whole["paths"] |= {SESSION + "/message": {"post": _message()}, SESSION + "/stream": {"get": _stream()}}
+        whole["components"] = {**whole.get("components", {}), "securitySchemes": _SCHEMES}
+        _secure(whole["paths"])
         schemas: Json = whole.setdefault("components", {}).setdefault("schemas", {})
         _, structs = msgspec.json.schema_components([Problem, *sorted(STRUCTS, key=lambda one: one.__name__)], ref_template=REF)
         schemas |= structs
@@ -51,6 +74,14 @@ def document(api: FastAPI) -> Json:
         whole["components"]["schemas"] = dict(sorted(schemas.items()))
         api.openapi_schema = whole
     return api.openapi_schema
+
+
+def _secure(paths: Json) -> None:
+    """Say of each operation what it needs to be shown."""
+    for operations in paths.values():
+        for operation in operations.values():
+            open_to_all = TABLE[operation["operationId"]].place == "open"
+            operation["security"] = [] if open_to_all else [{"bearer": []}, {"browser": [], "csrf": []}]
 
 
 def _message() -> Json:
@@ -93,6 +124,7 @@ def _stream() -> Json:
             "session_replaced",
             "cursor_ahead",
             "cursor_invalid",
+            *GUARD_CODES,
             "forbidden_origin",
             "too_many_streams",
             "shutting_down",

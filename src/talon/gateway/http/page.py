@@ -40,4 +40,4 @@ def _add(api: APIRouter, path: str, name: str, media: str) -> None:
     async def serve() -> Response:
         return Response(content, headers=HEADERS, media_type=media)
 
-    api.add_api_route(path, serve, methods=["GET"])
+    api.add_api_route(path, serve, methods=["GET"], operation_id="getPage")

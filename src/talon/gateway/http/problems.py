@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from talon.domain.errors import CODES, FieldError, Invalid, Malformed, Refused, TalonError
+from talon.domain.errors import CODES, FieldError, Invalid, Malformed, Refused, TalonError, Unauthenticated
 
 TYPE_BASE = "https://talon.dev/errors/"
 MEDIA_TYPE = "application/problem+json"
@@ -84,6 +84,8 @@ def render(error: TalonError, request_id: str) -> tuple[int, bytes, list[tuple[b
         headers.append((b"retry-after", str(max(1, -int(-(error.retry_after_s or 1.0) // 1))).encode()))
     if isinstance(error, NoMethod):
         headers.append((b"allow", error.allow.encode()))
+    if isinstance(error, Unauthenticated):
+        headers.append((b"www-authenticate", error.challenge.encode("latin-1", "replace")))
     return status, body, headers
 
 

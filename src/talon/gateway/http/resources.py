@@ -11,6 +11,8 @@ from starlette.responses import Response
 from talon.domain.errors import FieldError, Invalid
 from talon.gateway.api.collections import AGENTS, COLLECTIONS, NAMESPACES, Collection, require
 from talon.gateway.api.lookup import require_namespace, require_open
+from talon.gateway.api.namespaces import list_visible
+from talon.gateway.api.permits import allow_documents
 from talon.gateway.api.views import Views, watched
 from talon.gateway.api.writing import Writing
 from talon.gateway.deps import GatewayDeps
@@ -18,6 +20,7 @@ from talon.gateway.http import resource_docs
 from talon.gateway.http.manifests import read_manifest, read_patch
 from talon.gateway.http.preconditions import Preconditions, etag
 from talon.gateway.http.resource_docs import User
+from talon.gateway.http.visit import who_asks
 from talon.gateway.http.watching import Wanted, WatchResponse, version_asked
 from talon.gateway.http.wire import Cursor, Limit, page, reply
 from talon.manifest.read import Expected
@@ -71,11 +74,14 @@ class Routes:
         selector, after = parse_selector(label_selector), version_asked(request, resource_version)
         if watch:
             _refuse(request, ("limit", "cursor"), "is not read with watch=true")
-            wanted = Wanted(namespace, self._collection.kind, selector)
-            return await WatchResponse.begin(self._store, self._deps.plane.watches, wanted, after, watched)
+            wanted = Wanted(namespace, self._collection.kind, selector, who_asks(request))
+            return await WatchResponse.begin(self._deps, wanted, after, watched)
         _refuse(request, ("resource_version",), "is read with watch=true only")
         version, inner = await self._page(namespace, cursor)
-        rows, behind = await self._store.list_resources(namespace, self._collection.kind, inner, limit, selector)
+        if self._collection is NAMESPACES:
+            rows, behind = await list_visible(self._store, who_asks(request), inner, limit, selector)
+        else:
+            rows, behind = await self._store.list_resources(namespace, self._collection.kind, inner, limit, selector)
         items = await self._views.shown(rows)
         return page(items, f"{version}.{behind}" if behind else "", str(version))
 
@@ -83,6 +89,7 @@ class Routes:
         """`POST` to the collection."""
         namespace = await self._namespace(request, to_write=True)
         reading = await read_manifest(request, Expected(self._collection.kind, namespace))
+        allow_documents(who_asks(request), reading)
         created, row = await self._writing.create(reading)
         return await self._answer(row, created=created)
 

@@ -76,7 +76,7 @@ def _collection(api: APIRouter, deps: GatewayDeps) -> None:
     )
     async def create(ns: str, agent: str, request: Request) -> Response:
         fields = await read_json(request, SessionFields)
-        asked = asked_by(dict(request.headers.raw), deps.ids)
+        asked = asked_by(request.scope, deps.ids)
         session_id = id_of_key(asked, ns, agent) if fields.id is None else fields.id
         wanted = SessionWanted(session_id, fields.metadata, fields.features, fields.profile)
         row, created = await create_session(deps, ns, agent, wanted)
@@ -126,7 +126,7 @@ def _one(api: APIRouter, deps: GatewayDeps) -> None:
         responses=doc(None, 204, refused=("session_not_found",)),
     )
     async def delete(ns: str, agent: str, session_id: str, request: Request) -> Response:
-        await delete_session(deps, (ns, agent, session_id), asked_by(dict(request.headers.raw), deps.ids))
+        await delete_session(deps, (ns, agent, session_id), asked_by(request.scope, deps.ids))
         return Response(status_code=204)
 
 

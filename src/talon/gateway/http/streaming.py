@@ -12,6 +12,7 @@ from talon.domain.errors import FieldError, Invalid, TalonError
 from talon.domain.inbox import Receipt
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.events import SSE, Cursor, parse_cursor
+from talon.gateway.http.visit import known, visit_of
 from talon.gateway.hub import Reader
 from talon.gateway.stream import Beginning, Streams
 
@@ -25,7 +26,7 @@ class Streaming:
     """Serves streams."""
 
     def __init__(self, deps: GatewayDeps) -> None:
-        self._streams = Streams(deps)
+        self._streams, self._holding = Streams(deps), deps.holding
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, path: dict[str, str]) -> None:
         """`GET …/stream`."""
@@ -44,6 +45,11 @@ class Streaming:
         """Send events until the watched turn, the session, the client or the gateway ends."""
         write = _Writer(send, scope["talon.send"])
         reader = self._streams.open(beginning, write)
+        try:
+            let_go = self._holding.hold(known(visit_of(scope)), lambda: reader.end("revoked"))
+        except BaseException:
+            self._streams.drop(reader)
+            raise
         watcher = asyncio.create_task(_watch(receive, reader))
         try:
             await write.begin(reader, beginning.said or b"")
@@ -51,6 +57,7 @@ class Streaming:
         except TalonError as exc:
             log.warning("stream of session %d ended, its client will resume: %s", beginning.sid, exc)
         finally:
+            let_go()
             self._streams.drop(reader)
             watcher.cancel()
         await write.end(reader)

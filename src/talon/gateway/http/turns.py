@@ -58,7 +58,7 @@ def router(deps: GatewayDeps) -> APIRouter:
     )
     async def cancel(ns: str, agent: str, session_id: str, turn_id: str, request: Request) -> Response:
         await read_json(request, Nothing)
-        asked = asked_by(dict(request.headers.raw), deps.ids)
+        asked = asked_by(request.scope, deps.ids)
         session, turn = await cancel_turn(deps, (ns, agent, session_id), turn_id, asked)
         return reply(shapes.turn(turn, session.id), 202)
 

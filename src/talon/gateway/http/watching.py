@@ -13,11 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from talon.access.roles import Principal, sees
 from talon.domain.errors import FieldError, Invalid, TalonError
 from talon.domain.resources import Requirement
+from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.streaming import HEADERS, HELLO
-from talon.gateway.watch import Pace, Told, Watch, Watches
-from talon.store.protocols import Store
+from talon.gateway.watch import Pace, Told, Watch
 from talon.store.resources import ResourceRow
 from talon.store.selecting import meets
 
@@ -32,11 +33,17 @@ EventType = Literal["added", "modified", "deleted", "bookmark"]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is watched: the resources of one kind in a namespace, those with certain labels only if there is a selector."""
+    """What is watched, and by whom: the resources of one kind in a namespace, those with certain labels only if there is a
+    selector; of namespaces those that he sees."""
 
     namespace: str
     kind: str
-    selector: Sequence[Requirement] = ()
+    selector: Sequence[Requirement]
+    who: Principal
+
+    def has(self, row: ResourceRow) -> bool:
+        """Whether `row` is one of these, whatever its labels are."""
+        return row.kind == self.kind and (row.kind != "Namespace" or sees(self.who, row.name))
 
 
 class WatchedMetadata(msgspec.Struct, frozen=True):
@@ -74,30 +81,34 @@ def version_asked(request: Request, given: str) -> int | None:
 class WatchResponse(Response):
     """The events after a version, live, until the client, the namespace or the gateway goes."""
 
-    def __init__(self, store: Store, watches: Watches, watch: Watch, wanted: Wanted, write: Callable[[ResourceRow], bytes]) -> None:
+    def __init__(self, deps: GatewayDeps, watch: Watch, wanted: Wanted, write: Callable[[ResourceRow], bytes]) -> None:
         super().__init__(media_type="text/event-stream")
-        self._store, self._watches, self._watch, self._wanted, self._write = store, watches, watch, wanted, write
+        self._store, self._watches, self._holding = deps.store, deps.plane.watches, deps.holding
+        self._watch, self._wanted, self._write = watch, wanted, write
+        self._sending: Send | None = None
         self._place, self._pace = 0, Pace()
+        self._let_go: Callable[[], None] = lambda: None
         self._known: list[Told] = []
 
     @classmethod
     async def begin(
-        cls, store: Store, watches: Watches, wanted: Wanted, after: int | None, write: Callable[[ResourceRow], bytes]
+        cls, deps: GatewayDeps, wanted: Wanted, after: int | None, write: Callable[[ResourceRow], bytes]
     ) -> WatchResponse:
         """A watch of `wanted` after version `after` (None: now). `write` makes an object's JSON of a row.
 
         Raises `Gone("version_gone")`, `Invalid("version_ahead")`, and what `Watches.open` raises.
         """
-        watch = await watches.open(wanted.namespace)
-        response = cls(store, watches, watch, wanted, write)
+        watch = await deps.plane.watches.open(wanted.namespace)
+        response = cls(deps, watch, wanted, write)
         try:
+            response._let_go = deps.holding.hold(wanted.who, response._ended)
             if after is None:
-                response._place = (await store.versions([wanted.namespace])).get(wanted.namespace, 0)
+                response._place = (await deps.store.versions([wanted.namespace])).get(wanted.namespace, 0)
             else:
                 response._place = after
                 await response._read()
         except BaseException:
-            watches.drop(watch)
+            response._drop()
             raise
         return response
 
@@ -112,8 +123,18 @@ class WatchResponse(Response):
             log.warning("watch of %s in %r ended, its client will resume: %s", self._wanted.kind, self._wanted.namespace, exc)
             await bare({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            self._watches.drop(self._watch)
+            self._drop()
             leaving.cancel()
+
+    def _drop(self) -> None:
+        self._let_go()
+        self._watches.drop(self._watch)
+
+    def _ended(self) -> None:
+        """Whoever watches is nobody any more."""
+        self._watch.end()
+        if self._sending is not None:
+            _abort(self._sending)
 
     async def _leave(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -147,7 +168,7 @@ class WatchResponse(Response):
             told = [Told(one) for one in events]
         else:
             upto = self._watch.feed.upto
-        self._known = [one for one in told if one.event.row.kind == self._wanted.kind]
+        self._known = [one for one in told if self._wanted.has(one.event.row)]
         self._place = max(before, upto)
         return self._place > before
 
@@ -182,16 +203,23 @@ class WatchResponse(Response):
 
     async def _send(self, send: Send, data: bytes) -> bool:
         """Send; returns when the client has taken enough of what was sent before. -> False if it takes nothing any more."""
+        self._sending = send
         try:
             async with asyncio.timeout(STALLED_S):
                 await send({"type": "http.response.body", "body": data, "more_body": True})
         except TimeoutError:
-            # ASGI has no word for it, and closing politely would wait for the client for ever.
-            abort = getattr(getattr(getattr(send, "__self__", None), "transport", None), "abort", None)
-            if callable(abort):
-                abort()
+            _abort(send)
             return False
+        finally:
+            self._sending = None
         return True
+
+
+def _abort(send: Send) -> None:
+    """Cut the connection. ASGI has no word for it, and closing politely would wait for the client for ever."""
+    abort = getattr(getattr(getattr(send, "__self__", None), "transport", None), "abort", None)
+    if callable(abort):
+        abort()
 
 
 def event(version: int, kind: EventType, data: bytes) -> bytes:
