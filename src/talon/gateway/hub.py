@@ -162,7 +162,7 @@ class StreamHub:
 
     def __init__(self, tails: Tails, clock: Clock, settings: GatewaySettings, *, shared: bool = False) -> None:
         self._tails = tails
-        self._clock = clock
+        self.clock = clock
         self._settings = settings
         self._readers: dict[int, set[Reader]] = {}
         self._count = 0
@@ -211,7 +211,7 @@ class StreamHub:
         for commit in committed:
             readers = self._readers.get(commit.sid)
             if readers:
-                batch = _Batch(commit, self._clock.now_ms())
+                batch = _Batch(commit, self.clock.now_ms())
                 for reader in readers:
                     reader.push(batch)
 

@@ -51,8 +51,8 @@ Revision = tuple[str, str, int]  # namespace, agent, revision
 
 
 class Resources:
-    """Resources of one store, planned and applied. `changed` is told the namespaces that were written to. Remembers immutable
-    revisions, at most `revisions_max` of them."""
+    """Resources of one store, planned and applied. `changed` is told the namespaces that were written to, `now_ms` tells
+    the time. Remembers immutable revisions, at most `revisions_max` of them."""
 
     def __init__(
         self,
@@ -61,7 +61,9 @@ class Resources:
         sealer: Sealer,
         changed: Callable[[Sequence[str]], None] = lambda _: None,
         revisions_max: int = 512,
+        now_ms: Callable[[], int] = lambda: 0,
     ) -> None:
+        self._now_ms = now_ms
         self._store, self._ids, self._sealer, self._changed = store, ids, sealer, changed
         self._revisions: dict[Revision, RevisionRow] = {}
         self._revisions_max = revisions_max
@@ -159,7 +161,7 @@ class Resources:
 
     async def _planned(self, reading: Reading) -> ApplyPlan:
         values = {one.identity: one.secret for one in reading.manifests if one.secret is not None}
-        state = State(catalogue=await self.served())
+        state = State(catalogue=await self.served(), now_ms=self._now_ms())
         for _ in range(ROUNDS_MAX):
             outcome = plan_apply(reading, state)
             if isinstance(outcome, ApplyPlan):
@@ -180,6 +182,7 @@ class Resources:
             {**state.sessions, **sessions},
             {**state.same_values, **same},
             state.catalogue,
+            state.now_ms,
         )
 
     async def _stored(self, wanted: Sequence[Identity]) -> dict[Identity, Stored]:

@@ -47,9 +47,10 @@ def conditions(
     *,
     effective: Effective | None = None,
     has_value: bool = False,
+    error: str = "",
 ) -> tuple[Condition, ...]:
     """The conditions of a resource. `found` are those of `wanted` that exist, `catalogue` is what the live workers serve,
-    `effective` an agent's, `has_value` a Secret's."""
+    `effective` an agent's, `has_value` a Secret's; `error` is why a Schedule could not be fired when it was last tried."""
     if model.kind == "Namespace":
         return ()
     if effective is not None:
@@ -58,6 +59,8 @@ def conditions(
     resolved = _found(_missing(refs(model), namespace, found, catalogue))
     if isinstance(model, kinds.ScheduleDoc):
         paused = Condition("Active", "False", "Paused", "it is paused: enabled is false")
+        if error:
+            return resolved, Condition("Active", "False", "CannotFire", f"it is due and could not be fired, and is tried again: {error}")
         return resolved, Condition("Active", "True", "Active") if model.spec.enabled else paused
     if model.kind in NOT_YET:
         return resolved, Condition("Active", "False", "NotImplemented", NOT_YET[model.kind])

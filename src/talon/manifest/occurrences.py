@@ -107,6 +107,13 @@ def _delay_ms(timing: Timing, uid: str, occurrence_ms: int, following_ms: int | 
     return int.from_bytes(drawn[:8]) % most
 
 
+class FireTime(msgspec.Struct, frozen=True):
+    """When a schedule fires: in UTC, and as the clock of its zone shows it."""
+
+    at: str
+    local: str
+
+
 class Step(msgspec.Struct, frozen=True):
     """What to do about a schedule whose occurrence is due: record `missed`, fire `fire`, go on to `next`."""
 
@@ -174,6 +181,11 @@ def local(ms: int, timezone: str) -> str:
     return datetime.fromtimestamp(ms / 1000, zoneinfo.ZoneInfo(timezone)).isoformat(
         timespec="milliseconds" if ms % 1000 else "seconds"
     )
+
+
+def fire_time(ms: int, timezone: str) -> FireTime:
+    """A moment as it is told."""
+    return FireTime(local(ms, "UTC").removesuffix("+00:00") + "Z", local(ms, timezone))
 
 
 def to_ms(at: datetime) -> int:

@@ -22,6 +22,7 @@ from talon.manifest.document import Path, path_text
 from talon.manifest.effective import Effective
 from talon.manifest.follow import follow
 from talon.manifest.lookup import Lookup
+from talon.manifest.occurrences import FireTime, fire_time, plan_of, preview
 from talon.manifest.read import Manifest, Reading
 from talon.manifest.references import places, refs
 from talon.manifest.resolve import Resolved, load, resolve, template_of
@@ -44,6 +45,7 @@ from talon.manifest.state import (
 
 _SHOWN_ERRORS = 3
 _NEW_VALUE = "(a new value)"
+_TIMES_SHOWN = 5
 
 
 def plan_apply(reading: Reading, state: State) -> ApplyPlan | Needs:
@@ -72,6 +74,7 @@ class _Planner:
     def __init__(self, reading: Reading, state: State) -> None:
         self.errors = list(reading.errors)
         self._manifests, self._broken, self._catalogue = reading.manifests, reading.broken, state.catalogue
+        self._now_ms = state.now_ms
         self._applied = {manifest.identity: manifest for manifest in reading.manifests}
         self.look = Lookup(state, self._applied, reading.broken)
         self._results: list[Result] = []
@@ -185,9 +188,22 @@ class _Planner:
         if stored is not None and new_value:
             differing += (FieldChange("spec.value", after=_NEW_VALUE),)
         place = (manifest.document.index, manifest.kind, manifest.namespace, manifest.name)
-        self._results.append(Result(*place, "changed" if cause else action, differing, cause))
+        fires = self._fires(manifest) if action in ("created", "changed") else ()
+        self._results.append(Result(*place, "changed" if cause else action, differing, cause, fires))
         if not isinstance(manifest.model, kinds.AgentDoc | kinds.TemplateDoc):
             self._warn_dangling(manifest)
+
+    def _fires(self, manifest: Manifest) -> tuple[FireTime, ...]:
+        """The next times of a Schedule; one that will never fire again is refused."""
+        if not isinstance(manifest.model, kinds.ScheduleDoc) or not manifest.model.spec.enabled or not self._now_ms:
+            return ()
+        spec = manifest.model.spec
+        times = preview(plan_of(spec).timing, self._now_ms, self._now_ms, _TIMES_SHOWN)
+        if not times:
+            field = "until" if spec.until is not None and spec.kind != "at" else spec.kind
+            why = "never fires: that is over; give it a later time, or keep it with enabled: false"
+            self._error(manifest, ("spec", field), why, getattr(spec, field))
+        return tuple(fire_time(ms, spec.timezone) for ms in times)
 
     def _uid_matches(self, manifest: Manifest, uid: str) -> bool:
         given = manifest.model.metadata.uid

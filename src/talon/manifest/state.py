@@ -13,6 +13,7 @@ from talon.domain.session import SessionRow
 from talon.manifest.catalogue import Catalogue
 from talon.manifest.diff import FieldChange
 from talon.manifest.effective import Effective
+from talon.manifest.occurrences import FireTime
 from talon.manifest.read import DEFAULT_NAMESPACE
 
 User = tuple[str, str, str, int]  # namespace, kind, name, generation
@@ -35,13 +36,14 @@ class Stored(msgspec.Struct, frozen=True):
 class State(msgspec.Struct, frozen=True):
     """What is known of the store: what was looked for and is not there is None. `users` are those of a reference from a namespace
     and below it; `same_values` says of Secrets whether the value that their manifest gives is the stored one. `catalogue` is what
-    the live workers serve (None: no worker)."""
+    the live workers serve (None: no worker), `now_ms` the time (0: nobody says)."""
 
     resources: Mapping[Identity, Stored | None] = {}
     users: Mapping[tuple[str, Ref], tuple[User, ...]] = {}
     sessions: Mapping[Identity, SessionRow | None] = {}
     same_values: Mapping[Identity, bool] = {}
     catalogue: Catalogue | None = None
+    now_ms: int = 0
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -112,7 +114,7 @@ Action = Literal["created", "changed", "unchanged", "deleted"]
 
 class Result(msgspec.Struct, frozen=True):
     """What an apply does to one resource. `document` is 0 for what no document names: a namespace that had to be made, an agent
-    that follows its template, what is pruned (`cause` says so)."""
+    that follows its template, what is pruned (`cause` says so). `fires`: the next times of a Schedule that is new or changed."""
 
     document: int
     kind: str
@@ -121,6 +123,7 @@ class Result(msgspec.Struct, frozen=True):
     action: Action
     changes: tuple[FieldChange, ...] = ()
     cause: str = ""
+    fires: tuple[FireTime, ...] = ()
 
 
 class Warn(msgspec.Struct, frozen=True):

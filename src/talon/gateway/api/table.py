@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 
 OPEN, KNOWN, DOCUMENTS = Row("open"), Row("known"), Row("documents")
-_READ = Row("namespace", "resources.read")
+_READ, _OPERATE = Row("namespace", "resources.read"), Row("namespace", "schedules.operate")
 
 
 def _collection(one: str, many: str, write: Verb = "resources.write") -> dict[str, Row]:
@@ -67,6 +67,11 @@ _RESOURCES = {
     "getRevision": _READ,
     "rollbackAgent": Row("namespace", "resources.write"),
     **_collection("Schedule", "Schedules"),
+    "listScheduleTimes": _READ,
+    "listScheduleHistory": _READ,
+    "pauseSchedule": _OPERATE,
+    "resumeSchedule": _OPERATE,
+    "triggerSchedule": _OPERATE,
     **_collection("Knowledge", "KnowledgeBases"),
     **_collection("McpServer", "McpServers"),
     **_collection("McpBinding", "McpBindings"),

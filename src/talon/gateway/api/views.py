@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from talon.domain.resources import Identity
+from talon.gateway.api.schedules import statuses
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.times import rfc3339
 from talon.manifest.conditions import conditions, wanted
@@ -42,15 +43,27 @@ class Views:
         secrets = [(row.namespace, row.name) for row in rows if row.kind == "Secret"]
         valued = await self._store.have_values(secrets) if secrets else set[tuple[str, str]]()
         catalogue = await self._resources.served()
+        schedules = await statuses(self._store, rows)
         out: list[dict[str, Any]] = []
         for model, row in zip(models, rows, strict=True):
             agent = resolved.get(row.uid)
-            now = conditions(model, row.namespace, found, catalogue, effective=agent, has_value=(row.namespace, row.name) in valued)
+            schedule = schedules.get(row.uid)
+            now = conditions(
+                model,
+                row.namespace,
+                found,
+                catalogue,
+                effective=agent,
+                has_value=(row.namespace, row.name) in valued,
+                error=schedule.error if schedule is not None else "",
+            )
             if agent is not None and effective:
                 metadata: dict[str, Any] = msgspec.json.decode(row.body)["metadata"]
                 out.append(shown_effective(agent, metadata, stamp(row), now, row.revision))
             else:
                 out.append(shown_manifest(row.body, stamp(row), now, row.revision, agent.template if agent else ""))
+            if schedule is not None:
+                out[-1]["status"]["schedule"] = msgspec.to_builtins(schedule)
         return out
 
     async def _resolved(self, rows: Sequence[ResourceRow]) -> dict[str, Effective]:

@@ -35,6 +35,7 @@ STATUS: dict[str, int] = {
     "already_exists": 409,
     "approval_closed": 409,
     "conflict": 409,
+    "firing_superseded": 409,
     "idempotency_conflict": 409,
     "in_use": 409,
     "secret_key_missing": 409,

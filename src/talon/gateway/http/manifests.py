@@ -9,6 +9,7 @@ import msgspec
 from starlette.requests import Request
 
 from talon.domain.errors import FieldError, Invalid, Malformed
+from talon.gateway.api.schedules import ScheduleStatus
 from talon.gateway.http.bodies import JSON_TYPES, PATCH_TYPES, YAML_TYPES, read_bytes
 from talon.manifest.conditions import Condition
 from talon.manifest.document import Document
@@ -39,13 +40,14 @@ class ManifestMetadata(msgspec.Struct, frozen=True):
 
 class ManifestStatus(msgspec.Struct, frozen=True):
     """What Talon knows of a resource now. `conditions` are about generation `observedGeneration`; `revision` and `template` are an
-    agent's."""
+    agent's, `schedule` is a schedule's."""
 
     phase: Literal["Active", "Terminating"]
     observedGeneration: int  # noqa: N815
     conditions: list[Condition]
     revision: int | Unset = msgspec.UNSET
     template: str | Unset = msgspec.UNSET
+    schedule: ScheduleStatus | Unset = msgspec.UNSET
 
 
 class Manifest(msgspec.Struct, frozen=True):
