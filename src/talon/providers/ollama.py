@@ -153,6 +153,7 @@ class _Line(msgspec.Struct, gc=False):
     """A piece of an answer; the last one is `done` and has the counts."""
 
     model: str | None = None
+    created_at: str | None = None
     message: _Message | None = None
     done: bool | None = None
     done_reason: str | None = None
@@ -178,6 +179,7 @@ class OllamaReader:
         if line.error is not None:
             answer.failed(line.error)
         answer.model = line.model or answer.model
+        answer.id = answer.id or line.created_at or ""  # it names calls without ids: apart from those of other answers
         message = line.message
         if message is not None:
             if message.thinking:

@@ -67,7 +67,7 @@ def test_results_name_their_tools_and_their_images_follow_all_of_them() -> None:
 def test_calls_without_ids_get_some_and_thoughts_go_back_with_them() -> None:
     call = {"function": {"name": "find", "arguments": {"n": 1.50}}}
     answer, _ = read(
-        {"message": {"thinking": "Hm"}},
+        {"created_at": "2026-09-17T15:42:59.7420965Z", "message": {"thinking": "Hm"}},
         {"message": {"thinking": "."}},
         {"message": {"content": "", "tool_calls": [call, call]}},
         {"message": {"content": ""}, "done": True, "done_reason": "stop", "prompt_eval_count": 9, "eval_count": 4},
@@ -75,6 +75,8 @@ def test_calls_without_ids_get_some_and_thoughts_go_back_with_them() -> None:
     end = answer.finish()
     assert (end.stop_reason, end.usage, len({one.id for one in end.tool_calls})) == ("tool_calls", Usage(9, 4), 2)
     [message] = sent(ChatMessage("assistant", "", end.tool_calls, opaque=end.opaque))["messages"]
+    later, _ = read({"created_at": "2026-09-17T15:43:01Z", "message": {"tool_calls": [call]}, "done": True})
+    assert later.finish().tool_calls[0].id not in {one.id for one in end.tool_calls}, "results find their calls by it"
     assert (message["thinking"], message["tool_calls"][0]["function"]["arguments"]) == ("Hm.", {"n": 1.5})
 
 

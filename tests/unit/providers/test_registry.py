@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from support.chats import ask, collect, failure, text_of
 from talon.domain.errors import Invalid
+from talon.providers.aws import signed
 from talon.providers.limits import CallLimits
 from talon.providers.protocol import ProviderError
 from talon.providers.registry import ProviderConfig, ProviderInfo, build_providers
@@ -69,3 +72,21 @@ def test_a_wrong_configuration_is_refused_by_field(name: str, config: ProviderCo
     assert [error.field for error in caught.value.errors] == [field]
     assert "pw@" not in caught.value.detail
     assert "sk-1" not in caught.value.detail
+
+
+def test_calls_that_are_to_be_signed_need_the_extra_and_those_with_a_key_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("talon.providers.registry.find_spec", {"botocore": None}.get)
+    for key in ("", "AKID:secret"):
+        with pytest.raises(Invalid, match=r"talon-runtime\[bedrock\]"):
+            build_providers({"a": ProviderConfig("bedrock", api_key=key, region="eu-west-3")})
+    build_providers({"a": ProviderConfig("bedrock", api_key="a-bedrock-key", region="eu-west-3")})
+    monkeypatch.setitem(sys.modules, "botocore.awsrequest", None)
+    with pytest.raises(ProviderError, match=r"talon-runtime\[bedrock\]") as caught:
+        signed("AKID:secret", "bedrock", "eu-west-3", "https://x", {}, b"")
+    assert caught.value.error == "unresolved"
+
+
+def test_nobody_loads_the_libraries_of_vendors_before_they_are_called() -> None:
+    program = "import sys, talon.cli.main, talon.cli.load; print([m for m in ('botocore', 'aiohttp') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
