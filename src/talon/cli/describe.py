@@ -38,6 +38,11 @@ def command(at: At, kind: str, name: str | None) -> None:
       talon describe session customer-support/renewals
       talon describe namespace acme
     """
+    describe(at, kind, name)
+
+
+def describe(at: At, kind: str, name: str | None) -> None:
+    """Print the page about one thing."""
     found, names = resource_of(kind, name, "described")
 
     async def work() -> list[Section]:
@@ -95,6 +100,7 @@ async def _around(client: Client, at: At, kind: Kind, names: Sequence[str], item
         ("Uses", await _uses(client, at, item)),
         ("Used by", _users(await client.items(kind.path(at, names) + "/users"))),
         *(await _of_agent(client, at, names[0]) if kind.manifest == "Agent" else []),
+        *(await _of_schedule(client, at, names[0]) if kind.manifest == "Schedule" else []),
     ]
 
 
@@ -164,6 +170,18 @@ async def _of_agent(client: Client, at: At, name: str) -> list[Section]:
             "Sessions, newest first",
             table(("SESSION", "STATE", "UPDATED"), [(s["id"], s["state"], s["updated_at"]) for s in sessions]),
         ),
+    ]
+
+
+async def _of_schedule(client: Client, at: At, name: str) -> list[Section]:
+    """When a schedule fires next, and what became of its newest occurrences."""
+    from talon.cli.schedule import occurrences_table, times_table
+
+    times = (await client.get(at.path("schedules", name, "next")))["items"]
+    past = await client.items(at.path("schedules", name, "history"), limit=SHOWN)
+    return [
+        ("Next", times_table(times) if times else ""),
+        ("Occurrences, newest first", occurrences_table(past) if past else ""),
     ]
 
 

@@ -129,6 +129,7 @@ _TARGET: Columns = (
     ("AGENT", _spec("target", "agent")),
     ("SESSION", lambda item: _spec("target", "sessionId")(item) or "a new one"),
     ("ENABLED", lambda item: _spec("enabled")(item) is not False),
+    ("NEXT", lambda item: (_status("schedule")(item) or {}).get("next_local")),
 )
 _BINDING: Columns = (
     ("SERVER", _spec("server")),

@@ -60,7 +60,9 @@ def conditions(
     if isinstance(model, kinds.ScheduleDoc):
         paused = Condition("Active", "False", "Paused", "it is paused: enabled is false")
         if error:
-            return resolved, Condition("Active", "False", "CannotFire", f"it is due and could not be fired, and is tried again: {error}")
+            return resolved, Condition(
+                "Active", "False", "CannotFire", f"it is due and could not be fired, and is tried again: {error}"
+            )
         return resolved, Condition("Active", "True", "Active") if model.spec.enabled else paused
     if model.kind in NOT_YET:
         return resolved, Condition("Active", "False", "NotImplemented", NOT_YET[model.kind])
