@@ -20,8 +20,8 @@ def _meta(key: str) -> Callable[[Item], Any]:
     return lambda item: item["metadata"].get(key)
 
 
-def _status(key: str) -> Callable[[Item], Any]:
-    return lambda item: item.get("status", {}).get(key)
+def _status(*keys: str) -> Callable[[Item], Any]:
+    return _at("status", *keys)
 
 
 def _field(key: str) -> Callable[[Item], Any]:
@@ -29,8 +29,12 @@ def _field(key: str) -> Callable[[Item], Any]:
 
 
 def _spec(*keys: str) -> Callable[[Item], Any]:
+    return _at("spec", *keys)
+
+
+def _at(*keys: str) -> Callable[[Item], Any]:
     def value(item: Item) -> Any:
-        found: Any = item.get("spec")
+        found: Any = item
         for key in keys:
             found = found.get(key) if isinstance(found, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         return found  # pyright: ignore[reportUnknownVariableType]
@@ -129,7 +133,7 @@ _TARGET: Columns = (
     ("AGENT", _spec("target", "agent")),
     ("SESSION", lambda item: _spec("target", "sessionId")(item) or "a new one"),
     ("ENABLED", lambda item: _spec("enabled")(item) is not False),
-    ("NEXT", lambda item: (_status("schedule")(item) or {}).get("next_local")),
+    ("NEXT", _status("schedule", "next_local")),
 )
 _BINDING: Columns = (
     ("SERVER", _spec("server")),
