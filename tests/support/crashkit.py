@@ -20,9 +20,11 @@ from msgspec.structs import replace
 from talon.cli.system import SystemClock, SystemIds
 from talon.domain.errors import Unavailable
 from talon.domain.inbox import Key, Message
+from talon.domain.models import Models
 from talon.domain.session import SessionRow
 from talon.manifest.effective import Effective, Profile, encode
 from talon.providers.registry import ProviderConfig, build_providers
+from talon.providers.traffic import Traffic
 from talon.store.model import NewSession
 from talon.store.protocols import Store
 from talon.store.resources import Changes, PutResource
@@ -225,8 +227,8 @@ async def boot(store: Store, world: World, plan: Plan, effect: Effect, tmp_scrip
         return TurnDeps(
             journal=mortal,
             writer=writer,
-            definitions=Definitions(mortal, registry, frozenset({"fake"})),
-            models=ModelStep(providers, mortal, clock, limits),
+            definitions=Definitions(mortal, registry, ("fake",), Models()),
+            models=ModelStep(providers, mortal, clock, limits, Traffic(mortal, clock)),
             tools=ToolStep(ids),
             clock=clock,
             ids=ids,

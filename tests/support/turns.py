@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from talon.domain import entries as e
-from talon.turn.machine import State, apply, fold
-from talon.turn.machine.decide import Bounds
+from talon.turn.machine import Bounds, State, apply, fold
 
 TURN = "t1"
 START_MS = 1_760_000_000_000

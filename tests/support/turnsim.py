@@ -15,9 +15,11 @@ import msgspec
 from support.turns import BOUNDS, Story, resumed
 from talon.domain import entries as e
 from talon.turn import machine as m
-from talon.turn.machine.decide import Bounds
+from talon.turn.machine import Bounds
 
 EFFECTS = {"look": "read", "pay": "idempotent", "ship": "reconcilable", "mail": "unsafe"}
+#: What no repetition mends.
+GRAVE = ("authentication", "bad_request", "context_overflow", "content_filter", "refusal")
 STEPS_MAX = 2_000
 CHAOS_MAX = 60
 
@@ -214,9 +216,9 @@ class Simulation:
         assert not announced.orphaned, "the call of a dead worker is made again without a reset"
         self.now_ms += self.random.choice((100, 400))
         if self.maybe(0.3):
-            retryable = self.random.random() < 0.8
+            error = self.random.choice(("timeout", "connection", "rate_limit", "server", *GRAVE)) if self.maybe(0.5) else "server"
             wait_s = self.random.choice((None, 0.5, 90.0))
-            self.facts.append(e.ModelFailed(error="server", retryable=retryable, retry_after_s=wait_s))
+            self.facts.append(e.ModelFailed(error=error, retryable=error not in GRAVE, retry_after_s=wait_s))
             return
         first = len(self.state().calls) + 1
         tools = self.random.choices([*EFFECTS, "unknown"], k=self.random.randint(1, 3)) if self.random.random() < 0.7 else []

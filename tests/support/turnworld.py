@@ -16,10 +16,12 @@ from talon.cli.system import SystemClock, SystemIds
 from talon.domain import entries as e
 from talon.domain.bell import Bell
 from talon.domain.inbox import CancelTurn, Message, Operation, Receipt, ResolveApproval
+from talon.domain.models import Models
 from talon.domain.session import SessionRow, TurnRow
 from talon.manifest.effective import Effective, Limits, Profile, encode
 from talon.providers.protocol import ChatEvent, ChatRequest, Finished, TextDelta, ToolCall
 from talon.providers.registry import Providers
+from talon.providers.traffic import Traffic
 from talon.store.conformance.support import until
 from talon.store.model import Append, NewSession
 from talon.store.protocols import Store
@@ -262,8 +264,8 @@ class World:
         fields: dict[str, Any] = {
             "journal": store,
             "writer": self.writer,
-            "definitions": Definitions(store, self.registry, frozenset({"fake"})),
-            "models": ModelStep(self.providers, store, self.clock, self.limits),
+            "definitions": Definitions(store, self.registry, ("fake",), Models()),
+            "models": ModelStep(self.providers, store, self.clock, self.limits, Traffic(store, self.clock)),
             "tools": ToolStep(self.ids),
             "clock": self.clock,
             "ids": self.ids,

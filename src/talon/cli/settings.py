@@ -321,9 +321,26 @@ class HttpRequest(Group):
 
     allow_hosts: tuple[HostEntry, ...] = Field(
         default=(), description="private or loopback hosts that it may call all the same", json_schema_extra=HOSTS
+    requests_per_minute: int = Field(
+        default=0,
+        ge=0,
+        le=10_000_000,
+        description="calls of all workers together; more wait in a queue that is fair by namespace; 0: no limit",
+    )
+    tokens_per_minute: int = Field(
+        default=0, ge=0, le=100_000_000_000, description="tokens, in and out, of all workers together; 0: no limit"
+    )
     )
     idempotent_hosts: tuple[HostEntry, ...] = Field(
         default=(), description="hosts that honour Idempotency-Key: calls to them may be repeated", json_schema_extra=HOSTS
+class ModelsGroup(Group):
+    """What is known of models."""
+
+    catalogue: Path | None = Field(
+        default=None, description="file with models' tiers, windows and prices, over those that are built in"
+    )
+
+
     )
     timeout_s: float = Field(default=30.0, gt=0, le=3600, description="seconds for one request")
 
@@ -365,3 +382,4 @@ class Settings(Group):
     providers: dict[str, Provider] = Field(default={}, description="model endpoints by name")
     tools: Tools = Tools()
     observe: Observe = Observe()
+    models: ModelsGroup = ModelsGroup()

@@ -7,6 +7,8 @@ reading, so a field may be added without raising `min_reader`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import msgspec
@@ -39,6 +41,25 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
             self.cache_write_tokens + other.cache_write_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
         )
+
+
+class Money(msgspec.Struct, frozen=True):
+    """An exact amount of a currency; as JSON the amount is a decimal string."""
+
+    amount: Decimal
+    currency: str
+
+    def __str__(self) -> str:
+        return f"{self.amount.normalize():f} {self.currency}"
+
+
+def total(costs: Iterable[Money | None]) -> tuple[Money, ...]:
+    """The sum of each currency, in the order of their first amounts; what nobody knows the price of is not in it."""
+    sums: dict[str, Decimal] = {}
+    for cost in costs:
+        if cost is not None:
+            sums[cost.currency] = sums.get(cost.currency, Decimal(0)) + cost.amount
+    return tuple(Money(amount, currency) for currency, amount in sums.items())
 
 
 class Opaque(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -108,7 +129,8 @@ class TurnStarted(Payload, frozen=True, kw_only=True):
 
 
 class TurnWaiting(Payload, frozen=True, kw_only=True):
-    """The turn is a row now, not a task (K6). `kind`: approval | backoff. `until_ms` is Unix time, for a back-off."""
+    """The turn is a row now, not a task (K6). `kind`: approval | backoff | quota. `until_ms` is Unix time, for the last
+    two: another attempt after a failure, and a place in the queue of a provider's quota."""
 
     type = "turn.waiting"
     kind: str
@@ -166,7 +188,7 @@ class ModelStarted(Payload, frozen=True, kw_only=True):
 class ModelFinished(Payload, frozen=True, kw_only=True):
     """A model answered. `content` is empty when the text is the turn's answer: then `message.completed` holds it, once.
     The `calls` tool calls of the answer are the `tool.requested` entries that follow in the same commit. `opaque` is what the
-    vendor wants back with them."""
+    vendor wants back with them. No `cost`: the model's price is not known."""
 
     type = "model.finished"
     stop_reason: str
@@ -177,6 +199,7 @@ class ModelFinished(Payload, frozen=True, kw_only=True):
     model: str = ""
     duration_ms: int = 0
     opaque: Opaque | None = None
+    cost: Money | None = None
 
 
 class ModelFailed(Payload, frozen=True, kw_only=True):
@@ -190,6 +213,7 @@ class ModelFailed(Payload, frozen=True, kw_only=True):
     retryable: bool = False
     retry_after_s: float | None = None
     usage: Usage = Usage()
+    cost: Money | None = None
 
 
 class StreamReset(Payload, frozen=True, kw_only=True):
@@ -199,6 +223,7 @@ class StreamReset(Payload, frozen=True, kw_only=True):
     model_seq: int
     reason: str = ""
     usage: Usage = Usage()
+    cost: Money | None = None
 
 
 class ToolRequested(Payload, frozen=True, kw_only=True):
@@ -371,6 +396,7 @@ class TurnCompleted(Payload, frozen=True, kw_only=True):
     iterations: int = 0
     tool_calls: int = 0
     usage: Usage = Usage()
+    costs: tuple[Money, ...] = ()
 
 
 class TurnFailed(Payload, frozen=True, kw_only=True):
@@ -380,6 +406,7 @@ class TurnFailed(Payload, frozen=True, kw_only=True):
     reason: str
     detail: str = ""
     usage: Usage = Usage()
+    costs: tuple[Money, ...] = ()
 
 
 class TurnCancelled(Payload, frozen=True, kw_only=True):
@@ -390,6 +417,7 @@ class TurnCancelled(Payload, frozen=True, kw_only=True):
     by: str = ""
     rollback: bool = False
     usage: Usage = Usage()
+    costs: tuple[Money, ...] = ()
 
 
 class TurnDenied(Payload, frozen=True, kw_only=True):
@@ -399,6 +427,7 @@ class TurnDenied(Payload, frozen=True, kw_only=True):
     reason: str
     detail: str = ""
     usage: Usage = Usage()
+    costs: tuple[Money, ...] = ()
 
 
 PAYLOADS: dict[str, type[Payload]] = {cls.type: cls for cls in Payload.__subclasses__()}
@@ -445,6 +474,7 @@ END_REASONS: dict[str, dict[str, str]] = {
         "attempts_exhausted": "The turn was tried too often",
         "model_calls_exceeded": "The turn's limit of model calls",
         "model_failed": "No model gave an answer",
+        "model_retries_exceeded": "The turn's budget of retries",
         "tokens_exceeded": "The turn's limit of tokens",
         "tool_calls_exceeded": "The turn's limit of tool calls",
         "wall_time_exceeded": "The turn's limit of time",

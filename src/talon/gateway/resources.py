@@ -244,6 +244,7 @@ class Resources:
             metadata=session.metadata,
             features=session.features,
             profile=session.profile,
+            config=session.config,
             history=await self._spilled(session.namespace, session.history),
         )
 

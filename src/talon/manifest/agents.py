@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from talon.manifest.fields import TEXT_MAX, Count, FeatureName, Given, Name, Names, Part, Text, Word, Words
+from talon.manifest.models import ModelPolicy, Policies, ThinkingLevel
 
 FEATURES_MAX: Final = 200
-PROFILES_MAX: Final = 32
 MESSAGES_MAX: Final = 10_000
 
 
@@ -24,32 +24,6 @@ class FeatureDecl(Part):
         default=None, description="The values of an enum."
     )
     description: str = Field(default="", max_length=TEXT_MAX, description="For people, and in the error when it is missing.")
-
-
-class Model(Part):
-    """A model of a provider."""
-
-    provider: Name = Field(description="A name in the configuration's `providers`.")
-    name: Word = Field(description="The model, by the provider's own name for it.")
-    temperature: Given[Annotated[float, Field(ge=0, le=2)]] = Field(default=None, description="0 to 2; absent: the provider's own.")
-    max_tokens: Given[Annotated[int, Field(ge=1)]] = Field(
-        default=None, alias="maxTokens", description="The most tokens of one answer; absent: the provider's own limit."
-    )
-
-
-class ProfileDecl(Part):
-    """A model under a name that agents and sessions can choose."""
-
-    name: Name = Field(description="What agents and sessions choose it by.")
-    model: Model = Field(description="The model.")
-
-
-class ModelPolicy(Part):
-    """Models to try, in this order."""
-
-    profiles: Annotated[list[ProfileDecl], Field(min_length=1, max_length=PROFILES_MAX)] = Field(
-        description="Tried in order: the next one when one fails in a way that another model may not."
-    )
 
 
 class Capabilities(Part):
@@ -70,12 +44,16 @@ class LimitsDecl(Part):
         default=None, description="Seconds that a turn may take, waiting excepted; absent: 3600."
     )
     tokens_max: Given[Count] = Field(default=None, description="Tokens, in and out, of a turn; absent: no limit.")
+    model_retries_max: Given[Count] = Field(
+        default=None, description="Model calls of a turn that may fail in a way that is tried again or elsewhere; absent: 20."
+    )
 
 
 class Overrides(Part):
     """What a definition says, each part optional; an agent's own part replaces the template's (limits: one by one)."""
 
     model_policy: Given[ModelPolicy] = Field(default=None, alias="modelPolicy", description="Which models, in which order.")
+    policies: Given[Policies] = Field(default=None, description="What is decided for the agent beside its models' order.")
     system_prompt: Given[Annotated[str, Field(max_length=TEXT_MAX)]] = Field(
         default=None, alias="systemPrompt", description="Text with `{{ feature }}` places; `\\{{` stands for literal braces."
     )
@@ -143,6 +121,22 @@ class HistoryMessage(Part):
     content: Text = Field(description="What was said.")
 
 
+class SessionConfig(Part):
+    """What one session wants otherwise than its agent says."""
+
+    model: Given[Word] = Field(
+        default=None, description="The model to ask first: `provider/model`, or the name of a profile or of a model that one has."
+    )
+    thinking_level: Given[ThinkingLevel] = Field(
+        default=None, alias="thinkingLevel", description="How much the model thinks before it answers, whatever its profile says."
+    )
+    verbose_level: Given[bool] = Field(
+        default=None,
+        alias="verboseLevel",
+        description="Whether the model's visible thoughts are streamed and kept in the journal; absent: they are.",
+    )
+
+
 class SessionSpec(Part):
     """A session of an agent."""
 
@@ -151,6 +145,7 @@ class SessionSpec(Part):
         default={}, max_length=FEATURES_MAX, description="Values of features that the agent left open."
     )
     profile: Given[Name] = Field(default=None, description="The one model profile to use; absent: the agent's.")
+    config: Given[SessionConfig] = Field(default=None, description="What the session wants otherwise than its agent says.")
     metadata: dict[str, Any] = Field(default={}, description="Free-form JSON for the people who run it; at most 64 KiB.")
     messages: list[HistoryMessage] = Field(
         default=[], max_length=MESSAGES_MAX, description="What was said before; imported when the session is created."

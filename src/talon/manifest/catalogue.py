@@ -6,15 +6,18 @@ from collections.abc import Iterable
 
 import msgspec
 
+from talon.domain.models import ModelInfo
+
 
 class Catalogue(msgspec.Struct, frozen=True):
-    """Toolset name -> the names of its tools, and the names of the configured providers.
+    """Toolset name -> the names of its tools, the names of the configured providers, and what is known of their models.
 
     The toolset `builtin` holds the built-in tools, which `capabilities.allowed_tools` may name without a reference.
     """
 
     toolsets: dict[str, tuple[str, ...]] = {}
     providers: tuple[str, ...] = ()
+    models: tuple[ModelInfo, ...] = ()
 
 
 BUILTIN = "builtin"
@@ -38,6 +41,7 @@ def merge(catalogues: Iterable[bytes]) -> Catalogue | None:
     """
     toolsets: dict[str, set[str]] = {}
     providers: set[str] = set()
+    models: dict[str, ModelInfo] = {}
     alive = False
     for data in catalogues:
         alive = True
@@ -48,6 +52,12 @@ def merge(catalogues: Iterable[bytes]) -> Catalogue | None:
         for name, tools in one.toolsets.items():
             toolsets.setdefault(name, set()).update(tools)
         providers.update(one.providers)
+        for model in one.models:
+            models.setdefault(model.id, model)
     if not alive:
         return None
-    return Catalogue({name: tuple(sorted(tools)) for name, tools in sorted(toolsets.items())}, tuple(sorted(providers)))
+    return Catalogue(
+        {name: tuple(sorted(tools)) for name, tools in sorted(toolsets.items())},
+        tuple(sorted(providers)),
+        tuple(model for _, model in sorted(models.items())),
+    )

@@ -18,14 +18,37 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     description: str = ""
 
 
+class AnswerForm(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The JSON Schema that an answer's text follows, under a name; `strict`: the vendor makes the model follow it."""
+
+    name: str
+    schema: dict[str, Any]
+    strict: bool = True
+
+
 class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One model to try. `provider` is a name in `providers.NAME` of the configuration."""
+    """One model to try, with what goes with its calls. `provider` is a name in `providers.NAME` of the configuration."""
 
     name: str
     provider: str
     model: str
     temperature: float | None = None
     max_output_tokens: int | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    thinking: str = ""
+    tool_choice: str = ""
+    parallel_tool_calls: bool | None = None
+    answer_schema: AnswerForm | None = None
+
+
+class Route(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `model_routing` says of a tier: names of profiles or models, the first one and those after it."""
+
+    primary: str
+    fallback: tuple[str, ...] = ()
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -35,6 +58,7 @@ class Limits(msgspec.Struct, frozen=True):
     tool_calls_max: int = 50
     wall_time_max_s: float = 3600.0
     tokens_max: int = 0
+    model_retries_max: int = 20
 
 
 class Effective(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,6 +66,7 @@ class Effective(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `tool_refs` are the toolsets named in `mcpServerRefs`; `allowed_tools` narrows what they grant, or, without refs, names built-in
     tools; None and no refs means no tools. `knowledge_refs` are names of Knowledge. `features` are the agent's own values.
+    `routing` is by tier of data, `0` to `2`. `select`: order | task. `on_refusal`: end | next.
     """
 
     namespace: str
@@ -56,6 +81,9 @@ class Effective(msgspec.Struct, frozen=True, omit_defaults=True):
     limits: Limits = Limits()
     template: str = ""
     knowledge_refs: tuple[str, ...] = ()
+    routing: dict[str, Route] = {}
+    select: str = "order"
+    on_refusal: str = "end"
 
 
 def encode(effective: Effective) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from talon.manifest.agents import MESSAGES_MAX, AgentSpec, Definition, HistoryMessage, SessionSpec
+from talon.manifest.agents import MESSAGES_MAX, AgentSpec, Definition, HistoryMessage, SessionConfig, SessionSpec
 from talon.manifest.environment import KnowledgeSpec, McpBindingSpec, McpServerSpec, SecretSpec
 from talon.manifest.fields import Given, Name, NamespaceName, Part
 from talon.manifest.metadata import ApiVersion, Metadata, NamespaceMetadata, SessionMetadata, Status
@@ -116,6 +116,7 @@ class BareSession(Part):
     stream: Any = Field(default=None, description="Describes; not read.")
     features: dict[str, Any] = Field(default={}, description="Values of features that the agent left open.")
     profile: Given[Name] = Field(default=None, description="The one model profile to use; absent: the agent's.")
+    config: Given[SessionConfig] = Field(default=None, description="What the session wants otherwise than its agent says.")
     metadata: dict[str, Any] = Field(default={}, description="Free-form JSON for the people who run it; at most 64 KiB.")
     messages: list[HistoryMessage] = Field(default=[], max_length=MESSAGES_MAX, description="What was said before.")
 

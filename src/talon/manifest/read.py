@@ -227,7 +227,7 @@ def _bare_session(document: Document, errors: list[FieldError]) -> Manifest | No
         return None
     namespace = bare.ns or DEFAULT_NAMESPACE
     written = cast(dict[str, Any], document.data)
-    moved = ("agent", "features", "profile", "metadata", "messages")
+    moved = ("agent", "features", "profile", "config", "metadata", "messages")
     body: dict[str, Any] = {
         "apiVersion": API_VERSION,
         "kind": "Session",

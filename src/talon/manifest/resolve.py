@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from talon.domain.errors import Defect
 from talon.manifest import kinds
-from talon.manifest.agents import Capabilities, Definition, LimitsDecl, ModelPolicy, flat
+from talon.manifest.agents import Capabilities, Definition, LimitsDecl, flat
 from talon.manifest.complaints import nearest
 from talon.manifest.document import Complaint, Path
-from talon.manifest.effective import Effective, Limits, Profile, encode
+from talon.manifest.effective import AnswerForm, Effective, Limits, Profile, Route, encode
 from talon.manifest.features import wrong_features
+from talon.manifest.models import Model, ModelPolicy, Policies
 from talon.manifest.within import declared, unknown_places
 
 
@@ -55,7 +56,8 @@ def resolve(agent: kinds.AgentDoc, namespace: str, template: Definition | None) 
     ]
     if spec.system_prompt is not None:
         wrong += unknown_places(("spec", "systemPrompt"), spec.system_prompt, features)
-    profiles = _profiles(spec.model_policy or base.model_policy)
+    policy = spec.model_policy or base.model_policy
+    profiles = _profiles(policy)
     if not profiles:
         message = "no model profile: give modelPolicy.profiles here or in the template, with at least one provider and model"
         wrong.append((_definition_path(agent), message, None))
@@ -79,6 +81,9 @@ def resolve(agent: kinds.AgentDoc, namespace: str, template: Definition | None) 
         limits=_limits(base.limits, spec.limits),
         template=template_of(agent),
         knowledge_refs=tuple(knowledge or ()),
+        routing=_routing(spec.policies or base.policies),
+        select=policy.select if policy else "order",
+        on_refusal=policy.on_refusal if policy else "end",
     )
     body = encode(effective)
     return Resolved(effective, body, hashlib.sha256(body).hexdigest())
@@ -89,10 +94,32 @@ def _definition_path(agent: kinds.AgentDoc) -> Path:
 
 
 def _profiles(policy: ModelPolicy | None) -> tuple[Profile, ...]:
-    return tuple(
-        Profile(one.name, one.model.provider, one.model.name, one.model.temperature, one.model.max_tokens)
-        for one in (policy.profiles if policy else ())
+    return tuple(_profile(one.name, one.model) for one in (policy.profiles if policy else ()))
+
+
+def _profile(name: str, model: Model) -> Profile:
+    form = model.answer_schema
+    return Profile(
+        name,
+        model.provider,
+        model.name,
+        model.temperature,
+        model.max_tokens,
+        model.top_p,
+        model.top_k,
+        tuple(model.stop or ()),
+        model.seed,
+        model.thinking_level or "",
+        model.tool_choice or "",
+        model.parallel_tool_calls,
+        AnswerForm(form.name, form.schema_, form.strict) if form else None,
     )
+
+
+def _routing(policies: Policies | None) -> dict[str, Route]:
+    routing = policies.model_routing if policies else None
+    routes = (routing.tier_0, routing.tier_1, routing.tier_2) if routing else ()
+    return {str(tier): Route(route.primary, tuple(route.fallback or ())) for tier, route in enumerate(routes) if route}
 
 
 def _limits(*written: LimitsDecl | None) -> Limits:
@@ -106,7 +133,7 @@ def _limits(*written: LimitsDecl | None) -> Limits:
             values["model_calls_max"] = max(1, limits.max_iterations)
         if limits.max_tool_calls_per_run is not None:
             values["tool_calls_max"] = limits.max_tool_calls_per_run
-        for name in ("model_calls_max", "tool_calls_max", "wall_time_max_s", "tokens_max"):
+        for name in ("model_calls_max", "tool_calls_max", "wall_time_max_s", "tokens_max", "model_retries_max"):
             if getattr(limits, name) is not None:
                 values[name] = getattr(limits, name)
     return Limits(**values)

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from talon.domain.entries import MessageCompleted, MessageReceived, NewEntry, new_entry
+from talon.domain.session import SessionConfig as Config
 from talon.domain.session import SessionRow
 from talon.manifest.agents import HistoryMessage, SessionSpec
 from talon.manifest.diff import changes
@@ -44,7 +45,15 @@ def planned_session(spec: SessionSpec, namespace: str, name: str) -> PlannedSess
         msgspec.json.encode(spec.features),
         spec.profile or "",
         tuple(_imported(message) for message in spec.messages),
+        msgspec.json.encode(_config(spec)),
     )
+
+
+def _config(spec: SessionSpec) -> Config:
+    written = spec.config
+    if written is None:
+        return Config()
+    return Config(written.model or "", written.thinking_level or "", written.verbose_level)
 
 
 def differs(spec: SessionSpec, row: SessionRow) -> list[Complaint]:
@@ -57,9 +66,16 @@ def differs(spec: SessionSpec, row: SessionRow) -> list[Complaint]:
         "metadata": msgspec.json.decode(row.metadata),
         "features": msgspec.json.decode(row.features),
         "profile": row.profile,
+        "config": msgspec.json.decode(row.config),
+    }
+    wanted: dict[str, Any] = {
+        "metadata": spec.metadata,
+        "features": spec.features,
+        "profile": spec.profile or "",
+        "config": msgspec.to_builtins(_config(spec)),
     }
     wrong: list[Complaint] = []
-    for field, now in (("metadata", spec.metadata), ("features", spec.features), ("profile", spec.profile or "")):
+    for field, now in wanted.items():
         differing = [change.field or field for change in changes(stored[field], now)]
         if differing:
             which = ", ".join(differing)

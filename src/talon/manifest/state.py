@@ -107,6 +107,7 @@ class PlannedSession(msgspec.Struct, frozen=True):
     features: bytes
     profile: str
     history: tuple[NewEntry, ...]
+    config: bytes = b"{}"
 
 
 Action = Literal["created", "changed", "unchanged", "deleted"]

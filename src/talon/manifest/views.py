@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from talon.manifest.conditions import Condition
-from talon.manifest.effective import Effective, Feature, Profile
+from talon.manifest.effective import Effective, Feature, Profile, Route
 from talon.manifest.metadata import API_VERSION
 
 
@@ -55,10 +55,12 @@ def shown_definition(effective: Effective) -> dict[str, Any]:
     """The resolved definition in the documents' own words."""
     spec: dict[str, Any] = {
         "features": [_feature(one) for one in effective.declared],
-        "modelPolicy": {"profiles": [_profile(one) for one in effective.profiles]},
+        "modelPolicy": _model_policy(effective),
         "systemPrompt": effective.system_prompt,
         "mcpServerRefs": list(effective.tool_refs),
     }
+    if effective.routing:
+        spec["policies"] = {"model_routing": {f"tier_{tier}": _route(route) for tier, route in effective.routing.items()}}
     if effective.knowledge_refs:
         spec["knowledgeRefs"] = list(effective.knowledge_refs)
     if effective.allowed_tools is not None:
@@ -102,10 +104,40 @@ def _feature(feature: Feature) -> dict[str, Any]:
     return shown
 
 
+def _model_policy(effective: Effective) -> dict[str, Any]:
+    shown: dict[str, Any] = {"profiles": [_profile(one) for one in effective.profiles]}
+    if effective.select != "order":
+        shown["select"] = effective.select
+    if effective.on_refusal != "end":
+        shown["onRefusal"] = effective.on_refusal
+    return shown
+
+
+def _route(route: Route) -> dict[str, Any]:
+    return {"primary": route.primary} | ({"fallback": list(route.fallback)} if route.fallback else {})
+
+
+#: Fields of a profile's model: as they are written -> as they are kept.
+_MODEL = {
+    "temperature": "temperature",
+    "maxTokens": "max_output_tokens",
+    "topP": "top_p",
+    "topK": "top_k",
+    "stop": "stop",
+    "seed": "seed",
+    "thinkingLevel": "thinking",
+    "toolChoice": "tool_choice",
+    "parallelToolCalls": "parallel_tool_calls",
+}
+
+
 def _profile(profile: Profile) -> dict[str, Any]:
     model: dict[str, Any] = {"provider": profile.provider, "name": profile.model}
-    if profile.temperature is not None:
-        model["temperature"] = profile.temperature
-    if profile.max_output_tokens is not None:
-        model["maxTokens"] = profile.max_output_tokens
+    for written, kept in _MODEL.items():
+        value = getattr(profile, kept)
+        if value not in (None, "", ()):
+            model[written] = list(value) if written == "stop" else value
+    if profile.answer_schema is not None:
+        form = profile.answer_schema
+        model["answerSchema"] = {"name": form.name, "schema": form.schema, "strict": form.strict}
     return {"name": profile.name, "model": model}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from talon.domain.errors import Defect
-from talon.domain.session import SessionRow
+from talon.domain.models import Models
+from talon.domain.session import SessionConfig, SessionRow
+from talon.manifest.choosing import Wanted, choose, task_of
 from talon.manifest.effective import Effective, Limits, Profile, decode
 from talon.manifest.features import feature_values
 from talon.manifest.prompt import render_prompt
@@ -18,7 +21,8 @@ from talon.tools.registry import Pinned, Registry
 
 
 class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Prompt, models, limits and tool schemas of one turn, every place filled in. `profiles` are tried in order."""
+    """Prompt, models, limits and tool schemas of one turn, every place filled in. `profiles` are tried in order; `windows` are
+    their context windows, where known. `on_refusal`: end | next. `verbose`: visible thoughts are streamed and kept."""
 
     namespace: str
     agent: str
@@ -28,6 +32,9 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     limits: Limits = Limits()
     tools: tuple[Pinned, ...] = ()
     features: dict[str, Any] = {}
+    windows: dict[str, int] = {}
+    on_refusal: str = "end"
+    verbose: bool = True
 
 
 class Pin(msgspec.Struct, frozen=True):
@@ -46,6 +53,8 @@ class Unresolved(msgspec.Struct, frozen=True):
     detail: str
 
 
+_CONFIG = msgspec.json.Decoder(SessionConfig)
+_CHOICES = ("auto", "none", "required")
 _NO_SERVERS = "; to an McpServer that is a resource this version does not connect"
 
 
@@ -56,10 +65,13 @@ class DefinitionStore(Queue, Resources, Protocol):
 class Definitions:
     """Pins turns and finds what they were pinned to. Everything it remembers is immutable; bounded by `entries_max`."""
 
-    def __init__(self, store: DefinitionStore, registry: Registry, providers: frozenset[str], entries_max: int = 1024) -> None:
-        self._store, self._registry, self._providers = store, registry, providers
+    def __init__(
+        self, store: DefinitionStore, registry: Registry, providers: Sequence[str], models: Models, entries_max: int = 1024
+    ) -> None:
+        """`providers` are those that are configured here, `models` what is known of theirs."""
+        self._store, self._registry, self._providers, self._models = store, registry, tuple(providers), models
         self._pins: dict[str, Pin] = {}
-        self._recent: dict[tuple[str, str, int, bytes, str], Pin] = {}
+        self._recent: dict[tuple[str, str, int, bytes, str, bytes], Pin] = {}
         self._effective: dict[tuple[str, str, int], Effective] = {}
         self._max = entries_max
         self._decoder = msgspec.json.Decoder(Definition)
@@ -129,27 +141,31 @@ class Definitions:
         if effective.knowledge_refs:
             names = ", ".join(map(repr, effective.knowledge_refs))
             return Unresolved("unresolved_reference", f"knowledgeRefs names {names}: this version gives no knowledge to agents")
-        wanted = session.profile or effective.profile
-        profiles = tuple(profile for profile in effective.profiles if not wanted or profile.name == wanted)
-        if not profiles:
-            return Unresolved("unresolved_reference", f"agent {effective.name!r} has no model profile {wanted!r}")
-        served = tuple(profile for profile in profiles if profile.provider in self._providers)
-        if not served:
-            names = ", ".join(sorted({repr(profile.provider) for profile in profiles}))
-            return Unresolved("unresolved_reference", f"no provider {names} is configured (providers.NAME in talon.yaml)")
+        config = _CONFIG.decode(session.config)
+        choice = choose(effective, Wanted(session.profile, config, task_of(effective)), self._providers, self._models)
+        if choice.problem:
+            return Unresolved("unresolved_reference", choice.problem)
+        tools = granted.pinned.keys()
+        for profile in choice.profiles:
+            if profile.tool_choice and profile.tool_choice not in (*_CHOICES, *tools):
+                wanted = f"profile {profile.name!r} has toolChoice {profile.tool_choice!r}, which is none of the agent's tools"
+                return Unresolved("unresolved_reference", f"{wanted} ({', '.join(sorted(tools)) or 'it has none'})")
         features = msgspec.json.decode(session.features, type=dict[str, Any])
         return Definition(
             namespace=session.namespace,
             agent=session.agent,
             revision=revision,
             system_prompt=render_prompt(effective, features),
-            profiles=served,
+            profiles=choice.profiles,
             limits=effective.limits,
             tools=tuple(granted.pinned.values()),
             features=feature_values(effective, features),
+            windows=choice.windows,
+            on_refusal=effective.on_refusal,
+            verbose=config.verbose_level is not False,
         )
 
 
-def _place(session: SessionRow, revision: int) -> tuple[str, str, int, bytes, str]:
+def _place(session: SessionRow, revision: int) -> tuple[str, str, int, bytes, str, bytes]:
     """All that a definition is made from."""
-    return session.namespace, session.agent, revision, session.features, session.profile
+    return session.namespace, session.agent, revision, session.features, session.profile, session.config

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import cast
 
 from talon.domain import entries as e
+from talon.domain.entries import Money
 from talon.domain.ids import Clock
 from talon.manifest.effective import Profile
-from talon.providers.estimate import estimate_usage
-from talon.providers.protocol import ChatMessage, ChatRequest, Finished, ProviderError, TextDelta, ToolCall, ToolDef
+from talon.providers.estimate import estimate_usage, input_chars, tokens_of
+from talon.providers.protocol import (
+    AnswerSchema,
+    ChatMessage,
+    ChatRequest,
+    Finished,
+    ProviderError,
+    TextDelta,
+    Thinking,
+    ToolCall,
+    ToolDef,
+)
 from talon.providers.registry import Providers
+from talon.providers.traffic import Traffic
 from talon.store.protocols import Journal
 from talon.turn.attend import Attention
 from talon.turn.context import ContextLimits, transcript
@@ -19,7 +33,7 @@ from talon.turn.definition import Pin
 from talon.turn.fragments import FragmentStream, Pace
 from talon.turn.history import history
 from talon.turn.ledger import Draft, Intent, Ledger
-from talon.turn.machine import CallModel, State
+from talon.turn.machine import CallModel, State, Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +44,25 @@ class ModelStep:
     journal: Journal
     clock: Clock
     limits: ContextLimits
+    traffic: Traffic
     pace: Pace = field(default_factory=Pace)
 
-    async def announce(self, command: CallModel, ledger: Ledger, pin: Pin) -> None:
-        """Make the intent durable, with all facts so far in one commit; not if somebody has written meanwhile."""
+    async def announce(self, command: CallModel, ledger: Ledger, pin: Pin) -> Wait | None:
+        """Make the intent durable, with all facts so far in one commit; not if somebody has written meanwhile, and not while the
+        provider may not be called: then -> the wait for a place in its quota, or nothing, to decide again."""
+        profile = pin.definition.profiles[command.profile]
+        held = await self.traffic.admit(
+            profile,
+            f"{ledger.turn_id}/{command.iteration}/{command.attempt}",
+            ledger.session.namespace,
+            lambda: self._asked(self._request(ledger, pin, profile)),
+            anyway=command.anyway,
+        )
+        if held is not None:
+            return Wait("quota", delay_ms=held.wait_ms, detail=held.detail) if held.kind == "quota" else None
         joined = tuple(e.InputSteered(message_seq=seq, state="joined") for seq in command.joined)
         await ledger.commit(Intent((*joined, model_started(command, pin))))
+        return None
 
     async def listen(self, ledger: Ledger, pin: Pin, attention: Attention) -> None:
         """Make the announced call and leave its outcome as facts."""
@@ -46,8 +73,9 @@ class ModelStep:
         profile = next(profile for profile in pin.definition.profiles if profile.name == announced.profile)
         request = self._request(ledger, pin, profile)
         stream = FragmentStream(seq, ledger.fragments, self.pace)
+        asked = self.traffic.size(profile, lambda: self._asked(request))
         began_s = self.clock.monotonic_s()
-        task = asyncio.create_task(self._consume(profile.provider, request, stream))
+        task = asyncio.create_task(self._consume(profile.provider, request, stream, pin.definition.verbose))
         ended = asyncio.Event()
 
         async def on_done(task: asyncio.Task[Finished], _: bool) -> None:
@@ -60,52 +88,65 @@ class ModelStep:
             await stream.close()
         if not ended.is_set():
             usage = estimate_usage(request, stream.length)
-            failed = e.ModelFailed(error="cancelled", detail="the turn was stopped", usage=usage)
+            cost = self.traffic.cost(profile, usage)
+            failed = e.ModelFailed(error="cancelled", detail="the turn was stopped", usage=usage, cost=cost)
             ledger.fact(failed, drop_fragments=stream.to_drop)
             return
         duration_ms = int((self.clock.monotonic_s() - began_s) * 1000)
-        self._outcome(task, ledger, request, stream, seq, duration_ms)
+        outcome = self._outcome(task, ledger, request, profile, stream, seq, duration_ms)
+        if isinstance(outcome, e.ModelFailed):
+            await self.traffic.went_wrong(profile, asked, outcome.usage, outcome.error, outcome.retry_after_s)
+        else:
+            await self.traffic.went_well(profile, asked, outcome.usage)
 
     def _outcome(
         self,
         task: asyncio.Task[Finished],
         ledger: Ledger,
         request: ChatRequest,
+        profile: Profile,
         stream: FragmentStream,
         seq: int,
         duration_ms: int,
-    ) -> None:
+    ) -> e.ModelFailed | e.ModelFinished:
         try:
             finished = task.result()
         except ProviderError as error:
             # Nothing was answered: nothing to pay for. Something was: the provider says how much, or we estimate.
             usage = estimate_usage(request, stream.length) if stream.length and error.usage == e.Usage() else error.usage
-            facts: list[Draft] = [
-                e.ModelFailed(
-                    error=error.error,
-                    detail=error.detail,
-                    status=error.status,
-                    retryable=error.retryable,
-                    retry_after_s=error.retry_after_s,
-                    usage=usage,
-                )
-            ]
+            failed = e.ModelFailed(
+                error=error.error,
+                detail=error.detail,
+                status=error.status,
+                retryable=error.retryable,
+                retry_after_s=error.retry_after_s,
+                usage=usage,
+                cost=self.traffic.cost(profile, usage) if usage != e.Usage() else None,
+            )
+            facts: list[Draft] = [failed]
             if stream.streamed:
                 facts.append(e.StreamReset(model_seq=seq, reason=error.error))
             ledger.fact(*facts, drop_fragments=stream.to_drop)
-            return
-        ledger.fact(*answer_facts(finished, stream, ledger.state, seq, duration_ms), drop_fragments=stream.to_drop)
+            return failed
+        cost = self.traffic.cost(profile, finished.usage)
+        answered, rest = answer_facts(finished, stream, ledger.state, seq, duration_ms, cost)
+        ledger.fact(answered, *rest, drop_fragments=stream.to_drop)
+        return answered
 
-    async def _consume(self, provider: str, request: ChatRequest, stream: FragmentStream) -> Finished:
+    async def _consume(self, provider: str, request: ChatRequest, stream: FragmentStream, verbose: bool) -> Finished:
         async with aclosing(self.providers.get(provider).chat(request)) as events:
             async for event in events:
                 if isinstance(event, Finished):
                     stream.end()
                     return event
-                stream.add(event.text, "text" if isinstance(event, TextDelta) else "reasoning")
+                if isinstance(event, TextDelta):
+                    stream.add(event.text)
+                elif verbose:
+                    stream.add(event.text, "reasoning")
         raise ProviderError("connection", "the answer ended without an end")
 
     def _request(self, ledger: Ledger, pin: Pin, profile: Profile) -> ChatRequest:
+        form = profile.answer_schema
         messages = (
             ChatMessage(role="system", content=pin.definition.system_prompt),
             *history(ledger.history, self.limits),
@@ -118,14 +159,36 @@ class ModelStep:
             temperature=profile.temperature,
             max_output_tokens=profile.max_output_tokens,
             user=ledger.session.uid,
+            top_p=profile.top_p,
+            top_k=profile.top_k,
+            stop=profile.stop,
+            seed=profile.seed,
+            thinking=cast(Thinking, profile.thinking),
+            tool_choice=_tool_choice(profile, ledger.state),
+            parallel_tool_calls=profile.parallel_tool_calls,
+            answer_schema=AnswerSchema(form.name, form.schema, form.strict) if form else None,
         )
+
+    @staticmethod
+    def _asked(request: ChatRequest) -> int:
+        """The tokens that a quota is asked for: the input by estimate, and the output's limit where the request names one."""
+        return tokens_of(input_chars(request)) + (request.max_output_tokens or 0)
 
     async def abandoned(self, ledger: Ledger, pin: Pin, model_seq: int) -> e.StreamReset:
         """What the call at `model_seq` cost, as far as anybody can tell: its worker is gone, its answer with it (K4)."""
         fragments = await self.journal.read_fragments(ledger.session.sid, model_seq)
-        request = self._request(ledger, pin, pin.definition.profiles[0])
-        usage = estimate_usage(request, sum(len(fragment.text) for fragment in fragments))
-        return e.StreamReset(model_seq=model_seq, reason="worker_lost", usage=usage)
+        asked = ledger.state.model
+        profiles = pin.definition.profiles
+        profile = next((one for one in profiles if asked is not None and one.name == asked.profile), profiles[0])
+        usage = estimate_usage(self._request(ledger, pin, profile), sum(len(fragment.text) for fragment in fragments))
+        return e.StreamReset(model_seq=model_seq, reason="worker_lost", usage=usage, cost=self.traffic.cost(profile, usage))
+
+
+def _tool_choice(profile: Profile, state: State) -> str:
+    """A forced call is forced once: a turn whose every answer is a call has no end."""
+    if profile.tool_choice in ("", "auto", "none") or not state.calls:
+        return profile.tool_choice
+    return "auto"
 
 
 def model_started(command: CallModel, pin: Pin) -> e.ModelStarted:
@@ -140,25 +203,26 @@ def model_started(command: CallModel, pin: Pin) -> e.ModelStarted:
     )
 
 
-def answer_facts(finished: Finished, stream: FragmentStream, state: State, seq: int, duration_ms: int) -> list[Draft]:
+def answer_facts(
+    finished: Finished, stream: FragmentStream, state: State, seq: int, duration_ms: int, cost: Money | None
+) -> tuple[e.ModelFinished, Sequence[Draft]]:
     """A good answer as facts: the calls it asks for, or the message that it is. Its text is written once."""
     text, calls = stream.text(), finished.tool_calls
-    facts: list[Draft] = [
-        e.ModelFinished(
-            stop_reason=finished.stop_reason,
-            content=text if calls else "",
-            reasoning=stream.text("reasoning"),
-            calls=len(calls),
-            usage=finished.usage,
-            model=finished.model,
-            duration_ms=duration_ms,
-            opaque=finished.opaque,
-        )
-    ]
-    facts += [_requested(len(state.calls) + number, call) for number, call in enumerate(calls, 1)]
+    answered = e.ModelFinished(
+        stop_reason=finished.stop_reason,
+        content=text if calls else "",
+        reasoning=stream.text("reasoning"),
+        calls=len(calls),
+        usage=finished.usage,
+        model=finished.model,
+        duration_ms=duration_ms,
+        opaque=finished.opaque,
+        cost=cost,
+    )
+    facts: list[Draft] = [_requested(len(state.calls) + number, call) for number, call in enumerate(calls, 1)]
     if not calls:
         facts.append(e.MessageCompleted(content=text, model_seq=seq))
-    return facts
+    return answered, facts
 
 
 def _requested(number: int, call: ToolCall) -> e.ToolRequested:

@@ -57,6 +57,7 @@ def loop_state(state: State, iterations_max: int) -> LoopState:
         pending=tuple(call.name for call in state.open_calls),
         completed=tuple(call.name for call in state.calls if call.status == "closed"),
         total_tokens_used=state.usage.input_tokens + state.usage.output_tokens,
+        total_cost=float(state.costs[0].amount) if state.costs else 0.0,
     )
 
 

@@ -114,7 +114,7 @@ class TurnRunner:
                 )
             )
         while not self.released:
-            command = m.decide(ledger.state, self._bounds, ledger.now_ms())
+            command = m.decide(ledger.state, self._bounds_now(), ledger.now_ms())
             # What is announced is done, it would cost twice; an end or a wait lets go by itself.
             if self._draining and isinstance(command, m.Begin | m.CallModel | m.RunTools):
                 self.released = await ledger.commit(Intent(hold="give_back", wake_in_ms=0, drained=True))
@@ -133,6 +133,13 @@ class TurnRunner:
         self.ledger.iterations_max = pin.definition.limits.model_calls_max
         self._attention.wall_time_max_s = pin.definition.limits.wall_time_max_s
 
+    def _bounds_now(self) -> m.Bounds:
+        """With who is better not asked at this moment."""
+        if self._pin is None:
+            return self._bounds
+        resting = self._deps.models.traffic.resting(self._pin.definition.profiles)
+        return msgspec.structs.replace(self._bounds, resting=resting) if resting else self._bounds
+
     async def _perform(self, command: m.Command) -> None:
         match command:
             case m.Begin():
@@ -141,7 +148,9 @@ class TurnRunner:
                 with tracing.span("stream.reset"):
                     self.ledger.fact(await self._reset(seq), drop_fragments=seq)
             case m.CallModel():
-                await self._deps.models.announce(command, self.ledger, self._pinned)
+                held = await self._deps.models.announce(command, self.ledger, self._pinned)
+                if held is not None:
+                    await self._wait(held)
             case m.Listen():
                 with tracing.span("model", {"talon.iteration": self.ledger.state.iteration + 1}):
                     await self._deps.models.listen(self.ledger, self._pinned, self._attention)
@@ -207,7 +216,7 @@ class TurnRunner:
             queue.append(QueuedTurn(turn_id, seq, "steer", "steer"))
             others.append((turn_id, e.TurnQueued(strategy="steer", message_seq=seq, requeued_from=state.turn_id)))
         # With the usage of everything before it, the estimate of an abandoned call included.
-        drafts.append(lambda after: msgspec.structs.replace(command.end, usage=after.usage))
+        drafts.append(lambda after: msgspec.structs.replace(command.end, usage=after.usage, costs=after.costs))
         intent = Intent(
             tuple(drafts), hold="release", approvals=tuple(approvals), queue=tuple(queue), more=tuple(others), drop_fragments=drop
         )

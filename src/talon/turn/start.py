@@ -5,9 +5,9 @@ from __future__ import annotations
 from talon.domain import entries as e
 from talon.domain.inbox import Message
 from talon.domain.session import SessionRow
+from talon.providers.traffic import Traffic
 from talon.turn.definition import Pin
-from talon.turn.machine import CallModel, State, apply, decide
-from talon.turn.machine.decide import Bounds
+from talon.turn.machine import Bounds, CallModel, State, apply, decide
 from talon.turn.model_step import model_started
 
 
@@ -25,6 +25,10 @@ def bounds_of(pin: Pin | None, attempts: int, attempts_max: int) -> Bounds:
         key_ttl_s={spec.name: spec.key_ttl_s for spec in pin.specs.values()},
         attempts=attempts,
         attempts_max=attempts_max,
+        model_retries_max=limits.model_retries_max,
+        providers={profile.name: profile.provider for profile in pin.definition.profiles},
+        windows=pin.definition.windows,
+        on_refusal=pin.definition.on_refusal,
     )
 
 
@@ -35,15 +39,16 @@ def turn_started(pin: Pin, worker: str, fence: int) -> e.TurnStarted:
     )
 
 
-def first_entries(message: Message, session: SessionRow, pin: Pin, worker: str) -> tuple[e.NewEntry, ...] | None:
+def first_entries(message: Message, session: SessionRow, pin: Pin, worker: str, traffic: Traffic) -> tuple[e.NewEntry, ...] | None:
     """What a worker writes first for `message` on the idle `session` that it claims: started, and the first model call announced.
 
-    None if the machine decides for anything but a model call: then the turn takes the way over the queue.
+    None if the machine decides for anything but a model call, or for one that may have to wait: then the turn takes the way over
+    the queue.
     """
     started = turn_started(pin, worker, session.fence + 1)
     state = apply(State(turn_id=message.turn_id), e.MessageReceived(content=message.content), session.last_seq + 1, 0)
     command = decide(apply(state, started, session.last_seq + 3, 0), bounds_of(pin, 1, 1), 0)
-    if not isinstance(command, CallModel):
+    if not isinstance(command, CallModel) or traffic.may_be_held(pin.definition.profiles[command.profile]):
         return None
     payloads: tuple[e.Payload, ...] = (started, model_started(command, pin))
     return tuple(e.new_entry(payload, message.turn_id, message.traceparent) for payload in payloads)

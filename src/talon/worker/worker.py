@@ -109,7 +109,7 @@ class Worker:
     def first_entries(self, message: Message, session: SessionRow, revision: int) -> tuple[NewEntry, ...] | None:
         """What this worker writes with the message; None if it does not know the agent's revision yet."""
         pin = self._deps.definitions.known(session, revision)
-        return None if pin is None else first_entries(message, session, pin, self.id)
+        return None if pin is None else first_entries(message, session, pin, self.id, self._deps.models.traffic)
 
     def take(self, session: SessionRow, turn: TurnRow, entries: tuple[Entry, ...]) -> None:
         """Run the turn that was accepted and claimed for this worker."""

@@ -24,6 +24,7 @@ from support.turnworld import (
 )
 from talon.domain import entries as e
 from talon.domain.inbox import Message
+from talon.domain.models import Models
 from talon.domain.session import SessionRow
 from talon.manifest.effective import Limits
 from talon.providers.protocol import ChatMessage, ChatRequest, Finished, ProviderError, TextDelta
@@ -265,7 +266,7 @@ async def test_a_turn_whose_model_nobody_serves_is_denied_without_a_call(tmp_pat
     from talon.turn.definition import Definitions
 
     async with world(tmp_path, lambda _: says(), FunctionTool("look", four)) as around:
-        none = Definitions(around.deps("w").journal, around.registry, frozenset())  # type: ignore[arg-type]
+        none = Definitions(around.deps("w").journal, around.registry, (), Models())  # type: ignore[arg-type]
         around._deps["definitions"] = none  # pyright: ignore[reportPrivateUsage]
         async with around.worker():
             session = await around.session()

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from talon.manifest import effective as effective_module
-from talon.manifest.agents import Definition, FeatureDecl, LimitsDecl, Model, ProfileDecl
+from talon.manifest.agents import Definition, FeatureDecl, LimitsDecl
 from talon.manifest.document import walk
 from talon.manifest.effective import Effective, Feature, Limits, Profile
 from talon.manifest.features import check_session_features, feature_values, session_feature_errors
 from talon.manifest.kinds import AgentDoc
+from talon.manifest.models import Model, ModelPolicy, ProfileDecl
 from talon.manifest.prompt import render_prompt
 from talon.manifest.resolve import Resolved, chosen_profiles, resolve
 
@@ -159,17 +160,32 @@ def test_a_feature_keeps_its_declaration() -> None:
     assert resolved().declared[1] == Feature("tier", "enum", False, "silver", ("gold", "silver"))
 
 
+MODEL: dict[str, Any] = {
+    "provider": "x",
+    "name": "m",
+    "temperature": 0.5,
+    "maxTokens": 9,
+    "topP": 0.5,
+    "topK": 4,
+    "stop": ["END"],
+    "seed": 7,
+    "thinkingLevel": "high",
+    "toolChoice": "required",
+    "parallelToolCalls": False,
+    "answerSchema": {"name": "answer", "schema": {"type": "object", "title": "t"}, "strict": True},
+}
 FULL: dict[str, Any] = {
     "customSpec": {
         "features": [{"name": "f", "type": "enum", "required": False, "values": ["a", "b"], "default": "a", "description": "d"}],
-        "modelPolicy": {"profiles": [{"name": "p", "model": {"provider": "x", "name": "m", "temperature": 0.5, "maxTokens": 9}}]},
+        "modelPolicy": {"profiles": [{"name": "p", "model": MODEL}], "select": "task", "onRefusal": "next"},
+        "policies": {"model_routing": {f"tier_{tier}": {"primary": "p", "fallback": ["x/m"]} for tier in range(3)}},
         "systemPrompt": "s",
         "mcpServerRefs": ["r"],
         "capabilities": {"allowed_tools": ["t"]},
-        "limits": {"model_calls_max": 3, "tool_calls_max": 3, "wall_time_max_s": 3.0, "tokens_max": 3},
+        "limits": {"model_calls_max": 3, "tool_calls_max": 3, "wall_time_max_s": 3.0, "tokens_max": 3, "model_retries_max": 3},
     }
 }
-OTHER: dict[str, Any] = {"enum": "string", "a": "b"}
+OTHER: dict[str, Any] = {"enum": "string", "a": "b", "task": "order", "next": "end", "high": "low"}
 
 
 def test_every_field_of_a_definition_has_a_reader() -> None:
@@ -182,19 +198,28 @@ def test_every_field_of_a_definition_has_a_reader() -> None:
         return one.digest
 
     fields = [path for path, value in walk(FULL) if not isinstance(value, dict | list)]
-    assert len(fields) == 19
+    assert len(fields) == 39
     written = {str(path[-1]) for path in fields if isinstance(path[-1], str)}
-    models = (FeatureDecl, Model, ProfileDecl, LimitsDecl)
+    models = (FeatureDecl, Model, ProfileDecl, ModelPolicy, LimitsDecl)
     known = {field.alias or name for model in models for name, field in model.model_fields.items()}
-    assert known - written == {"model", "values", "max_iterations", "max_tool_calls_per_run"}  # a mapping, a list, other spellings
+    nested = {"model", "values", "profiles", "stop", "answerSchema"}
+    assert known - written == {*nested, "max_iterations", "max_tool_calls_per_run"}  # mappings, lists, other spellings
     for path in fields:
+        if path[-2:] == ("schema", "type"):  # only an object is a schema
+            continue
         changed = copy.deepcopy(FULL)
         inside: Any = changed
         for part in path[:-1]:
             inside = inside[part]
         value = inside[path[-1]]
         inside[path[-1]] = (
-            (not value) if isinstance(value, bool) else OTHER.get(value, f"{value}z") if isinstance(value, str) else value + 1
+            (not value)
+            if isinstance(value, bool)
+            else OTHER.get(value, f"{value}z")
+            if isinstance(value, str)
+            else value / 2
+            if isinstance(value, float)
+            else value + 1
         )
         assert digest(changed) != digest(FULL), path
     for other, canonical in (("max_iterations", "model_calls_max"), ("max_tool_calls_per_run", "tool_calls_max")):

@@ -7,10 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from support.turns import BOUNDS, Story, answer, extended, failed, final, intent, model, queued, resumed, started, story
+from support.turns import BOUNDS, Story, answer, failed, final, intent, model, queued, resumed, started, story
 from talon.domain import entries as e
-from talon.turn.machine import Begin, CallModel, Command, Finish, Listen, ResetStream, RunTools, State, Wait, decide
-from talon.turn.machine.decide import BACKOFF_FIRST_MS, BACKOFF_MAX_MS, MODEL_ROUNDS_MAX, Bounds
+from talon.turn.machine import Begin, Bounds, CallModel, Command, Finish, Listen, ResetStream, RunTools, State, Wait, decide
 
 CANCEL = e.TurnCancelRequested(reason="interrupted", by="message")
 USED = e.Usage(10, 10)
@@ -376,83 +375,6 @@ def test_running_tools_that_the_wall_time_ended_are_said_to_be_doubtful() -> Non
     assert ended_with(command) == "wall_time_exceeded"
     assert isinstance(command, Finish)
     assert (command.uncertain, command.abandon) == ((2,), (1,))
-
-
-# --- failover and back-off ---------------------------------------------------------------------------------------------------
-
-
-def test_another_profile_is_tried_at_once_and_a_round_over_all_is_followed_by_a_wait() -> None:
-    state = story(started(), model(), failed()).state()
-    assert asked(state) == CallModel(1, 2, 1)
-    state = extended(state, model(profile="spare", attempt=2), failed("overloaded"))
-    assert asked(state) == Wait("backoff", delay_ms=1_000, detail="overloaded: it said no")
-    state = extended(state, waiting("backoff"), resumed("woken"))
-    assert asked(state) == CallModel(1, 3, 0)
-
-
-def test_back_off_doubles_and_the_rounds_come_to_an_end() -> None:
-    state = story(started()).state()
-    delays: list[int] = []
-    while isinstance(command := asked(state, profiles=("main",)), Wait | CallModel):
-        if isinstance(command, Wait):
-            assert command.delay_ms is not None
-            delays.append(command.delay_ms)
-            state = extended(state, waiting("backoff"), resumed("woken"))
-        else:
-            state = extended(state, model(attempt=command.attempt), failed())
-    assert delays == [BACKOFF_FIRST_MS * 2**n for n in range(MODEL_ROUNDS_MAX - 1)]
-    assert max(delays) <= BACKOFF_MAX_MS
-    assert ended_with(command) == "model_failed"
-
-
-def test_a_profile_that_fails_for_good_is_not_asked_again() -> None:
-    state = story(started(), model(), failed("authentication", retryable=False)).state()
-    assert asked(state) == CallModel(1, 2, 1)
-    state = extended(state, model(profile="spare", attempt=2), failed())
-    assert asked(state) == Wait("backoff", delay_ms=1_000, detail="server: it said no")
-    state = extended(state, waiting("backoff"), resumed("woken"))
-    assert asked(state) == CallModel(1, 3, 1)
-    state = extended(state, model(profile="spare", attempt=3), failed("bad_request", retryable=False))
-    assert ended_with(asked(state)) == "model_failed"
-
-
-def test_a_turn_whose_models_could_not_be_asked_at_all_is_denied_by_name() -> None:
-    unresolved = e.ModelFailed(error="unresolved", detail="no secret 'key'")
-    state = story(started(), model(), unresolved).state()
-    assert asked(state) == CallModel(1, 2, 1), "the spare may have its key"
-    both = extended(state, model(profile="spare", attempt=2), unresolved)
-    command = asked(both)
-    assert isinstance(command, Finish)
-    assert command.end == e.TurnDenied(reason="unresolved_reference", detail="no secret 'key'")
-    one_was = extended(state, model(profile="spare", attempt=2), failed("authentication", retryable=False))
-    assert ended_with(asked(one_was)) == "model_failed"
-
-
-def test_retry_after_is_honoured_for_the_profile_that_asked_for_it() -> None:
-    state = story(started(), model(), failed("rate_limit", retry_after_s=7.5), model(profile="spare", attempt=2), failed()).state()
-    command = asked(state)
-    assert isinstance(command, Wait)
-    assert command.delay_ms == 7_500
-    state = story(started(), model(), failed(), model(profile="spare", attempt=2), failed(retry_after_s=7.5)).state()
-    command = asked(state)
-    assert isinstance(command, Wait)
-    assert command.delay_ms == 1_000
-
-
-def test_a_takeover_is_no_rest() -> None:
-    state = story(started(), model(), failed(), resumed()).state()
-    assert asked(state, profiles=("main",)) == Wait("backoff", delay_ms=1_000, detail="server: it said no")
-
-
-def test_a_back_off_whose_end_was_killed_is_a_rest() -> None:
-    state = story(started(), model(), failed(), waiting("backoff"), resumed("woken"), resumed()).state()
-    assert asked(state, profiles=("main",)) == CallModel(1, 2, 0)
-
-
-def test_failures_are_forgotten_with_the_next_answer() -> None:
-    state = story(started(), model(), failed(), model(profile="spare", attempt=2), answer("look"), intent()).state()
-    state = extended(state, e.ToolFinished(call=1, output="4"))
-    assert asked(state) == CallModel(2, 1, 0)
 
 
 # --- poison ------------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from support.manifestworld import session_row
+from talon.domain.models import Models
 from talon.manifest.effective import Effective, Profile, encode
 from talon.store.resources import RevisionRow
 from talon.tools.registry import Registry
@@ -31,7 +32,7 @@ class Revisions:
 async def pin(**parts: Any) -> Pin | Unresolved:
     store: Any = Revisions(Effective("acme", "a", "", PROFILES, **parts))
     session = session_row("acme", "a", "s", b"{}", b"{}", "")
-    return await Definitions(store, Registry([]), frozenset({"scripted"})).pin(session, 1)
+    return await Definitions(store, Registry([]), ("scripted",), Models()).pin(session, 1)
 
 
 @pytest.mark.parametrize(

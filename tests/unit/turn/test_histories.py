@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.turns import BOUNDS
 from support.turnsim import Simulation
 from talon.domain import entries as e
-from talon.turn.machine.decide import Bounds
+from talon.turn.machine import Bounds
 
 LIMITS = st.builds(
     Bounds,
@@ -47,6 +47,7 @@ def test_the_simulation_reaches_every_end_and_every_command() -> None:
             wall_time_max_s=random.choice((1.0, 3600.0)),
             tokens_max=random.choice((0, 60)),
             attempts_max=random.choice((1, 5)),
+            model_retries_max=random.choice((0, 1, 20)),
         )
         simulation = Simulation(random, bounds)
         state = simulation.run()
@@ -65,6 +66,7 @@ def test_the_simulation_reaches_every_end_and_every_command() -> None:
         "turn.failed: tokens_exceeded",
         "turn.failed: wall_time_exceeded",
         "turn.failed: model_failed",
+        "turn.failed: model_retries_exceeded",
     }
     assert commands == {"Begin", "CallModel", "Listen", "ResetStream", "RunTools", "Wait", "Finish"}
     assert types >= {"stream.reset", "tool.uncertain", "approval.resolved", "input.steered", "tool.denied"}

@@ -11,7 +11,7 @@ import msgspec
 from talon.domain.errors import FieldError, Invalid, NotFound, TooLarge
 from talon.domain.ids import NAME_MAX, is_name
 from talon.domain.inbox import DeleteSession
-from talon.domain.session import SessionRow
+from talon.domain.session import SessionConfig, SessionRow
 from talon.gateway.api.asked import Asked
 from talon.gateway.api.lookup import missing_session, require_agent, require_session
 from talon.gateway.deps import GatewayDeps
@@ -24,12 +24,14 @@ from talon.store.protocols import Store, Where
 
 class SessionWanted(msgspec.Struct, frozen=True):
     """A session to create. Without `id` it gets a fresh one. `metadata` is the client's own; `features` are parameters that the
-    agent's template declares; `profile` is the model profile to begin with, "" for the agent's choice."""
+    agent's template declares; `profile` is the model profile to begin with, "" for the agent's choice; `config` what the
+    session wants otherwise than its agent says."""
 
     id: str | None = None
     metadata: dict[str, Any] = {}
     features: dict[str, Any] = {}
     profile: str = ""
+    config: SessionConfig = SessionConfig()
 
 
 async def create_session(deps: GatewayDeps, namespace: str, agent: str, fields: SessionWanted) -> tuple[SessionRow, bool]:
@@ -59,6 +61,7 @@ async def create_session(deps: GatewayDeps, namespace: str, agent: str, fields: 
         metadata=bounded_json("metadata", fields.metadata, most),
         features=bounded_json("features", fields.features, most),
         profile=fields.profile,
+        config=msgspec.json.encode(fields.config),
         key_id=namespace,
     )
     return await deps.store.create_session(new)
@@ -88,13 +91,14 @@ class SessionUpdate(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] | None = None
     features: dict[str, Any] | None = None
     profile: str | None = None
+    config: SessionConfig | None = None
 
 
 async def change_session(deps: GatewayDeps, where: Where, fields: SessionUpdate) -> SessionRow:
     """The session with new values, checked against its agent as it is now. Raises `NotFound`, `Invalid`, `TooLarge`."""
     row = await require_session(deps.store, where)
-    if fields.metadata is None and fields.features is None and fields.profile is None:
-        raise Invalid("invalid", "nothing to change: give metadata, features or profile")
+    if fields == SessionUpdate():
+        raise Invalid("invalid", "nothing to change: give metadata, features, profile or config")
     _, effective = await require_agent(deps.store, row.namespace, row.agent)
     errors = list(session_feature_errors(effective, fields.features)) if fields.features is not None else []
     refuse(errors + profile_errors(effective, fields.profile or ""))
@@ -103,6 +107,7 @@ async def change_session(deps: GatewayDeps, where: Where, fields: SessionUpdate)
         metadata=None if fields.metadata is None else bounded_json("metadata", fields.metadata, most),
         features=None if fields.features is None else bounded_json("features", fields.features, most),
         profile=fields.profile,
+        config=None if fields.config is None else msgspec.json.encode(fields.config),
     )
     changed = await deps.store.patch_session(where, patch)
     if changed is None:

@@ -30,6 +30,7 @@ class Session(msgspec.Struct, frozen=True):
     metadata: msgspec.Raw
     features: msgspec.Raw
     profile: str
+    config: msgspec.Raw
     created_at: str
     updated_at: str
 
@@ -127,6 +128,7 @@ def session(row: SessionRow) -> Session:
         metadata=msgspec.Raw(row.metadata or b"{}"),
         features=msgspec.Raw(row.features or b"{}"),
         profile=row.profile,
+        config=msgspec.Raw(row.config or b"{}"),
         created_at=rfc3339(row.created_at_ms),
         updated_at=rfc3339(row.updated_at_ms),
     )

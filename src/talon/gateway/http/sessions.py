@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from talon.domain.errors import AheadOfJournal, Gone
-from talon.domain.session import SessionRow
+from talon.domain.session import SessionConfig, SessionRow
 from talon.gateway.api import shapes
 from talon.gateway.api.lookup import require_session
 from talon.gateway.api.sessions import (
@@ -33,6 +33,22 @@ SESSIONS = "/v1/ns/{ns}/agents/{agent}/sessions"
 SESSION = SESSIONS + "/{session_id}"
 
 
+class ConfigFields(Body):
+    """What the session wants otherwise than its agent says. A field that is absent is as the agent says."""
+
+    model: str = Field("", max_length=256, description="The model to ask first: `provider/model`, or a profile's or model's name.")
+    thinkingLevel: Literal["off", "low", "medium", "high"] | None = Field(  # noqa: N815  as the documents print it
+        None, description="How much the model thinks before it answers."
+    )
+    verboseLevel: bool | None = Field(  # noqa: N815  as the documents print it
+        None, description="Whether the model's visible thoughts are streamed and kept in the journal; absent: they are."
+    )
+
+    def config(self) -> SessionConfig:
+        """As it is kept."""
+        return SessionConfig(self.model, self.thinkingLevel or "", self.verboseLevel)
+
+
 class SessionFields(Body):
     """A session to create. Without `id` it gets a fresh one."""
 
@@ -40,6 +56,7 @@ class SessionFields(Body):
     metadata: dict[str, Any] = Field(default_factory=dict[str, Any], description="Yours; Talon keeps it and reads nothing from it.")
     features: dict[str, Any] = Field(default_factory=dict[str, Any], description="Parameters that the agent's template declares.")
     profile: str = Field(default="", description="Name of the model profile to begin with; empty: the agent's choice.")
+    config: ConfigFields = Field(default=ConfigFields(), description="What the session wants otherwise than its agent says.")
 
 
 class SessionChange(Body):
@@ -48,6 +65,7 @@ class SessionChange(Body):
     metadata: dict[str, Any] | None = Field(None, description="Replaces the metadata as a whole.")
     features: dict[str, Any] | None = Field(None, description="Replaces the features as a whole.")
     profile: str | None = Field(None, description="Another model profile, from the next turn on; empty: the agent's choice.")
+    config: ConfigFields | None = Field(None, description="Replaces the config as a whole, from the next turn on.")
 
 
 def router(deps: GatewayDeps) -> APIRouter:
@@ -78,7 +96,7 @@ def _collection(api: APIRouter, deps: GatewayDeps) -> None:
         fields = await read_json(request, SessionFields)
         asked = asked_by(request.scope, deps.ids)
         session_id = id_of_key(asked, ns, agent) if fields.id is None else fields.id
-        wanted = SessionWanted(session_id, fields.metadata, fields.features, fields.profile)
+        wanted = SessionWanted(session_id, fields.metadata, fields.features, fields.profile, fields.config.config())
         row, created = await create_session(deps, ns, agent, wanted)
         return reply(shapes.session(row), 201 if created else 200, {"Location": _path(row)} if created else None)
 
@@ -108,13 +126,14 @@ def _one(api: APIRouter, deps: GatewayDeps) -> None:
     @api.patch(
         SESSION,
         operation_id="changeSession",
-        summary="Change metadata, features or profile",
+        summary="Change metadata, features, profile or config",
         responses=doc(shapes.Session, 200, refused=("session_not_found", "invalid", "too_large"), body=True),
         openapi_extra=body_doc(SessionChange),
     )
     async def change(ns: str, agent: str, session_id: str, request: Request) -> Response:
         fields = await read_json(request, SessionChange)
-        wanted = SessionUpdate(fields.metadata, fields.features, fields.profile)
+        config = fields.config.config() if fields.config else None
+        wanted = SessionUpdate(fields.metadata, fields.features, fields.profile, config)
         changed = await change_session(deps, (ns, agent, session_id), wanted)
         return reply(shapes.session(changed))
 

@@ -13,6 +13,7 @@ Whatever was in flight when a worker vanished is *orphaned* by the `turn.resumed
                    unsafe: uncertain, ask a human
 """
 
+from talon.turn.machine.bounds import Bounds
 from talon.turn.machine.commands import Begin, CallModel, Command, Finish, Listen, ResetStream, RunTools, Wait
 from talon.turn.machine.decide import decide
 from talon.turn.machine.fold import apply, fold
@@ -20,6 +21,7 @@ from talon.turn.machine.state import Call, State
 
 __all__ = [
     "Begin",
+    "Bounds",
     "Call",
     "CallModel",
     "Command",

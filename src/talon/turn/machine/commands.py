@@ -13,6 +13,7 @@ class Begin(msgspec.Struct, frozen=True):
 
 class CallModel(msgspec.Struct, frozen=True):
     """Announce a call of profile number `profile`; `joined` are the seqs of steering messages that the model sees from now on.
+    `anyway`: also while its circuit is open, since no other one is left and it was waited for.
 
     The call itself is made by `Listen`, once its `model.started` is durable.
     """
@@ -21,6 +22,7 @@ class CallModel(msgspec.Struct, frozen=True):
     attempt: int
     profile: int
     joined: tuple[int, ...] = ()
+    anyway: bool = False
 
 
 class Listen(msgspec.Struct, frozen=True):
@@ -51,7 +53,7 @@ class RunTools(msgspec.Struct, frozen=True):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Become a row (K6). `kind`: approval | backoff. `delay_ms` is set for a timer."""
+    """Become a row (K6). `kind`: approval | backoff | quota. `delay_ms` is set for a timer."""
 
     kind: str
     approvals: tuple[str, ...] = ()

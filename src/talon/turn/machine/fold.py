@@ -91,17 +91,26 @@ def _model_finished(state: State, p: e.ModelFinished, seq: int) -> State:
         rested=False,
         transcript=transcript,
         usage=state.usage.plus(p.usage),
+        costs=e.total((*state.costs, p.cost)),
     )
 
 
 def _model_failed(state: State, p: e.ModelFailed, seq: int) -> State:
     profile = state.model.profile if state.model else ""
-    failure = Failure(profile, p.error, p.detail, p.retryable, p.retry_after_s)
-    return replace(state, model=None, failures=(*state.failures, failure), rested=False, usage=state.usage.plus(p.usage))
+    failure = Failure(profile, p.error, p.detail, p.retryable, p.retry_after_s, state.last_at_ms)
+    return replace(
+        state,
+        model=None,
+        failures=(*state.failures, failure),
+        retries=state.retries + 1,
+        rested=False,
+        usage=state.usage.plus(p.usage),
+        costs=e.total((*state.costs, p.cost)),
+    )
 
 
 def _stream_reset(state: State, p: e.StreamReset, seq: int) -> State:
-    return replace(state, model=None, usage=state.usage.plus(p.usage))
+    return replace(state, model=None, usage=state.usage.plus(p.usage), costs=e.total((*state.costs, p.cost)))
 
 
 def _tool_requested(state: State, p: e.ToolRequested, seq: int) -> State:

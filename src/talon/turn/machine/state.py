@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from talon.domain.entries import Opaque, Payload, TurnCancelRequested, Usage
+from talon.domain.entries import Money, Opaque, Payload, TurnCancelRequested, Usage
 
 #: requested  the model asked, nothing was done          started    intent is durable, this worker runs it
 #: orphaned   started by a worker that is gone            uncertain  nobody knows; an approval is open
@@ -48,13 +48,14 @@ class ModelCall(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A failed model call of this iteration."""
+    """A failed model call of this iteration. `at_ms` is the store's time of it."""
 
     profile: str
     error: str
     detail: str
     retryable: bool
     retry_after_s: float | None
+    at_ms: int = 0
 
 
 class UserItem(msgspec.Struct, frozen=True):
@@ -78,7 +79,8 @@ class State(msgspec.Struct, frozen=True):
     """A turn, folded. Everything is empty before its first entry.
 
     `transcript` is the turn's own part of the context. `offered` are steering messages that the model has not seen yet:
-    (seq, content). `iteration` counts answered model calls. `rested` says that a back-off was waited for since the last failure.
+    (seq, content). `iteration` counts answered model calls. `rested` says that a back-off was waited for since the last failure,
+    `retries` counts the failed calls of the whole turn.
     `active_ms` is the time in which a worker had the turn, counted up to `active_since_ms` (0: no worker has it now).
     """
 
@@ -92,10 +94,12 @@ class State(msgspec.Struct, frozen=True):
     iteration: int = 0
     model: ModelCall | None = None
     failures: tuple[Failure, ...] = ()
+    retries: int = 0
     rested: bool = False
     calls: tuple[Call, ...] = ()
     answered: bool = False
     usage: Usage = Usage()
+    costs: tuple[Money, ...] = ()
     cancel: TurnCancelRequested | None = None
     waiting: str = ""
     active_ms: int = 0
