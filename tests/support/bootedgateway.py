@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
+from starlette.types import ASGIApp
 
 from support.sse import Event, Parser
 from support.vaults import vault_on
+from talon.access.authenticator import Bearer
 from talon.access.protocol import KeyRequest
 from talon.access.recognised import Recognised
 from talon.access.roles import EVERYWHERE, LOCAL, Grant
@@ -145,6 +147,7 @@ class Booted:
     stop: asyncio.Event
     serving: asyncio.Task[None]
     deps: GatewayDeps
+    app: ASGIApp
     published: list[Committed] = field(default_factory=list[Committed])
 
     async def call(self, method: str, path: str, body: Any = None, *, data: Any = None, **headers: str) -> Answer:
@@ -245,10 +248,16 @@ async def eventually(check: Callable[[], bool], timeout_s: float = 5.0) -> None:
 
 @contextlib.asynccontextmanager
 async def booted(
-    directory: Path, *, shared: bool = False, keys: bool = False, hooks: Mapping[str, Any] | None = None, **limits: Any
+    directory: Path,
+    *,
+    shared: bool = False,
+    keys: bool = False,
+    bearers: Sequence[Bearer] = (),
+    hooks: Mapping[str, Any] | None = None,
+    **limits: Any,
 ) -> AsyncGenerator[Booted]:
     """A gateway with the agents `helper` and `strict` of namespace `acme`. `keys`: it asks for API keys, and its client has an
-    admin's. `hooks` are those of `GatewayDeps`."""
+    admin's; `bearers` are further ways to be recognised. `hooks` are those of `GatewayDeps`."""
     clock, ids = SystemClock(), SystemIds()
     store = await open_store(directory / "talon.db", clock, ids)
     await store.migrate()
@@ -265,7 +274,7 @@ async def booted(
     await writer.start()
     vault = vault_on(store)
     plane = control_plane(store, writer, hub, ids, vault, settings)
-    room = asking_room(store, clock, Recognised(clock), keys=True) if keys else open_room(store, clock)
+    room = asking_room(store, clock, Recognised(clock), keys=True, bearers=bearers) if keys else open_room(store, clock)
     holding = Holding(room.access.authenticator, settings.principal_streams_max)
     deps = GatewayDeps(
         store,
@@ -293,7 +302,7 @@ async def booted(
     try:
         url = await asyncio.wait_for(ready, 10)
         async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {admin}"} if keys else None) as http:
-            gateway = Booted(url, http, store, writer, hub, Hand(store, writer, ids), stop, serving, deps, published)
+            gateway = Booted(url, http, store, writer, hub, Hand(store, writer, ids), stop, serving, deps, app, published)
             applied = await gateway.call("POST", "/v1/apply", data=TEMPLATE.encode(), Content_Type="application/yaml")
             assert applied.status == 200, applied
             yield gateway
