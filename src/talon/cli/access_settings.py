@@ -22,12 +22,12 @@ def mistakes(gateway: Gateway, where: Where) -> Iterator[str]:
         yield f"gateway.auth.mode: expected none, or each of api_key, jwt and oidc at most once{at}"
     if "none" in mode and len(mode) > 1:
         yield f"gateway.auth.mode: none stands alone: take it away, or the others{at}"
-    if "none" in mode and not is_loopback(gateway.host):
-        yield (
-            f"gateway.host: {gateway.host!r} can be reached from other machines, and nobody is asked who he is: "
-            "set gateway.auth.mode to api_key (or jwt, oidc), "
-            f"or listen on 127.0.0.1{where('gateway.host')}"
-        )
+    for name, host in _hosts(gateway):
+        if "none" in mode and not is_loopback(host):
+            yield (
+                f"{name}: {host!r} can be reached from other machines, and nobody is asked who he is: "
+                f"set gateway.auth.mode to api_key (or jwt, oidc), or listen on 127.0.0.1{where(name)}"
+            )
     if auth.bootstrap_key is not None and parse(auth.bootstrap_key.get_secret_value()) is None:
         path = "gateway.auth.bootstrap_key"
         yield f"{path}: the value (hidden) does not fit: expected {EXPECTED}{where(path)}"
@@ -40,11 +40,19 @@ def mistakes(gateway: Gateway, where: Where) -> Iterator[str]:
 
 def warnings(gateway: Gateway) -> Iterator[str]:
     """What works, and had better be otherwise."""
-    if not is_loopback(gateway.host) and gateway.tls.cert is None:
-        yield (
-            f"gateway.host = {gateway.host!r} without gateway.tls: keys, tokens and messages cross the network unencrypted, "
-            "unless a proxy that speaks TLS stands before it"
-        )
+    for name, host in _hosts(gateway):
+        if not is_loopback(host) and gateway.tls.cert is None:
+            yield (
+                f"{name} = {host!r} without gateway.tls: keys, tokens and messages cross the network unencrypted, "
+                "unless a proxy that speaks TLS stands before it"
+            )
+
+
+def _hosts(gateway: Gateway) -> Iterator[tuple[str, str]]:
+    """The addresses that are listened on."""
+    yield "gateway.host", gateway.host
+    if gateway.grpc and gateway.grpc_host:
+        yield "gateway.grpc_host", gateway.grpc_host
 
 
 def is_loopback(host: str) -> bool:

@@ -187,6 +187,12 @@ def port_of(settings: Settings, role: str) -> int:
     return settings.gateway.port if given else {"worker": WORKER_PORT, "scheduler": SCHEDULER_PORT}.get(role, settings.gateway.port)
 
 
+def grpc_port_of(settings: Settings) -> int:
+    """The gRPC port: as given; a free one also where HTTP takes a free one."""
+    gateway = settings.gateway
+    return 0 if gateway.port == 0 and "grpc_port" not in gateway.model_fields_set else gateway.grpc_port
+
+
 def worker_name_of(settings: Settings, role: str) -> str:
     """The worker's name: as given, else the host's with the port (with the process id if that is any free one).
 

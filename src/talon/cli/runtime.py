@@ -31,17 +31,13 @@ from talon.dispatch.brokers.local import LocalBroker
 from talon.domain.bell import Bell
 from talon.domain.errors import Conflict, TalonError
 from talon.domain.inbox import Receipt
-from talon.domain.models import Models
-from talon.domain.quota import Quota
 from talon.manifest import catalogue
 from talon.manifest.read import DEFAULT_NAMESPACE
 from talon.manifest.state import bare_namespace
-from talon.providers.catalogue import load_models
 from talon.providers.keys import secret_key
 from talon.providers.limits import CallLimits
 from talon.providers.protocol import Key
 from talon.providers.registry import ProviderConfig, Providers, build_providers
-from talon.providers.traffic import Traffic
 from talon.store.model import Caps
 from talon.store.protocols import Store, Where
 from talon.store.resources import Changes, PutResource
@@ -179,19 +175,17 @@ async def open_worker(runtime: Runtime) -> AsyncGenerator[Worker]:
     settings = runtime.settings
     with found_here():
         registry, providers = await _load(runtime)
-        models = load_models(providers.catalogue(), runtime.settings.models.catalogue)
     cache = ContextCache()
     limits = ContextLimits(settings.context.entries_max, settings.context.chars_max, settings.context.tool_result_chars_max)
     lease = _lease(runtime)
-    names = tuple(info.name for info in providers.catalogue())
-    traffic = Traffic(runtime.store, runtime.clock, _quotas(settings), models)
+    names = frozenset(info.name for info in providers.catalogue())
 
     def deps(worker: str) -> TurnDeps:
         return TurnDeps(
             journal=runtime.store,
             writer=runtime.writer,
-            definitions=Definitions(runtime.store, registry, names, models),
-            models=ModelStep(providers, runtime.store, runtime.clock, limits, traffic),
+            definitions=Definitions(runtime.store, registry, names),
+            models=ModelStep(providers, runtime.store, runtime.clock, limits),
             tools=ToolStep(runtime.ids),
             clock=runtime.clock,
             ids=runtime.ids,
@@ -204,7 +198,7 @@ async def open_worker(runtime: Runtime) -> AsyncGenerator[Worker]:
         )
 
     worker = Worker(
-        runtime.store, deps, lease, runtime.clock, runtime.ids, _worker_settings(runtime.role, settings, registry, names, models)
+        runtime.store, deps, lease, runtime.clock, runtime.ids, _worker_settings(runtime.role, settings, registry, names)
     )
     await worker.register()
     runtime.bells.listen(worker.hear)
@@ -282,13 +276,7 @@ def _lease(runtime: Runtime) -> Lease:
 FOREVER_S = 10 * 365 * 86_400.0
 
 
-def _quotas(settings: Settings) -> dict[str, Quota]:
-    return {name: Quota(one.requests_per_minute, one.tokens_per_minute) for name, one in settings.providers.items()}
-
-
-def _worker_settings(
-    role: Role, settings: Settings, registry: Registry, providers: tuple[str, ...], models: Models
-) -> WorkerSettings:
+def _worker_settings(role: Role, settings: Settings, registry: Registry, providers: frozenset[str]) -> WorkerSettings:
     toolsets = {name: tuple(tool["name"] for tool in tools) for name, tools in registry.catalogue().items()}
     embedded = isinstance(database_of(settings), SqliteAt)
     worker = settings.worker
@@ -299,12 +287,12 @@ def _worker_settings(
         sweep_s=worker.sweep_s,
         drain_timeout_s=worker.drain_timeout_s,
         caps=Caps(worker.namespace_turns_max, worker.agent_turns_max),
-        catalogue=catalogue.encode(catalogue.Catalogue(toolsets, tuple(sorted(providers)), tuple(models))),
+        catalogue=catalogue.encode(catalogue.Catalogue(toolsets, tuple(sorted(providers)))),
     )
 
 
-def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool = False) -> tuple[Any, Any, Any]:
-    """The ASGI application with the hub of its streams and what it does with resources; `health_only` is a worker's own port.
+def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool = False) -> tuple[Any, Any]:
+    """-> (the ASGI application, what a gateway is given); `health_only` is a worker's own port.
 
     A `worker` of this process with a free slot takes turns in the commit that accepts them.
     """
@@ -336,7 +324,7 @@ def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool =
         settings=settings,
         **({} if worker is None or health_only else _hooks(worker)),
     )
-    return create_app(deps, health_only=health_only), hub, plane
+    return create_app(deps, health_only=health_only), deps
 
 
 def _hooks(worker: Worker) -> dict[str, Any]:

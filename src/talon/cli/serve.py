@@ -9,11 +9,11 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncGenerator
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from talon.cli.access import tls_of
 from talon.cli.errors import Failed
-from talon.cli.load import port_of, secret_of
+from talon.cli.load import grpc_port_of, port_of, secret_of
 from talon.cli.runtime import Role, Runtime, open_gateway, open_runtime, open_worker
 from talon.cli.scheduling import open_scheduler, schedules
 from talon.cli.settings import Settings
@@ -21,6 +21,8 @@ from talon.worker.worker import Worker
 
 log = logging.getLogger("talon")
 WATCH_S = 0.5
+#: What calls under way get to finish.
+GRACE_S = 5.0
 #: Roles whose port answers health questions, and nothing else.
 HEALTH_ONLY: tuple[Role, ...] = ("worker", "scheduler")
 #: New objects between two looks for cycles. What a turn leaves is freed without them; at Python's 700 a thousand streams spent a
@@ -71,7 +73,7 @@ async def _main(role: Role, settings: Settings) -> int:
                 log.info("worker %s runs up to %d turns", worker.id, settings.worker.concurrency)
             if schedules(role, settings):
                 await stack.enter_async_context(open_scheduler(runtime))
-            url, app = await stack.enter_async_context(_http(role, runtime, worker))
+            url, grpc, app = await stack.enter_async_context(_servers(role, runtime, worker))
             if role == "up" and settings.apply:
                 from talon.cli.apply import apply_at_start  # an HTTP client: only who applies pays for its import
                 from talon.gateway.server import inside
@@ -80,7 +82,7 @@ async def _main(role: Role, settings: Settings) -> int:
                     await apply_at_start(socket, runtime.room.inside, settings.apply)
             gc.freeze()  # what is there now stays as long as the process: the collector need not walk through it again and again
             gc.set_threshold(COLLECT_EVERY)
-            print(f"talon ready {url}", flush=True)
+            print(f"talon ready {url}" + (f"\ntalon grpc {grpc}" if grpc else ""), flush=True)
             broken = await _until(stop, runtime)
             log.info("stopping: no new requests, turns are drained")
         if broken:
@@ -110,8 +112,9 @@ async def _until(stop: asyncio.Event, runtime: Runtime) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _http(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGenerator[tuple[str, Any]]:
-    """The HTTP side: the gateway, or a worker's health questions. -> its base URL and application. Requests end before it does."""
+async def _servers(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGenerator[tuple[str, str, Any]]:
+    """The HTTP side, a gateway's or a worker's health questions, and a gateway's gRPC. -> (base URL, HOST:PORT of gRPC or "", the
+    HTTP application). Requests end before it does."""
     from talon.gateway.server import bind, serve
 
     tls = tls_of(runtime.settings.gateway.tls)
@@ -127,28 +130,54 @@ async def _http(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGen
         scheme = "http" if tls is None else "https"
         ready.set_result(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
 
-    app, hub, plane = open_gateway(runtime, worker, health_only=role in HEALTH_ONLY)
+    app, deps = open_gateway(runtime, worker, health_only=role in HEALTH_ONLY)
     beside: set[asyncio.Task[None]] = set()
     if role not in HEALTH_ONLY:
         beside = {
-            asyncio.create_task(plane.finisher.run(), name="finisher of deletions"),
+            asyncio.create_task(deps.plane.finisher.run(), name="finisher of deletions"),
             asyncio.create_task(runtime.room.upkeep.run(), name="upkeep of access"),
         }
     if tls is not None:
         beside.add(asyncio.create_task(tls.run(), name="look at certificates"))
     runtime.vital.extend(beside)
-    task = asyncio.create_task(serve(app, sock, hub, stop, tls=tls, on_ready=on_ready), name="http")
+    task = asyncio.create_task(serve(app, sock, deps.hub, stop, tls=tls, on_ready=on_ready), name="http")
+    grpc: _Grpc | None = None
     try:
+        if role not in HEALTH_ONLY and runtime.settings.gateway.grpc:
+            grpc = await _grpc(runtime.settings, deps, tls)
         await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
-        yield await ready if ready.done() else await _broken(task), app
+        yield await ready if ready.done() else await _broken(task), grpc.address if grpc else "", app
     finally:
         stop.set()
+        if grpc is not None:
+            await grpc.server.stop(GRACE_S)
         for one in beside:
             one.cancel()
         if beside:
             await asyncio.wait(beside)
         await task
         await runtime.room.upkeep.close()
+
+
+class _Grpc(NamedTuple):
+    server: Any
+    address: str
+
+
+async def _grpc(settings: Settings, deps: Any, tls: Any) -> _Grpc | None:
+    """gRPC beside HTTP; None if the port that nobody asked for is taken, which is worth a word."""
+    from talon.gateway.grpc.server import Server
+
+    host, wanted = settings.gateway.grpc_host or settings.gateway.host, grpc_port_of(settings)
+    server = Server(deps, tls)
+    port = await server.start(host, wanted)
+    if port is not None:
+        return _Grpc(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    reason = f"cannot listen on {host}:{wanted} for gRPC: it is in use, or not an address of this machine"
+    if "grpc_port" in settings.gateway.model_fields_set:
+        raise Failed(f"{reason}; choose another --grpc-port (0 picks one)")
+    log.warning("%s; gRPC is not served: choose another --grpc-port (0 picks one), or say gateway.grpc = false", reason)
+    return None
 
 
 async def _broken(task: asyncio.Task[None]) -> NoReturn:

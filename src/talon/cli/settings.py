@@ -125,14 +125,22 @@ class Tls(Group):
 
 
 class Gateway(Group):
-    """The HTTP server."""
+    """The servers: HTTP and gRPC."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on; any but loopback needs gateway.auth.mode")
     port: int = Field(
         default=19789, ge=0, le=65535, description="HTTP port; 0 picks a free one and prints it (of `talon worker`: 19790)"
     )
-    grpc_host: str = Field(default="", description="address of the gRPC server", json_schema_extra=INACTIVE)
-    grpc_port: int = Field(default=50051, ge=0, le=65535, description="port of the gRPC server", json_schema_extra=INACTIVE)
+    grpc: bool = Field(default=True, description="serve gRPC too")
+    grpc_host: str = Field(
+        default="", description="address to listen on for gRPC (default: gateway.host); any but loopback needs gateway.auth.mode"
+    )
+    grpc_port: int = Field(
+        default=50051,
+        ge=0,
+        le=65535,
+        description="gRPC port; 0 picks a free one and prints it (as does gateway.port 0, where this is not given)",
+    )
     allow_hosts: tuple[HostName, ...] = Field(
         default=(),
         description="further names in Host headers to answer, beside loopback names",
@@ -321,26 +329,9 @@ class HttpRequest(Group):
 
     allow_hosts: tuple[HostEntry, ...] = Field(
         default=(), description="private or loopback hosts that it may call all the same", json_schema_extra=HOSTS
-    requests_per_minute: int = Field(
-        default=0,
-        ge=0,
-        le=10_000_000,
-        description="calls of all workers together; more wait in a queue that is fair by namespace; 0: no limit",
-    )
-    tokens_per_minute: int = Field(
-        default=0, ge=0, le=100_000_000_000, description="tokens, in and out, of all workers together; 0: no limit"
-    )
     )
     idempotent_hosts: tuple[HostEntry, ...] = Field(
         default=(), description="hosts that honour Idempotency-Key: calls to them may be repeated", json_schema_extra=HOSTS
-class ModelsGroup(Group):
-    """What is known of models."""
-
-    catalogue: Path | None = Field(
-        default=None, description="file with models' tiers, windows and prices, over those that are built in"
-    )
-
-
     )
     timeout_s: float = Field(default=30.0, gt=0, le=3600, description="seconds for one request")
 
@@ -382,4 +373,3 @@ class Settings(Group):
     providers: dict[str, Provider] = Field(default={}, description="model endpoints by name")
     tools: Tools = Tools()
     observe: Observe = Observe()
-    models: ModelsGroup = ModelsGroup()

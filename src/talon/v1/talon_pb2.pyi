@@ -1,6 +1,5 @@
 import datetime
 
-from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -59,30 +58,30 @@ class DeleteNamespaceRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., cascade: _Optional[bool] = ...) -> None: ...
 
 class Resource(_message.Message):
-    __slots__ = ("kind", "namespace", "name", "uid", "resource_version", "manifest")
+    __slots__ = ("kind", "namespace", "name", "uid", "resource_version", "manifest_json")
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_VERSION_FIELD_NUMBER: _ClassVar[int]
-    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_JSON_FIELD_NUMBER: _ClassVar[int]
     kind: str
     namespace: str
     name: str
     uid: str
     resource_version: str
-    manifest: _struct_pb2.Struct
-    def __init__(self, kind: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., resource_version: _Optional[str] = ..., manifest: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    manifest_json: str
+    def __init__(self, kind: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., resource_version: _Optional[str] = ..., manifest_json: _Optional[str] = ...) -> None: ...
 
 class WriteResourceRequest(_message.Message):
-    __slots__ = ("namespace", "kind", "manifest")
+    __slots__ = ("namespace", "kind", "manifest_json")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
-    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_JSON_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     kind: str
-    manifest: _struct_pb2.Struct
-    def __init__(self, namespace: _Optional[str] = ..., kind: _Optional[str] = ..., manifest: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    manifest_json: str
+    def __init__(self, namespace: _Optional[str] = ..., kind: _Optional[str] = ..., manifest_json: _Optional[str] = ...) -> None: ...
 
 class GetResourceRequest(_message.Message):
     __slots__ = ("namespace", "kind", "name", "effective")
@@ -126,11 +125,11 @@ class ApplyRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     PRUNE_FIELD_NUMBER: _ClassVar[int]
     LABEL_SELECTOR_FIELD_NUMBER: _ClassVar[int]
-    manifests: bytes
+    manifests: str
     dry_run: bool
     prune: bool
     label_selector: str
-    def __init__(self, manifests: _Optional[bytes] = ..., dry_run: _Optional[bool] = ..., prune: _Optional[bool] = ..., label_selector: _Optional[str] = ...) -> None: ...
+    def __init__(self, manifests: _Optional[str] = ..., dry_run: _Optional[bool] = ..., prune: _Optional[bool] = ..., label_selector: _Optional[str] = ...) -> None: ...
 
 class ApplyResponse(_message.Message):
     __slots__ = ("items", "warnings", "dry_run")
@@ -161,14 +160,14 @@ class AppliedItem(_message.Message):
     def __init__(self, document: _Optional[int] = ..., kind: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., action: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[FieldChange, _Mapping]]] = ..., cause: _Optional[str] = ...) -> None: ...
 
 class FieldChange(_message.Message):
-    __slots__ = ("field", "old", "new")
+    __slots__ = ("field", "before_json", "after_json")
     FIELD_FIELD_NUMBER: _ClassVar[int]
-    OLD_FIELD_NUMBER: _ClassVar[int]
-    NEW_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_JSON_FIELD_NUMBER: _ClassVar[int]
+    AFTER_JSON_FIELD_NUMBER: _ClassVar[int]
     field: str
-    old: _struct_pb2.Value
-    new: _struct_pb2.Value
-    def __init__(self, field: _Optional[str] = ..., old: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., new: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ...) -> None: ...
+    before_json: str
+    after_json: str
+    def __init__(self, field: _Optional[str] = ..., before_json: _Optional[str] = ..., after_json: _Optional[str] = ...) -> None: ...
 
 class Warning(_message.Message):
     __slots__ = ("field", "message")
@@ -231,25 +230,25 @@ class SessionRef(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., agent: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("namespace", "agent", "session_id", "metadata", "features", "profile", "idempotency_key")
+    __slots__ = ("namespace", "agent", "session_id", "metadata_json", "features_json", "profile", "idempotency_key")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
-    METADATA_FIELD_NUMBER: _ClassVar[int]
-    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_JSON_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     agent: str
     session_id: str
-    metadata: _struct_pb2.Struct
-    features: _struct_pb2.Struct
+    metadata_json: str
+    features_json: str
     profile: str
     idempotency_key: str
-    def __init__(self, namespace: _Optional[str] = ..., agent: _Optional[str] = ..., session_id: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., profile: _Optional[str] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    def __init__(self, namespace: _Optional[str] = ..., agent: _Optional[str] = ..., session_id: _Optional[str] = ..., metadata_json: _Optional[str] = ..., features_json: _Optional[str] = ..., profile: _Optional[str] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "uid", "namespace", "agent", "status", "state", "turn_id", "queued", "last_seq", "metadata", "features", "profile", "created_at", "updated_at")
+    __slots__ = ("id", "uid", "namespace", "agent", "status", "state", "turn_id", "queued", "last_seq", "metadata_json", "features_json", "profile", "created_at", "updated_at")
     ID_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -259,8 +258,8 @@ class Session(_message.Message):
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     LAST_SEQ_FIELD_NUMBER: _ClassVar[int]
-    METADATA_FIELD_NUMBER: _ClassVar[int]
-    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_JSON_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -273,12 +272,12 @@ class Session(_message.Message):
     turn_id: str
     queued: int
     last_seq: int
-    metadata: _struct_pb2.Struct
-    features: _struct_pb2.Struct
+    metadata_json: str
+    features_json: str
     profile: str
     created_at: _timestamp_pb2.Timestamp
     updated_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., uid: _Optional[str] = ..., namespace: _Optional[str] = ..., agent: _Optional[str] = ..., status: _Optional[str] = ..., state: _Optional[str] = ..., turn_id: _Optional[str] = ..., queued: _Optional[int] = ..., last_seq: _Optional[int] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., profile: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., uid: _Optional[str] = ..., namespace: _Optional[str] = ..., agent: _Optional[str] = ..., status: _Optional[str] = ..., state: _Optional[str] = ..., turn_id: _Optional[str] = ..., queued: _Optional[int] = ..., last_seq: _Optional[int] = ..., metadata_json: _Optional[str] = ..., features_json: _Optional[str] = ..., profile: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
     __slots__ = ("namespace", "agent", "limit", "cursor")
@@ -301,20 +300,20 @@ class ListSessionsResponse(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., next_cursor: _Optional[str] = ...) -> None: ...
 
 class SendRequest(_message.Message):
-    __slots__ = ("session", "content", "strategy", "metadata", "idempotency_key", "create")
+    __slots__ = ("session", "content", "strategy", "metadata_json", "idempotency_key", "create")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
-    METADATA_FIELD_NUMBER: _ClassVar[int]
+    METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     CREATE_FIELD_NUMBER: _ClassVar[int]
     session: SessionRef
     content: str
     strategy: str
-    metadata: _struct_pb2.Struct
+    metadata_json: str
     idempotency_key: str
     create: bool
-    def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., content: _Optional[str] = ..., strategy: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., create: _Optional[bool] = ...) -> None: ...
+    def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., content: _Optional[str] = ..., strategy: _Optional[str] = ..., metadata_json: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., create: _Optional[bool] = ...) -> None: ...
 
 class SendResponse(_message.Message):
     __slots__ = ("session_id", "turn_id", "seq", "strategy", "replayed")
@@ -341,20 +340,20 @@ class StreamRequest(_message.Message):
     def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., after: _Optional[str] = ..., turn_id: _Optional[str] = ...) -> None: ...
 
 class StreamEvent(_message.Message):
-    __slots__ = ("cursor", "seq", "turn_id", "type", "at", "payload")
+    __slots__ = ("cursor", "seq", "turn_id", "type", "at", "payload_json")
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
-    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_JSON_FIELD_NUMBER: _ClassVar[int]
     cursor: str
     seq: int
     turn_id: str
     type: str
     at: _timestamp_pb2.Timestamp
-    payload: bytes
-    def __init__(self, cursor: _Optional[str] = ..., seq: _Optional[int] = ..., turn_id: _Optional[str] = ..., type: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    payload_json: str
+    def __init__(self, cursor: _Optional[str] = ..., seq: _Optional[int] = ..., turn_id: _Optional[str] = ..., type: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., payload_json: _Optional[str] = ...) -> None: ...
 
 class CancelRequest(_message.Message):
     __slots__ = ("session", "turn_id", "idempotency_key")
@@ -373,6 +372,26 @@ class SessionState(_message.Message):
     session: Session
     turn: Turn
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., turn: _Optional[_Union[Turn, _Mapping]] = ...) -> None: ...
+
+class LoopState(_message.Message):
+    __slots__ = ("phase", "iteration", "max_iterations", "goal", "pending", "completed", "total_tokens_used", "total_cost")
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    MAX_ITERATIONS_FIELD_NUMBER: _ClassVar[int]
+    GOAL_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_TOKENS_USED_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_COST_FIELD_NUMBER: _ClassVar[int]
+    phase: str
+    iteration: int
+    max_iterations: int
+    goal: str
+    pending: _containers.RepeatedScalarFieldContainer[str]
+    completed: _containers.RepeatedScalarFieldContainer[str]
+    total_tokens_used: int
+    total_cost: float
+    def __init__(self, phase: _Optional[str] = ..., iteration: _Optional[int] = ..., max_iterations: _Optional[int] = ..., goal: _Optional[str] = ..., pending: _Optional[_Iterable[str]] = ..., completed: _Optional[_Iterable[str]] = ..., total_tokens_used: _Optional[int] = ..., total_cost: _Optional[float] = ...) -> None: ...
 
 class Turn(_message.Message):
     __slots__ = ("turn_id", "session_id", "state", "strategy", "source", "seq", "revision", "attempts", "reason", "waiting_for", "loop", "input_tokens", "output_tokens", "created_at", "started_at", "ended_at")
@@ -402,13 +421,13 @@ class Turn(_message.Message):
     attempts: int
     reason: str
     waiting_for: str
-    loop: _struct_pb2.Struct
+    loop: LoopState
     input_tokens: int
     output_tokens: int
     created_at: _timestamp_pb2.Timestamp
     started_at: _timestamp_pb2.Timestamp
     ended_at: _timestamp_pb2.Timestamp
-    def __init__(self, turn_id: _Optional[str] = ..., session_id: _Optional[str] = ..., state: _Optional[str] = ..., strategy: _Optional[str] = ..., source: _Optional[str] = ..., seq: _Optional[int] = ..., revision: _Optional[int] = ..., attempts: _Optional[int] = ..., reason: _Optional[str] = ..., waiting_for: _Optional[str] = ..., loop: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, turn_id: _Optional[str] = ..., session_id: _Optional[str] = ..., state: _Optional[str] = ..., strategy: _Optional[str] = ..., source: _Optional[str] = ..., seq: _Optional[int] = ..., revision: _Optional[int] = ..., attempts: _Optional[int] = ..., reason: _Optional[str] = ..., waiting_for: _Optional[str] = ..., loop: _Optional[_Union[LoopState, _Mapping]] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ApprovalRef(_message.Message):
     __slots__ = ("namespace", "id")

@@ -12,7 +12,19 @@ from pydantic import SecretStr
 from talon.cli import leaves
 from talon.cli.errors import WrongUse
 from talon.cli.leaves import Leaf
-from talon.cli.load import NOT_ACTIVE, Loaded, PostgresAt, SqliteAt, broker_of, database_of, describe, load, port_of, secret_of
+from talon.cli.load import (
+    NOT_ACTIVE,
+    Loaded,
+    PostgresAt,
+    SqliteAt,
+    broker_of,
+    database_of,
+    describe,
+    grpc_port_of,
+    load,
+    port_of,
+    secret_of,
+)
 from talon.cli.settings import Settings
 
 SEED = """
@@ -52,6 +64,7 @@ KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 #: Valid values that no test of the rules below can guess: (in the file, as text, as it is read).
 SPECIAL: dict[str, tuple[Any, str]] = {
     "gateway.host": ("::1", "::1"),
+    "gateway.grpc_host": ("::1", "::1"),
     "worker.name": ("w-7", "w-7"),
     "control_plane.database.url": ("sqlite:///x.db", "sqlite:///x.db"),
     "control_plane.message_broker.driver": ("local", "local"),
@@ -162,13 +175,12 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -
 
 
 def test_the_first_documents_talon_yaml_is_accepted_and_what_is_not_active_is_named(tmp_path: Path) -> None:
-    loaded = read(tmp_path, SEED, {"DATABASE_URL": "postgresql://u:pw@db/talon"})
+    loaded = read(tmp_path, SEED, {"DATABASE_URL": "postgresql://u:pw@db/talon", "TALON_GATEWAY_AUTH_MODE": "api_key"})
+    assert (loaded.settings.gateway.grpc_host, grpc_port_of(loaded.settings)) == ("0.0.0.0", 50051)
     assert database_of(loaded.settings) == PostgresAt("postgresql://u:pw@db/talon")
     assert broker_of(loaded.settings) == "postgres"
     warned = {line.split(" = ")[0] for line in loaded.warnings if line.endswith(NOT_ACTIVE)}
     assert warned == {
-        "gateway.grpc_host",
-        "gateway.grpc_port",
         "control_plane.message_broker.driver",
         "control_plane.scheduler.backend",
         "worker.pull_mode",
@@ -177,9 +189,12 @@ def test_the_first_documents_talon_yaml_is_accepted_and_what_is_not_active_is_na
 
 
 def test_postgres_without_a_url_says_what_to_set(tmp_path: Path) -> None:
-    (line,) = mistakes(tmp_path, SEED)
+    line, open_door = mistakes(tmp_path, SEED)
     assert "DATABASE_URL=postgresql://" in line
     assert "talon.yaml line 7" in line
+    assert "gateway.grpc_host: '0.0.0.0' can be reached from other machines" in open_door
+    assert "gateway.auth.mode" in open_door
+    assert "talon.yaml line 3" in open_door
 
 
 @pytest.mark.parametrize("spelling", ["drain_timeout_s", "drainTimeoutS"])
