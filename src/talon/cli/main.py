@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "secret": ("secret", "command", "Store secrets, see who used them, change the key of all."),
     "auth": ("auth", "command", "Log in, make keys and tokens, see who did what."),
     "schedule": ("schedule", "command", "Schedules: next times, history, trigger, pause, resume."),
+    "model": ("model", "command", "Models: which there are, whether one answers, which one a turn gets and why."),
     "session": ("session", "command", "Create sessions, send messages, follow and cancel turns."),
     "chat": ("chat", "command", "Talk to an agent in the terminal."),
     "approval": ("approval", "command", "Decide what a turn waits for."),

@@ -22,6 +22,7 @@ import msgspec
 from talon.access.lines import Lines
 from talon.access.room import Room
 from talon.cli.access import first_key, lines_of, room_of
+from talon.cli.configured import provider_configs
 from talon.cli.errors import WrongUse, found_here
 from talon.cli.keyring import open_vault
 from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of, secret_of, worker_name_of
@@ -35,9 +36,9 @@ from talon.manifest import catalogue
 from talon.manifest.read import DEFAULT_NAMESPACE
 from talon.manifest.state import bare_namespace
 from talon.providers.keys import secret_key
-from talon.providers.limits import CallLimits
 from talon.providers.protocol import Key
-from talon.providers.registry import ProviderConfig, Providers, build_providers
+from talon.providers.registry import Providers, build_providers
+from talon.providers.traffic import Traffic
 from talon.store.model import Caps
 from talon.store.protocols import Store, Where
 from talon.store.resources import Changes, PutResource
@@ -223,26 +224,7 @@ async def _load(runtime: Runtime) -> tuple[Registry, Providers]:
         runtime.clock, allow_hosts=http.allow_hosts, idempotent_hosts=http.idempotent_hosts, timeout_s=http.timeout_s
     )
     registry = load_toolsets(settings.tools.modules, settings.tools.path, [builtin])
-    configs = {
-        name: ProviderConfig(
-            kind=one.kind or "",
-            base_url=one.base_url or "",
-            api_key=await _key(runtime, name, one.api_key.get_secret_value() if one.api_key else ""),
-            script=str(one.script or ""),
-            max_tokens_field=one.max_tokens_field or "",
-            region=one.region or "",
-            limits=CallLimits(
-                connect_s=one.connect_timeout_s,
-                first_token_s=one.first_token_timeout_s,
-                idle_s=one.idle_timeout_s,
-                total_s=one.total_timeout_s,
-                answer_max=one.answer_max,
-                tool_calls_max=one.tool_calls_max,
-                line_max=one.line_max,
-            ),
-        )
-        for name, one in settings.providers.items()
-    }
+    configs = await provider_configs(settings, lambda provider, given: _key(runtime, provider, given))
     return registry, build_providers(configs)
 
 

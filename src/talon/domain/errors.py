@@ -196,6 +196,7 @@ CODES: dict[str, str] = {
     "mcp_binding_not_found": "No such MCP binding",
     "mcp_server_not_found": "No such MCP server",
     "method_not_allowed": "The route does not know this method",
+    "model_not_found": "No such model",
     "namespace_not_found": "No such namespace",
     "precondition_failed": "It is not as the request wants it",
     "queue_full": "The session's queue is full",

@@ -21,6 +21,7 @@ TASK_TYPES: tuple[TaskType, ...] = ("chat", "orchestration", "subagent", "reason
 Complexity = Literal["low", "medium", "high"]
 COMPLEXITIES: tuple[Complexity, ...] = ("low", "medium", "high")
 MILLION = 1_000_000
+THOUSANDTH = Decimal("0.001")
 #: Tokens of an answer that a task is estimated with, where no model's limit is lower.
 OUTPUT_TOKENS: dict[Complexity, int] = {"low": 256, "medium": 1024, "high": 4096}
 #: The tier of a task by its complexity (low, medium, high).
@@ -184,7 +185,7 @@ def select(task: Task, models: Sequence[ModelInfo]) -> Pick:
             fits.append(model)
     at = TIERS.index(task.tier)
     for tier in (*TIERS[at:], *reversed(TIERS[:at])):
-        of_tier = sorted((one for one in fits if one.tier == tier), key=lambda one: _dearness(one, task))
+        of_tier = cheapest_first([one for one in fits if one.tier == tier], task)
         if not of_tier:
             rules.append(f"4 tier {tier} has no model that can do it")
             continue
@@ -193,6 +194,11 @@ def select(task: Task, models: Sequence[ModelInfo]) -> Pick:
         rules.append(f"3 {best.model.id} is the cheapest of tier {tier}: {price}")
         return Pick(best.model, tuple(rules))
     return Pick(None, (*rules, "no model that is known can do it"))
+
+
+def cheapest_first(models: Sequence[ModelInfo], task: Task) -> list[ModelInfo]:
+    """`models` by what `task` would cost with each; those whose prices are not known come last."""
+    return sorted(models, key=lambda one: _dearness(one, task))
 
 
 def _unfit(model: ModelInfo, task: Task) -> str:

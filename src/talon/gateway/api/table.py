@@ -97,6 +97,13 @@ _SESSIONS = {
     "getApproval": Row("approval", "approvals.read"),
     "resolveApproval": Row("approval", "approvals.resolve"),
 }
+_MODELS = {
+    "listModels": KNOWN,
+    "getModelTiers": KNOWN,
+    "selectModel": KNOWN,
+    "estimateCost": KNOWN,
+    "explainModels": Row("agent", "sessions.read"),
+}
 _ACCESS = {
     "getHealth": OPEN,
     "getReadiness": OPEN,
@@ -114,4 +121,4 @@ _ACCESS = {
     "listAccessLog": Row("anywhere", "log.read"),
 }
 #: operation id -> its row.
-TABLE: dict[str, Row] = {**_NAMESPACES, **_RESOURCES, **_SESSIONS, **_ACCESS}
+TABLE: dict[str, Row] = {**_NAMESPACES, **_RESOURCES, **_SESSIONS, **_MODELS, **_ACCESS}

@@ -23,6 +23,7 @@ STATUS: dict[str, int] = {
     "knowledge_not_found": 404,
     "mcp_binding_not_found": 404,
     "mcp_server_not_found": 404,
+    "model_not_found": 404,
     "namespace_not_found": 404,
     "revision_not_found": 404,
     "route_not_found": 404,

@@ -36,12 +36,14 @@ SESSION = SESSIONS + "/{session_id}"
 class ConfigFields(Body):
     """What the session wants otherwise than its agent says. A field that is absent is as the agent says."""
 
-    model: str = Field("", max_length=256, description="The model to ask first: `provider/model`, or a profile's or model's name.")
+    model: str = Field(
+        default="", max_length=256, description="The model to ask first: `provider/model`, or a profile's or model's name."
+    )
     thinkingLevel: Literal["off", "low", "medium", "high"] | None = Field(  # noqa: N815  as the documents print it
-        None, description="How much the model thinks before it answers."
+        default=None, description="How much the model thinks before it answers."
     )
     verboseLevel: bool | None = Field(  # noqa: N815  as the documents print it
-        None, description="Whether the model's visible thoughts are streamed and kept in the journal; absent: they are."
+        default=None, description="Whether the model's visible thoughts are streamed and kept in the journal; absent: they are."
     )
 
     def config(self) -> SessionConfig:
