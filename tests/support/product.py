@@ -54,7 +54,7 @@ class Product:
             )
         assert self.process.stdout is not None
         line = (await asyncio.wait_for(self.process.stdout.readline(), READY_S)).decode().strip()
-        if not line.startswith("talon ready http://"):
+        if not line.startswith("talon ready http"):
             await self.kill()
             raise AssertionError(f"talon {self.role} did not start: {line!r}\n{self.log}")
         self.url = line.removeprefix("talon ready ")

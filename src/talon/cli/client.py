@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import ssl
@@ -239,7 +240,9 @@ class Client:
         raise Failed(f"{self.server} answered {response.status} without a problem document: is it a Talon?")
 
     async def _wait(self, waiting: _Patience, error: Exception) -> None:
-        self._answered = self._answered or isinstance(error, CUT)
+        # Over TLS that looks the same as a server which wants another certificate of us, and says so by hanging up.
+        secure = self.server.startswith("https://")
+        self._answered = self._answered or (isinstance(error, CUT) and not secure)
         if not self._answered:
             raise Unreachable(_unreachable(self.server, error)) from None
         if waiting.begins and self._on_wait:
@@ -284,6 +287,8 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientSSLError):
+        return f"its certificate is not trusted, or it speaks no TLS: {error.os_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno or 0
         return os.strerror(number) if number > 0 else str(error.os_error)
@@ -291,6 +296,12 @@ def _reason(error: Exception) -> str:
 
 
 def _unreachable(server: str, error: Exception) -> str:
+    cut = isinstance(error, (aiohttp.ClientSSLError, *CUT)) or (isinstance(error, OSError) and error.errno == errno.ECONNRESET)
+    if server.startswith("https://") and cut:
+        return (
+            f"{server} and this command do not trust each other ({_reason(error)})\n"
+            "TALON_CA_FILE names whom to trust; TALON_CERT_FILE and TALON_KEY_FILE the certificate that a server may want to see"
+        )
     return (
         f"no Talon answers at {server} ({_reason(error)})\n"
         "start one with `talon up`, or name another with --server URL (or TALON_SERVER)"
