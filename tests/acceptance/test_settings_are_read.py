@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.idp import Signer
+
 SCRIPT = """
 import json, os, signal, sys, threading, urllib.request
 from pathlib import Path
@@ -78,7 +80,17 @@ def test_every_active_setting_is_read_by_the_booted_program(database_url: str, t
         "providers.far.kind=openai",
         "providers.far.api_key=none",
     )
-    embedded = unread(tmp_path, {}, *providers)
+    (tmp_path / "signer.pem").write_bytes(Signer("ES256", "k1").pem)
+    access = (
+        "gateway.auth.mode=api_key,jwt,oidc",
+        "gateway.auth.jwt.algorithm=ES256",
+        "gateway.auth.jwt.key_file=signer.pem",
+        "gateway.auth.jwt.issuer=i",
+        "gateway.auth.jwt.audience=a",
+        "gateway.auth.oidc.issuer=https://idp.example",
+        "gateway.auth.oidc.client_id=talon",
+    )
+    embedded = unread(tmp_path, {}, *providers, *access)
     shared = unread(tmp_path, {"DATABASE_URL": database_url}, *providers)
     # The lease is only a row on PostgreSQL; on SQLite it is the lock on the data directory.
     # Of the scheduler's backends only one is active, so there is nothing to choose.
