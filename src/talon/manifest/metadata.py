@@ -72,3 +72,4 @@ class Status(Part):
     conditions: Given[list[Any]] = Field(default=None, description="What is true of it now: type, status, reason, message.")
     revision: Given[int] = Field(default=None, description="The newest revision of an agent.")
     template: Given[str] = Field(default=None, description="The template that an agent is made from.")
+    schedule: Given[dict[str, Any]] = Field(default=None, description="Where a schedule stands: its next occurrence, what failed.")

@@ -1,9 +1,9 @@
 """When schedules fire: their occurrences, what is due, and what was missed. Pure: the same times for the same tz database.
 
-At clock changes a cron expression keeps to Debian's cron, as cronsim does. With a fixed minute and hour (`30 2 * * *`) it fires at
-the local time that it names: where that time is left out, at the first moment after the gap; where it comes twice, the first time
-only. With `*` in front of the minute or the hour it fires by elapsed time: what is left out is not made up for, what comes twice
-fires twice. `every` counts elapsed time and knows no zone.
+At clock changes a cron expression keeps to Debian's cron. With a fixed minute and hour (`30 2 * * *`) it fires at the local time
+that it names: where that time is left out, at the first moment after the gap; where it comes twice, the first time only. With `*` in
+front of the minute or the hour it fires by elapsed time: what is left out is not made up for, what comes twice fires twice. `every`
+counts elapsed time and knows no zone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import zoneinfo
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import msgspec
@@ -25,6 +25,8 @@ from talon.manifest.schedule import ScheduleSpec, cron_fields, moment
 ON_TIME_MS = 60_000
 #: Due occurrences that are looked at in one step; a longer row of missed ones takes several.
 STEP_MAX = 2_000
+#: No clock is changed twice within this.
+_CHANGES_APART = timedelta(hours=12)
 #: The last moment that is computed: the end of the year 9998.
 _END_MS = 253_370_764_799_000
 
@@ -72,12 +74,58 @@ def _all(timing: Timing, after_ms: int, since_ms: int) -> Iterator[int]:
             yield occurrence_ms
             occurrence_ms += timing.every_ms
     elif after_ms < _END_MS:
-        zone = UTC if timing.timezone == "UTC" else zoneinfo.ZoneInfo(timing.timezone)
-        # Where the clock is put back, the first results may be those of the hour that is over: `occurrences` drops them.
-        for local in CronSim(timing.cron, datetime.fromtimestamp(after_ms // 1000, zone)):
+        start = datetime.fromtimestamp(after_ms // 1000, UTC)
+        minute, hour = timing.cron.split()[:2]
+        if timing.timezone == "UTC":
+            found = CronSim(timing.cron, start)
+        elif minute.startswith("*") or hour.startswith("*"):
+            found = _by_elapsed_time(timing.cron, zoneinfo.ZoneInfo(timing.timezone), start)
+        else:
+            # Where the clock is put back, the first results may be those of the hour that is over: `occurrences` drops them.
+            found = CronSim(timing.cron, start.astimezone(zoneinfo.ZoneInfo(timing.timezone)))
+        for local in found:
             if local.year > 9998:
                 return
             yield to_ms(local)
+
+
+def _by_elapsed_time(cron: str, zone: zoneinfo.ZoneInfo, after: datetime) -> Iterator[datetime]:
+    """Every moment at which the zone's clock shows what `cron` names: between two changes of the clock it is one of a fixed offset.
+
+    (cronsim does this too, and goes wrong where a clock changes by less than an hour.)
+    """
+    known = after
+    offset = _offset(zone, after)
+    while True:
+        change: datetime | None = None
+        for shown in CronSim(cron, (after + offset).replace(tzinfo=None)):
+            moment = shown.replace(tzinfo=UTC) - offset
+            change = _change(zone, known, moment)
+            if change is not None:
+                break
+            yield moment
+            known = moment
+        if change is None:
+            return
+        known, after, offset = change, change - timedelta(seconds=1), _offset(zone, change)
+
+
+def _change(zone: zoneinfo.ZoneInfo, after: datetime, until: datetime) -> datetime | None:
+    """The first moment after `after` and not after `until` that has another offset; None if there is none."""
+    offset, at = _offset(zone, after), after
+    while at < until:
+        later = min(at + _CHANGES_APART, until)
+        if _offset(zone, later) != offset:
+            while later - at > timedelta(seconds=1):
+                middle = (at + (later - at) / 2).replace(microsecond=0)
+                at, later = (middle, later) if _offset(zone, middle) == offset else (at, middle)
+            return later
+        at = later
+    return None
+
+
+def _offset(zone: zoneinfo.ZoneInfo, at: datetime) -> timedelta:
+    return at.astimezone(zone).utcoffset() or timedelta()
 
 
 def stands(timing: Timing, uid: str, after_ms: int, since_ms: int) -> Iterator[Stand]:

@@ -89,7 +89,19 @@ def test_a_dangling_reference_is_a_condition_until_it_is_there(kind: str, name: 
     world.apply("---\n".join((ALL, SECRET, SERVER)))
     found = conditions_of(world, identity, None)
     assert found["ReferencesResolved"].status == "True"
-    assert (found["Active"].status, found["Active"].reason) == ("False", "NotImplemented")
+    active = ("True", "Active") if kind == "Schedule" else ("False", "NotImplemented")
+    assert (found["Active"].status, found["Active"].reason) == active
+
+
+def test_a_schedule_that_is_paused_or_cannot_be_fired_says_so() -> None:
+    world = World()
+    world.apply(SCHEDULE)
+    row = world.rows["acme", "Schedule", "renewal-check"]
+    failing = conditions(load(row.body), "acme", (), None, error="there is no agent")[1]
+    assert (failing.status, failing.reason) == ("False", "CannotFire")
+    assert "there is no agent" in failing.message
+    world.apply(SCHEDULE.replace("enabled: true", "enabled: false"))
+    assert conditions_of(world, ("acme", "Schedule", "renewal-check"))["Active"].reason == "Paused"
 
 
 def test_a_secret_is_active_as_soon_as_it_has_a_value() -> None:
