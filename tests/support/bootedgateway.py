@@ -297,7 +297,7 @@ async def booted(
     sock, stop = bind("127.0.0.1", 0), asyncio.Event()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
-        serve(app, sock, hub, stop, on_ready=lambda host, port: ready.set_result(f"http://{host}:{port}"), grace_s=2)
+        serve(app, sock, hub, stop, settings=settings, on_ready=lambda host, port: ready.set_result(f"http://{host}:{port}"), grace_s=2)
     )
     try:
         url = await asyncio.wait_for(ready, 10)

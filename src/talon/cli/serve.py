@@ -140,7 +140,7 @@ async def _servers(role: Role, runtime: Runtime, worker: Worker | None) -> Async
     if tls is not None:
         beside.add(asyncio.create_task(tls.run(), name="look at certificates"))
     runtime.vital.extend(beside)
-    task = asyncio.create_task(serve(app, sock, deps.hub, stop, tls=tls, on_ready=on_ready), name="http")
+    task = asyncio.create_task(serve(app, sock, deps.hub, stop, settings=deps.settings, tls=tls, on_ready=on_ready), name="http")
     grpc: _Grpc | None = None
     try:
         if role not in HEALTH_ONLY and runtime.settings.gateway.grpc:

@@ -12,13 +12,14 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from talon.gateway.connections import bounded
+from talon.gateway.deps import GatewaySettings
 from talon.gateway.hub import StreamHub
 from talon.gateway.tls import TlsFiles
 
 #: A client that takes no byte for so long is given up by the kernel; uvicorn itself would keep it for ever.
 PEER_TIMEOUT_MS = 60_000
 KEEP_ALIVE_S = 30
-URL_AND_HEADERS_MAX = 64 * 1024
 #: Connections that are accepted in one turn of the event loop. uvloop accepts one per listening socket and turn; while thousands of
 #: streams are served a turn takes milliseconds, and a crowd would wait for seconds at the door. So the door is there several times.
 ACCEPTS_PER_TURN = 32
@@ -63,17 +64,18 @@ async def serve(
     hub: StreamHub,
     stop: asyncio.Event,
     *,
+    settings: GatewaySettings | None = None,
     tls: TlsFiles | None = None,
     on_ready: Callable[[str, int], None] | None = None,
     grace_s: float = 5.0,
 ) -> None:
-    """Serve `app` on `sock` (see `bind`) until `stop` is set, encrypted with `tls`; `on_ready(host, port)` is called once requests
-    are taken.
+    """Serve `app` on `sock` (see `bind`) until `stop` is set, within the limits of `settings`, encrypted with `tls`;
+    `on_ready(host, port)` is called once requests are taken.
 
     On `stop`: no new connections, streams are ended (their clients resume elsewhere), requests under way get `grace_s` to finish
     and are cancelled then. Closes `sock`. Cancelling this coroutine stops at once.
     """
-    server = _Quiet(_config(app, grace_s, tls))
+    server = _Quiet(_config(app, grace_s, settings or GatewaySettings(), tls))
     host, port = sock.getsockname()[:2]
     doors = [sock, *(sock.dup() for _ in range(ACCEPTS_PER_TURN - 1))]
     running = asyncio.create_task(server.serve(sockets=doors), name="uvicorn")
@@ -103,7 +105,7 @@ async def inside(app: ASGIApp) -> AsyncGenerator[Path]:
     """Serve `app` on a Unix socket that only this user reaches, for requests of this very process; -> its path."""
     with tempfile.TemporaryDirectory(prefix="talon-") as directory:
         path = Path(directory) / "inside"
-        server = _Quiet(_config(app, 1.0, uds=str(path)))
+        server = _Quiet(_config(app, 1.0, GatewaySettings(), uds=str(path)))
         running = asyncio.create_task(server.serve(), name="uvicorn inside")
         listening = asyncio.create_task(server.listening.wait())
         try:
@@ -115,7 +117,9 @@ async def inside(app: ASGIApp) -> AsyncGenerator[Path]:
             await running
 
 
-def _config(app: ASGIApp, grace_s: float, tls: TlsFiles | None = None, uds: str | None = None) -> uvicorn.Config:
+def _config(
+    app: ASGIApp, grace_s: float, settings: GatewaySettings, tls: TlsFiles | None = None, uds: str | None = None
+) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         uds=uds,
@@ -124,10 +128,10 @@ def _config(app: ASGIApp, grace_s: float, tls: TlsFiles | None = None, uds: str 
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        http=bounded(settings),
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(grace_s)),
-        h11_max_incomplete_event_size=URL_AND_HEADERS_MAX,
     )
     if tls is not None:
         config.load()
