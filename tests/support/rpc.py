@@ -31,6 +31,8 @@ class Client:
     def __post_init__(self) -> None:
         self.sessions: Any = STUBS.SessionsStub(self.channel)
         self.approvals: Any = STUBS.ApprovalsStub(self.channel)
+        self.resources: Any = STUBS.ResourcesStub(self.channel)
+        self.namespaces: Any = STUBS.NamespacesStub(self.channel)
 
 
 def ref(session: str = "s1", agent: str = "helper", namespace: str = "acme") -> Ref:

@@ -142,7 +142,7 @@ class ApplyResponse(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[AppliedItem, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class AppliedItem(_message.Message):
-    __slots__ = ("document", "kind", "namespace", "name", "action", "changes", "cause")
+    __slots__ = ("document", "kind", "namespace", "name", "action", "changes", "cause", "fires")
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +150,7 @@ class AppliedItem(_message.Message):
     ACTION_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
+    FIRES_FIELD_NUMBER: _ClassVar[int]
     document: int
     kind: str
     namespace: str
@@ -157,7 +158,16 @@ class AppliedItem(_message.Message):
     action: str
     changes: _containers.RepeatedCompositeFieldContainer[FieldChange]
     cause: str
-    def __init__(self, document: _Optional[int] = ..., kind: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., action: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[FieldChange, _Mapping]]] = ..., cause: _Optional[str] = ...) -> None: ...
+    fires: _containers.RepeatedCompositeFieldContainer[FireTime]
+    def __init__(self, document: _Optional[int] = ..., kind: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., action: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[FieldChange, _Mapping]]] = ..., cause: _Optional[str] = ..., fires: _Optional[_Iterable[_Union[FireTime, _Mapping]]] = ...) -> None: ...
+
+class FireTime(_message.Message):
+    __slots__ = ("at", "local")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    at: str
+    local: str
+    def __init__(self, at: _Optional[str] = ..., local: _Optional[str] = ...) -> None: ...
 
 class FieldChange(_message.Message):
     __slots__ = ("field", "before_json", "after_json")
@@ -229,8 +239,18 @@ class SessionRef(_message.Message):
     session_id: str
     def __init__(self, namespace: _Optional[str] = ..., agent: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
 
+class SessionConfig(_message.Message):
+    __slots__ = ("model", "thinking_level", "verbose_level")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    THINKING_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    VERBOSE_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    thinking_level: str
+    verbose_level: bool
+    def __init__(self, model: _Optional[str] = ..., thinking_level: _Optional[str] = ..., verbose_level: _Optional[bool] = ...) -> None: ...
+
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("namespace", "agent", "session_id", "metadata_json", "features_json", "profile", "idempotency_key")
+    __slots__ = ("namespace", "agent", "session_id", "metadata_json", "features_json", "profile", "idempotency_key", "config")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -238,6 +258,7 @@ class CreateSessionRequest(_message.Message):
     FEATURES_JSON_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     agent: str
     session_id: str
@@ -245,10 +266,11 @@ class CreateSessionRequest(_message.Message):
     features_json: str
     profile: str
     idempotency_key: str
-    def __init__(self, namespace: _Optional[str] = ..., agent: _Optional[str] = ..., session_id: _Optional[str] = ..., metadata_json: _Optional[str] = ..., features_json: _Optional[str] = ..., profile: _Optional[str] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    config: SessionConfig
+    def __init__(self, namespace: _Optional[str] = ..., agent: _Optional[str] = ..., session_id: _Optional[str] = ..., metadata_json: _Optional[str] = ..., features_json: _Optional[str] = ..., profile: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., config: _Optional[_Union[SessionConfig, _Mapping]] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "uid", "namespace", "agent", "status", "state", "turn_id", "queued", "last_seq", "metadata_json", "features_json", "profile", "created_at", "updated_at")
+    __slots__ = ("id", "uid", "namespace", "agent", "status", "state", "turn_id", "queued", "last_seq", "metadata_json", "features_json", "profile", "created_at", "updated_at", "config")
     ID_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +285,7 @@ class Session(_message.Message):
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
     id: str
     uid: str
     namespace: str
@@ -277,7 +300,8 @@ class Session(_message.Message):
     profile: str
     created_at: _timestamp_pb2.Timestamp
     updated_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., uid: _Optional[str] = ..., namespace: _Optional[str] = ..., agent: _Optional[str] = ..., status: _Optional[str] = ..., state: _Optional[str] = ..., turn_id: _Optional[str] = ..., queued: _Optional[int] = ..., last_seq: _Optional[int] = ..., metadata_json: _Optional[str] = ..., features_json: _Optional[str] = ..., profile: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    config: SessionConfig
+    def __init__(self, id: _Optional[str] = ..., uid: _Optional[str] = ..., namespace: _Optional[str] = ..., agent: _Optional[str] = ..., status: _Optional[str] = ..., state: _Optional[str] = ..., turn_id: _Optional[str] = ..., queued: _Optional[int] = ..., last_seq: _Optional[int] = ..., metadata_json: _Optional[str] = ..., features_json: _Optional[str] = ..., profile: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., config: _Optional[_Union[SessionConfig, _Mapping]] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
     __slots__ = ("namespace", "agent", "limit", "cursor")

@@ -14,6 +14,7 @@ from talon.gateway.grpc.front import Front
 from talon.gateway.grpc.health import SERVICE as HEALTH
 from talon.gateway.grpc.health import Health
 from talon.gateway.grpc.reflection import ALPHA, V1, Reflection
+from talon.gateway.grpc.resources import namespaces, resources
 from talon.gateway.grpc.sessions import approvals, sessions
 from talon.gateway.tls import Pem, TlsFiles
 
@@ -26,6 +27,8 @@ PINGED_EVERY_MIN_MS = 5_000
 def services(deps: GatewayDeps) -> dict[str, Mapping[str, Method]]:
     """The services of Talon by their full names: one function each. A new service is a new line here."""
     return {
+        "talon.v1.Namespaces": namespaces(deps),
+        "talon.v1.Resources": resources(deps),
         "talon.v1.Sessions": sessions(deps),
         "talon.v1.Approvals": approvals(deps),
     }

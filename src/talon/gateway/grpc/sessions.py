@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import msgspec
+
+from talon.domain.session import SessionConfig
 from talon.gateway.api.approvals import Outcome, list_approvals, require_approval, resolve_approval
+from talon.gateway.api.asked import wrong
 from talon.gateway.api.lookup import require_session
 from talon.gateway.api.permits import At
 from talon.gateway.api.sending import MessageBody, Sending
@@ -16,6 +21,8 @@ from talon.gateway.grpc.call import Call, Method, limit_of, object_of
 from talon.gateway.grpc.streams import Streaming
 from talon.store.protocols import Where
 from talon.v1 import talon_pb2 as pb
+
+MODEL_LENGTH_MAX = 256
 
 
 def sessions(deps: GatewayDeps) -> Mapping[str, Method]:
@@ -45,6 +52,19 @@ def approvals(deps: GatewayDeps) -> Mapping[str, Method]:
 def where_of(ref: pb.SessionRef) -> Where:
     """The session that a message names."""
     return ref.namespace, ref.agent, ref.session_id
+
+
+def config_of(message: pb.SessionConfig) -> SessionConfig:
+    """Raises `Invalid` for what is no config."""
+    given: dict[str, Any] = {"model": message.model, "thinkingLevel": message.thinking_level}
+    if message.HasField("verbose_level"):
+        given["verboseLevel"] = message.verbose_level
+    if len(message.model) > MODEL_LENGTH_MAX:
+        raise wrong("config.model", f"has {len(message.model)} characters, it may have {MODEL_LENGTH_MAX}")
+    try:
+        return msgspec.convert(given, SessionConfig)
+    except msgspec.ValidationError:
+        raise wrong("config.thinkingLevel", "must be off, low, medium or high", message.thinking_level[:80]) from None
 
 
 def _at(ref: pb.SessionRef) -> At:
@@ -78,6 +98,7 @@ class Sessions:
             object_of("metadata_json", message.metadata_json),
             object_of("features_json", message.features_json),
             message.profile,
+            config_of(message.config),
         )
         row, _ = await create_session(self._deps, message.namespace, message.agent, wanted)
         return shapes.session(row)

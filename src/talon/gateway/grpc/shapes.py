@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from talon.domain.session import ApprovalRow, LoopState, SessionRow, TurnRow
+from talon.domain.session import ApprovalRow, LoopState, SessionConfig, SessionRow, TurnRow
 from talon.gateway.api import shapes
 from talon.manifest.diff import FieldChange
 from talon.manifest.state import Result
 from talon.v1 import talon_pb2 as pb
+
+_decode_config = msgspec.json.Decoder(SessionConfig).decode
 
 
 def timestamp(unix_ms: int | None) -> Timestamp | None:
@@ -39,9 +41,15 @@ def session(row: SessionRow) -> pb.Session:
         metadata_json=bytes(shown.metadata).decode(),
         features_json=bytes(shown.features).decode(),
         profile=shown.profile,
+        config=_config(row.config),
         created_at=timestamp(row.created_at_ms),
         updated_at=timestamp(row.updated_at_ms),
     )
+
+
+def _config(data: bytes) -> pb.SessionConfig:
+    given = _decode_config(data or b"{}")
+    return pb.SessionConfig(model=given.model, thinking_level=given.thinking_level, verbose_level=given.verbose_level)
 
 
 def turn(row: TurnRow, session_id: str) -> pb.Turn:
@@ -124,6 +132,7 @@ def applied(result: Result) -> pb.AppliedItem:
         action=result.action,
         changes=[_change(one) for one in result.changes],
         cause=result.cause,
+        fires=[pb.FireTime(at=one.at, local=one.local) for one in result.fires],
     )
 
 

@@ -9,8 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from talon.domain.errors import FieldError, Invalid
-from talon.gateway.api.permits import allow_documents, allow_plan
+from talon.gateway.api.applying import Applying, How
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.body_docs import manifests_doc
 from talon.gateway.http.docs import doc
@@ -18,8 +17,6 @@ from talon.gateway.http.manifests import read_manifests
 from talon.gateway.http.resources import SelectorText
 from talon.gateway.http.visit import who_asks
 from talon.gateway.http.wire import reply
-from talon.gateway.pruning import Pruning
-from talon.manifest.selectors import parse_selector
 from talon.manifest.state import Result, Warn
 
 DryRun = Annotated[bool, Query(description="Answer with what would change, and change nothing.")]
@@ -41,7 +38,7 @@ class Applied(msgspec.Struct, frozen=True):
 def router(deps: GatewayDeps) -> APIRouter:
     """The apply route."""
     api = APIRouter(tags=["apply"])
-    resources, pruning = deps.plane.resources, Pruning(deps.store, deps.plane.deletions)
+    applying = Applying(deps)
 
     @api.post(
         "/v1/apply",
@@ -51,18 +48,8 @@ def router(deps: GatewayDeps) -> APIRouter:
         openapi_extra=manifests_doc(),
     )
     async def apply(request: Request, dry_run: DryRun = False, prune: Prune = False, label_selector: SelectorText = "") -> Response:
-        selector = parse_selector(label_selector)
-        if prune != bool(selector):
-            message = "goes together with prune=true: what is deleted is what has these labels and is in no manifest"
-            raise Invalid("invalid", f"label_selector {message}", (FieldError("label_selector", message),))
-        reading, who = await read_manifests(request), who_asks(request)
-        allow_documents(who, reading)
-        pruned = pruning.of(reading, selector) if prune else None
-        if dry_run:
-            plan = await resources.plan(reading, pruned)
-            allow_plan(who, plan)
-        else:
-            plan = await resources.apply(reading, lambda plan: allow_plan(who, plan), pruned)
+        how = How(label_selector, dry_run=dry_run, prune=prune)
+        plan = await applying.apply(who_asks(request), await read_manifests(request), how)
         return reply(Applied(list(plan.results), list(plan.warnings), dry_run))
 
     return api

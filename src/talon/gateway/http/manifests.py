@@ -8,17 +8,16 @@ from typing import Any, Literal
 import msgspec
 from starlette.requests import Request
 
-from talon.domain.errors import FieldError, Invalid, Malformed
+from talon.domain.errors import FieldError, Invalid
+from talon.gateway.api.reading import INLINE_MAX, read_documents
 from talon.gateway.api.schedules import ScheduleStatus
 from talon.gateway.http.bodies import JSON_TYPES, PATCH_TYPES, YAML_TYPES, read_bytes
 from talon.manifest.conditions import Condition
 from talon.manifest.document import Document
 from talon.manifest.parse import parse
 from talon.manifest.plan import invalid
-from talon.manifest.read import Expected, Reading, read
+from talon.manifest.read import Expected, Reading
 
-#: Bodies above this are parsed beside the event loop.
-_INLINE_MAX = 16 * 1024
 Unset = msgspec.UnsetType
 
 
@@ -78,20 +77,13 @@ async def _read(request: Request, expected: Expected | None) -> Reading:
     data, media = await read_bytes(request, (*JSON_TYPES, *YAML_TYPES))
     # Of nothing at all the other form says better what is missing.
     form: Literal["json", "yaml"] = "json" if media in JSON_TYPES and data else "yaml"
-
-    def work() -> Reading:
-        documents = parse(data, form)
-        if expected is not None and len(documents) > 1:
-            raise Malformed("malformed", f"{len(documents)} documents; this route takes one, POST /v1/apply takes many")
-        return read(documents, expected)
-
-    return work() if len(data) <= _INLINE_MAX else await asyncio.to_thread(work)
+    return await read_documents(data, form, expected)
 
 
 async def read_patch(request: Request) -> Document:
     """The body as a JSON merge patch (RFC 7396). Raises `Malformed` | `TooLarge` | `Invalid` | 415."""
     data, _ = await read_bytes(request, PATCH_TYPES)
-    (document, *more) = await asyncio.to_thread(parse, data, "json") if len(data) > _INLINE_MAX else parse(data, "json")
+    (document, *more) = await asyncio.to_thread(parse, data, "json") if len(data) > INLINE_MAX else parse(data, "json")
     if more or not isinstance(document.data, dict):
         message = "must be a JSON object with the fields to change"
         raise Invalid("invalid", f"the body {message}", (FieldError("body", message),))

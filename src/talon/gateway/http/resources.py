@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from talon.domain.errors import FieldError, Invalid
 from talon.gateway.api.collections import AGENTS, COLLECTIONS, NAMESPACES, Collection, require
-from talon.gateway.api.lookup import require_namespace, require_open
-from talon.gateway.api.namespaces import list_visible
 from talon.gateway.api.permits import allow_documents
-from talon.gateway.api.views import Views, watched
+from talon.gateway.api.resources import list_resources, place_of
+from talon.gateway.api.views import Views
+from talon.gateway.api.watching import Wanted
 from talon.gateway.api.writing import Writing
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http import resource_docs
@@ -21,7 +21,7 @@ from talon.gateway.http.manifests import read_manifest, read_patch
 from talon.gateway.http.preconditions import Preconditions, etag
 from talon.gateway.http.resource_docs import User
 from talon.gateway.http.visit import who_asks
-from talon.gateway.http.watching import Wanted, WatchResponse, version_asked
+from talon.gateway.http.watching import WatchResponse, version_asked
 from talon.gateway.http.wire import Cursor, Limit, page, reply
 from talon.manifest.read import Expected
 from talon.manifest.selectors import parse_selector
@@ -75,15 +75,10 @@ class Routes:
         if watch:
             _refuse(request, ("limit", "cursor"), "is not read with watch=true")
             wanted = Wanted(namespace, self._collection.kind, selector, who_asks(request))
-            return await WatchResponse.begin(self._deps, wanted, after, watched)
+            return await WatchResponse.begin(self._deps, wanted, after)
         _refuse(request, ("resource_version",), "is read with watch=true only")
-        version, inner = await self._page(namespace, cursor)
-        if self._collection is NAMESPACES:
-            rows, behind = await list_visible(self._store, who_asks(request), inner, limit, selector)
-        else:
-            rows, behind = await self._store.list_resources(namespace, self._collection.kind, inner, limit, selector)
-        items = await self._views.shown(rows)
-        return page(items, f"{version}.{behind}" if behind else "", str(version))
+        listed = await list_resources(self._store, self._collection, namespace, who_asks(request), selector, cursor, limit)
+        return page(await self._views.shown(listed.rows), listed.cursor, str(listed.version))
 
     async def create(self, request: Request) -> Response:
         """`POST` to the collection."""
@@ -148,11 +143,7 @@ class Routes:
 
     async def _namespace(self, request: Request, *, to_write: bool = False) -> str:
         """The namespace of the path, which must exist, and `to_write` must not be ending; "" for namespaces themselves."""
-        if self._collection is NAMESPACES:
-            return ""
-        namespace: str = request.path_params["ns"]
-        await (require_open if to_write else require_namespace)(self._store, namespace)
-        return namespace
+        return await place_of(self._store, self._collection, request.path_params.get("ns", ""), to_write=to_write)
 
     def _name(self, request: Request) -> str:
         return request.path_params[self._collection.place]
@@ -161,24 +152,8 @@ class Routes:
         namespace = "" if self._collection is NAMESPACES else request.path_params["ns"]
         return await require(self._store, self._collection, namespace, self._name(request))
 
-    async def _page(self, namespace: str, cursor: str) -> tuple[int, str]:
-        """-> (the version that all pages of this list name, the store's cursor). The version is read before the first row is: what
-        changes while pages are read is told again by a watch from there."""
-        version, dot, inner = cursor.partition(".")
-        if cursor and not (dot and version.isascii() and version.isdecimal() and len(version) <= 18):
-            raise _bad_cursor(cursor)
-        if cursor:
-            return int(version), inner
-        return (await self._store.versions([namespace])).get(namespace, 0), ""
-
 
 def _refuse(request: Request, names: tuple[str, ...], why: str) -> None:
     wrong = [name for name in names if name in request.query_params]
     if wrong:
         raise Invalid("invalid", f"{wrong[0]} {why}", tuple(FieldError(name, why) for name in wrong))
-
-
-def _bad_cursor(cursor: str) -> Invalid:
-    shown = cursor if len(cursor) <= 80 else cursor[:77] + "..."
-    field = FieldError("cursor", "not a cursor of this list", shown)
-    return Invalid("cursor_invalid", f"the cursor {shown!r} is not one that this list gave; start without a cursor", (field,))
