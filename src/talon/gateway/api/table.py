@@ -109,6 +109,7 @@ _ACCESS = {
     "getReadiness": OPEN,
     "getPage": OPEN,
     "getOpenApi": OPEN,
+    "getAccess": OPEN,
     "whoami": KNOWN,
     "beginLogin": OPEN,
     "finishLogin": OPEN,

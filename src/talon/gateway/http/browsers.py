@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from talon.access.cookies import ended, made
 from talon.access.protocol import Login, Redirect
-from talon.domain.errors import Invalid
+from talon.domain.errors import Invalid, Unauthenticated
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.auth import AUTH, Me, me
 from talon.gateway.http.docs import doc
@@ -30,7 +32,30 @@ def router(deps: GatewayDeps) -> APIRouter:
     return api
 
 
+class AccessWays(msgspec.Struct, frozen=True):
+    """How one comes in. `asked` is false where everybody is let in; `login`: whether there is an identity provider to log in with;
+    `me`: whose session the browser's cookie is, null for none."""
+
+    asked: bool
+    login: bool
+    me: Me | None
+
+
 def _sessions(api: APIRouter, deps: GatewayDeps) -> None:
+    @api.get(
+        "",
+        operation_id="getAccess",
+        summary="For the page, before it is shown: how one comes in, and whether this browser is in",
+        responses=doc(AccessWays, 200),
+    )
+    async def ways(request: Request) -> Response:
+        authenticator, who = deps.access.authenticator, None
+        if authenticator.asks:
+            with contextlib.suppress(Unauthenticated):
+                who = await authenticator.principal("", visit_of(request.scope).header(b"cookie"))
+        shown = None if who is None else me(deps, who)
+        return reply(AccessWays(authenticator.asks, deps.access.login is not None, shown))
+
     @api.post(
         "/session",
         operation_id="openBrowserSession",

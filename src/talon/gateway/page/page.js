@@ -1,5 +1,7 @@
 // The plain page. Everything that comes from outside is set with textContent, never as HTML.
 
+import { OURS, whoIsHere } from "./login.js";
+
 const $ = (id) => document.getElementById(id);
 const ENDS = ["turn.completed", "turn.failed", "turn.cancelled", "turn.denied"];
 const TYPES = [
@@ -27,13 +29,14 @@ class Problem extends Error {}
 async function api(method, url, body, headers = {}) {
   const response = await fetch(url, {
     method,
-    headers: { Accept: "application/json", ...(body === undefined ? {} : { "Content-Type": "application/json" }), ...headers },
+    headers: { Accept: "application/json", ...(method === "GET" ? {} : OURS), ...(body === undefined ? {} : { "Content-Type": "application/json" }), ...headers },
     body: body === undefined ? undefined : JSON.stringify(body),
   });
   const data = response.status === 204 ? null : await response.json().catch(() => null);
   if (!response.ok) {
     const problem = new Problem(data?.detail ?? `the gateway answered ${response.status}`);
     problem.status = response.status;
+    if (response.status === 401) await whoIsHere(guarded(go)); // the session has ended
     throw problem;
   }
   return data;
@@ -350,4 +353,4 @@ function newKey() {
 }
 
 window.addEventListener("hashchange", guarded(go));
-guarded(go)();
+guarded(async () => { if (await whoIsHere(guarded(go))) await go(); })();
