@@ -49,3 +49,30 @@ async def test_a_person_sends_a_message_and_watches_the_journal_grow(page: Page,
             await api.send("acme/clerk/desk", "still there?")
             await expect(page.get_by_text("You said: still there?").last).to_be_visible()
             await expect(page.get_by_text("turn.completed")).to_have_count(3)
+
+
+async def test_a_person_logs_in_with_a_key_and_out_again(page: Page, tmp_path: Path) -> None:
+    script = tmp_path / "script.yaml"
+    script.write_text(SCRIPT)
+    key = f"talon_page_{'k' * 48}"
+    env = {
+        "TALON_PROVIDERS_FAKE_KIND": "scripted",
+        "TALON_PROVIDERS_FAKE_SCRIPT": str(script),
+        "TALON_GATEWAY_AUTH_MODE": "api_key",
+        "TALON_GATEWAY_AUTH_BOOTSTRAP_KEY": key,
+    }
+    async with Product(tmp_path, env=env) as product, Api(product.url, key=key) as api:
+        await api.apply(AGENT)
+        await api.send("acme/clerk/desk", "hello")
+        await page.goto(f"{product.url}/#/acme/clerk/desk")
+        await page.get_by_label("Key or token").fill(key)
+        await page.get_by_role("button", name="Log in").click()
+        await expect(page.get_by_text("You said: hello")).to_be_visible()
+        await expect(page.get_by_text("key:page")).to_be_visible()
+        assert key not in str(await page.evaluate("[document.cookie, JSON.stringify(localStorage), document.body.innerHTML]"))
+        await page.get_by_label("Message").fill("still me")
+        await page.get_by_role("button", name="Send").click()
+        await expect(page.get_by_text("You said: still me")).to_be_visible()
+        await page.get_by_role("button", name="Log out").click()
+        await expect(page.get_by_label("Key or token")).to_be_visible()
+        await expect(page.get_by_text("You said: hello")).not_to_be_visible()

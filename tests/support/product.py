@@ -105,11 +105,12 @@ class Product:
 
 
 class Api:
-    """A plain HTTP client of the pinned surface (design: the API page), one aiohttp session."""
+    """A plain HTTP client of the pinned surface (design: the API page), one aiohttp session; with a `key` that it shows, if any."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str = "") -> None:
         self.url = url
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        shown = {"Authorization": f"Bearer {key}"} if key else None
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30), headers=shown)
 
     async def __aenter__(self) -> Self:
         return self
