@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from support.sse import Event, Parser
 from support.vaults import vault_on
 from talon.access.authenticator import Bearer
+from talon.access.oidc import Client
 from talon.access.protocol import KeyRequest
 from talon.access.recognised import Recognised
 from talon.access.roles import EVERYWHERE, LOCAL, Grant
@@ -253,11 +254,12 @@ async def booted(
     shared: bool = False,
     keys: bool = False,
     bearers: Sequence[Bearer] = (),
+    oidc: Client | None = None,
     hooks: Mapping[str, Any] | None = None,
     **limits: Any,
 ) -> AsyncGenerator[Booted]:
     """A gateway with the agents `helper` and `strict` of namespace `acme`. `keys`: it asks for API keys, and its client has an
-    admin's; `bearers` are further ways to be recognised. `hooks` are those of `GatewayDeps`."""
+    admin's; `bearers` and `oidc` are further ways to be recognised. `hooks` are those of `GatewayDeps`."""
     clock, ids = SystemClock(), SystemIds()
     store = await open_store(directory / "talon.db", clock, ids)
     await store.migrate()
@@ -274,8 +276,8 @@ async def booted(
     await writer.start()
     vault = vault_on(store)
     plane = control_plane(store, writer, hub, ids, vault, settings)
-    room = asking_room(store, clock, Recognised(clock), keys=True, bearers=bearers) if keys else open_room(store, clock)
-    holding = Holding(room.access.authenticator, settings.principal_streams_max)
+    room = asking_room(store, clock, Recognised(clock), keys=True, bearers=bearers, oidc=oidc) if keys else open_room(store, clock)
+    holding = Holding(room.access.authenticator, settings, clock)
     deps = GatewayDeps(
         store,
         writer,
@@ -297,7 +299,15 @@ async def booted(
     sock, stop = bind("127.0.0.1", 0), asyncio.Event()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
-        serve(app, sock, hub, stop, settings=settings, on_ready=lambda host, port: ready.set_result(f"http://{host}:{port}"), grace_s=2)
+        serve(
+            app,
+            sock,
+            hub,
+            stop,
+            settings=settings,
+            on_ready=lambda host, port: ready.set_result(f"http://{host}:{port}"),
+            grace_s=2,
+        )
     )
     try:
         url = await asyncio.wait_for(ready, 10)

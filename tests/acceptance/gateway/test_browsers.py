@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 from http.cookies import SimpleCookie
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
 from support.asgi import Reply, request
 from support.bootedgateway import SESSIONS, Booted, booted
+from support.idp import provider
 from support.stage import until
+from talon.access.oidc import Client
 from talon.access.secret import generate
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -155,3 +159,27 @@ async def test_where_there_is_no_identity_provider_nobody_is_sent_to_one(gateway
     for path in ("/v1/auth/login", "/v1/auth/callback?code=1&state=2"):
         answer = await ask(gateway, "GET", path)
         assert (answer.status, answer.body["code"]) == (404, "route_not_found")
+
+
+async def test_a_browser_goes_to_the_identity_provider_and_comes_back_in(tmp_path: Path) -> None:
+    async with provider(claims={"talon_grants": ["operator@acme"]}) as idp:
+        client = Client(idp.url, "talon", "", "RS256", ("openid",), "talon_grants", 600)
+        async with booted(tmp_path, keys=True, oidc=client) as gateway, aiohttp.ClientSession() as http:
+            assert (await ask(gateway, "GET", "/v1/auth")).body == {"asked": True, "login": True, "me": None}
+            away = await ask(gateway, "GET", "/v1/auth/login?back=/%23/acme")
+            begun = cookie(away)
+            assert (away.status, begun["httponly"], begun["samesite"]) == (302, True, "Lax")
+            async with http.get(away.header("location"), allow_redirects=False) as agreed:
+                back = agreed.headers["location"].removeprefix(OURS) + "&session_state=theirs"
+            stolen = await ask(gateway, "GET", back)
+            assert (stolen.status, stolen.body["code"]) == (401, "unauthenticated")  # in a browser that did not begin it
+            home = await ask(gateway, "GET", back, cookie=f"{begun.key}={begun.value}")
+            assert (home.status, home.header("location")) == (302, "/#/acme")
+            shown = f"talon={cookie(home).value}"
+            me = (await ask(gateway, "GET", "/v1/auth", cookie=shown)).body["me"]
+            assert (me["id"], me["grants"]) == (f"user:{idp.url}#ann", ["operator@acme"])
+            made = await ask(gateway, "POST", SESSIONS, {"id": "s1"}, cookie=shown, origin=OURS, talon_csrf="1")
+            assert made.status == 201
+            assert (await ask(gateway, "GET", "/v1/ns/beta/agents", cookie=shown)).status == 404
+            idp.down = True
+            assert (await ask(gateway, "GET", "/v1/auth/whoami", cookie=shown)).status == 200
