@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak bench fuzz crowd lint fmt docs proto lock clean
+.PHONY: demo test soak bench flat fuzz crowd lint fmt docs proto lock clean
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
@@ -21,6 +21,10 @@ soak: $(READY)
 # make bench [PEERS="steps langgraph dbos"] [OUT=file.json] [SMALL=1]
 bench: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m bench --peers "$(PEERS)" $(if $(OUT),--out "$(OUT)") $(if $(SMALL),--small)
+
+# make flat [STORE=sqlite|pg|both] [OUT=file.json] [SMALL=1]: does it matter how many resources there are?
+flat: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m bench.flat --store $(or $(STORE),both) $(if $(OUT),--out "$(OUT)") $(if $(SMALL),--small)
 
 # make fuzz [CASES=100000] [STORE=sqlite|pg] [SEED=n] [OUT=file.json]
 fuzz: $(READY)

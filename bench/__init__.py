@@ -9,4 +9,10 @@ One turn is message → model → tool → model → answer, every step durable 
     database   PostgreSQL with fsync, and its counters             machine   /proc, cgroups, the disk
     measures   one measurement                                     rounds    all of them, interleaved
     stats      percentiles, medians of ratios                      table     the readable result
+
+Beside it, whether what resources cost depends on how many there are (`make flat`):
+
+    flat       what is measured, in which order                    worlds    stores of 10 to 100,000 resources, and Talon on them
+    asks       what is asked over HTTP                             counted   Talon with SQLite's steps counted
+    flatness   ratios and verdicts
 """

@@ -42,6 +42,13 @@ def cpu_s(pid: int) -> float:
     return ticks * TICK_S
 
 
+def busy_ns(pid: int) -> int:
+    """CPU nanoseconds of the threads that `pid` has, those below it not included; 0 for one that is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
+    return 0
+
+
 def memory_mib(pid: int, *, peak: bool = False) -> float:
     """Resident memory of one process now, or its peak since `reset_peak`."""
     name = "VmHWM:" if peak else "VmRSS:"

@@ -1,0 +1,37 @@
+"""When a cost counts as flat, and what of it is noise or the depth of an index."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.flatness import judged
+
+WORLDS = ("10", "10 again", "100000")
+
+
+def verdict(**measured: tuple[float, float, float]) -> list[str]:
+    """What is not flat of readings on two stores of ten and one of 100,000."""
+    worlds = {world: {key: values[place] for key, values in measured.items()} for place, world in enumerate(WORLDS)}
+    found = judged({"get": worlds})
+    assert found["flat"] is not bool(found["questions"]["get"]["not_flat"])
+    return found["questions"]["get"]["not_flat"]
+
+
+def test_what_is_read_may_grow_by_three_tenths_and_no_more() -> None:
+    assert verdict(rows=(10, 10, 13)) == []
+    assert verdict(rows=(10, 10, 13.1)) == ["rows"]
+    assert verdict(steps=(100, 100, 200)) == ["steps"]
+
+
+def test_rows_are_judged_whatever_two_stores_of_one_size_differ_by() -> None:
+    assert verdict(rows=(10, 30, 20)) == ["rows"]
+
+
+@pytest.mark.parametrize(("again", "flat"), [(1.0, False), (1.9, False), (2.0, True), (0.5, True)])
+def test_cpu_may_differ_as_much_as_that_of_two_stores_of_one_size(again: float, flat: bool) -> None:
+    assert (verdict(talon_ms=(1.0, again, 2.0)) == []) is flat
+
+
+def test_pages_may_grow_by_two_levels_for_each_way_down_an_index() -> None:
+    assert verdict(descents=(5, 5, 5), pages=(10, 10, 23)) == []
+    assert verdict(descents=(5, 5, 5), pages=(10, 10, 23.1)) == ["pages"]
