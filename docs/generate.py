@@ -35,7 +35,7 @@ from talon.store import paging
 from talon.tools import check
 from talon.tools.builtin.http_request import HttpRequestSettings
 from talon.tools.protocol import ToolSpec
-from talon.turn.machine.decide import MODEL_ROUNDS_MAX
+from talon.turn.machine.failover import MODEL_ROUNDS_MAX
 
 MANIFESTS = """\
 `talon explain KIND.field` says the same; `talon schema KIND` and `GET /v1/schemas/KIND` give it as JSON Schema, for editors.
@@ -101,7 +101,7 @@ def openapi() -> Json:
         with tempfile.TemporaryDirectory() as directory:
             settings = load.load(environ={"TALON_DATA_DIR": directory}, cwd=Path(directory)).settings
             async with open_runtime("up", settings) as runtime:
-                gateway, _, _ = open_gateway(runtime, None)
+                gateway, *_ = open_gateway(runtime, None)
                 return await _get(gateway, "/openapi.json")
 
     return asyncio.run(ask())
