@@ -15,6 +15,7 @@ test: $(READY)
 
 # make soak [STORE=sqlite|pg] [MINUTES=30] [OUT=file.json] [SEED=n] [NEGATIVE=no_fence|ack_first]
 soak: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m soak.schedules --store $(or $(STORE),sqlite) --seconds $(or $(SCHEDULES_S),120)
 	@PYTHONPATH=tests $(BIN)/python -m soak --store $(or $(STORE),sqlite) --minutes $(or $(MINUTES),30) \
 		$(if $(OUT),--out "$(OUT)") $(if $(SEED),--seed $(SEED)) $(if $(NEGATIVE),--negative $(NEGATIVE))
 

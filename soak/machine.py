@@ -63,10 +63,14 @@ class JumpingClock:
     def jump(self, rng: random.Random) -> int:
         """-> the seconds by which the clock is off from now on, up to an hour to either side."""
         off = rng.choice((-3600, -60, -5, 0, 5, 60, 3600))
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(f"{off:+d}")
-        fresh.rename(self._file)
+        self.set(off)
         return off
+
+    def set(self, off_s: int) -> None:
+        """The clock is off by so many seconds from now on."""
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(f"{off_s:+d}")
+        fresh.rename(self._file)
 
 
 def jumping_clock(directory: Path) -> JumpingClock | None:

@@ -1,9 +1,9 @@
 """When schedules fire: their occurrences, what is due, and what was missed. Pure: the same times for the same tz database.
 
 At clock changes a cron expression keeps to Debian's cron. With a fixed minute and hour (`30 2 * * *`) it fires at the local time
-that it names: where that time is left out, at the first moment after the gap; where it comes twice, the first time only. With `*` in
-front of the minute or the hour it fires by elapsed time: what is left out is not made up for, what comes twice fires twice. `every`
-counts elapsed time and knows no zone.
+that it names: where that time is left out, at the first moment after the gap; where it comes twice, the first time only. With `*`
+in front of the minute or the hour it fires by elapsed time: what is left out is not made up for, what comes twice fires twice.
+`every` counts elapsed time and knows no zone.
 """
 
 from __future__ import annotations

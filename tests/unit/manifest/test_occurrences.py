@@ -5,6 +5,7 @@ from __future__ import annotations
 import zoneinfo
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
+from typing import Any
 
 import msgspec
 import pytest
@@ -100,7 +101,7 @@ def ours(expression: str, zone: str, first: datetime, last: datetime) -> list[in
 
 
 def with_croniter(expression: str, zone: str, first: datetime, last: datetime) -> set[int]:
-    each = croniter(expression, (first - timedelta(minutes=1)).astimezone(zoneinfo.ZoneInfo(zone)), ret_type=datetime)
+    each: Any = croniter(expression, (first - timedelta(minutes=1)).astimezone(zoneinfo.ZoneInfo(zone)), ret_type=datetime)
     found: set[int] = set()
     while (at := to_ms(each.get_next())) <= to_ms(last):
         found.add(at)
@@ -108,8 +109,9 @@ def with_croniter(expression: str, zone: str, first: datetime, last: datetime) -
 
 
 def with_apscheduler(expression: str, zone: str, first: datetime, last: datetime) -> set[int]:
-    trigger = CronTrigger.from_crontab(expression, timezone=zoneinfo.ZoneInfo(zone))
+    trigger: Any = CronTrigger.from_crontab(expression, timezone=zoneinfo.ZoneInfo(zone))  # pyright: ignore[reportUnknownMemberType]
     found, at = set[int](), first - timedelta(minutes=1)
+    following: datetime | None
     while (following := trigger.get_next_fire_time(None, at)) is not None and to_ms(following) <= to_ms(last):
         found.add(to_ms(following))
         at = max(following.astimezone(UTC), at) + timedelta(seconds=1)

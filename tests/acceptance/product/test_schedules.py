@@ -1,0 +1,297 @@
+"""Schedules through the booted product: whatever path made, changed, paused or removed one, it fires as it says, and only so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import yaml
+
+from support.stage import Stage, call, gate_of, path, say, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+NS = "/v1/ns/default/schedules"
+Manifest = dict[str, Any]
+
+
+def manifest(name: str, session: str, message: str, every: str = "1s", **spec: Any) -> Manifest:
+    target = (
+        {"agent": "helper", "sessionMode": "named", "sessionId": session} if session else {"agent": "helper", "sessionMode": "new"}
+    )
+    body = {"kind": "every", "every": every, "target": target, "inputMessage": message, **spec}
+    return {"apiVersion": "talon.dev/v1alpha1", "kind": "Schedule", "metadata": {"name": name}, "spec": body}
+
+
+async def messages(stage: Stage, session: str) -> list[str]:
+    """What the session was told, oldest first; nothing if it does not exist."""
+    code, page = await stage.api.call("GET", path(f"default/helper/{session}", "journal?limit=500"))
+    if code == 404:
+        return []
+    return [one["payload"]["content"] for one in page["items"] if one["type"] == "message.received"]
+
+
+async def told(stage: Stage, session: str, text: str, times: int = 1) -> None:
+    """Wait until the session was told `text` so often."""
+
+    async def often() -> bool:
+        return (await messages(stage, session)).count(text) >= times
+
+    await until(often)
+
+
+async def history(stage: Stage, name: str) -> list[dict[str, Any]]:
+    return (await stage.api.get(f"{NS}/{name}/history?limit=500"))["items"]
+
+
+async def status(stage: Stage, name: str) -> dict[str, Any]:
+    return (await stage.api.get(f"{NS}/{name}"))["status"]
+
+
+Path_ = Callable[[Stage, Manifest], Awaitable[None]]
+
+
+async def by_post(stage: Stage, one: Manifest) -> None:
+    await stage.api.call("POST", NS, one, expect=201)
+
+
+async def by_put(stage: Stage, one: Manifest) -> None:
+    code, text = await stage.api.call("PUT", f"{NS}/{one['metadata']['name']}", one)
+    assert code in (200, 201), text
+
+
+async def by_patch(stage: Stage, one: Manifest) -> None:
+    await stage.api.call("PATCH", f"{NS}/{one['metadata']['name']}", {"spec": one["spec"]}, expect=200)
+
+
+async def by_apply(stage: Stage, one: Manifest) -> None:
+    await stage.api.apply(yaml.safe_dump(one))
+
+
+async def by_command(stage: Stage, one: Manifest) -> None:
+    code, out, err = await stage.cli("apply", "-f", "-", stdin=yaml.safe_dump(one).encode())
+    assert code == 0, err
+    assert one["spec"].get("enabled") is False or "  fires 20" in out
+
+
+async def by_patch_command(stage: Stage, one: Manifest) -> None:
+    code, _, err = await stage.cli("patch", "schedule", one["metadata"]["name"], "-p", json.dumps({"spec": one["spec"]}))
+    assert code == 0, err
+
+
+async def gone_by_delete(stage: Stage, name: str) -> None:
+    await stage.api.call("DELETE", f"{NS}/{name}", expect=204)
+
+
+async def gone_by_command(stage: Stage, name: str) -> None:
+    assert (await stage.cli("delete", "schedule", name, "--yes"))[0] == 0
+
+
+async def gone_by_prune(stage: Stage, name: str) -> None:
+    found = await stage.api.get(f"{NS}/{name}")
+    await stage.api.call("PATCH", f"{NS}/{name}", {"metadata": {"labels": {"prune": name}}}, expect=200)
+    assert found["metadata"]["name"] == name
+    keep = yaml.safe_dump({"apiVersion": "talon.dev/v1alpha1", "kind": "Secret", "metadata": {"name": "unlike"}, "spec": {}})
+    target = f"/v1/apply?prune=true&label_selector=prune={name}"
+    await stage.api.call("POST", target, keep, headers={"Content-Type": "application/yaml"}, expect=200)
+
+
+async def enabled_by_route(stage: Stage, name: str, *, enabled: bool) -> None:
+    await stage.api.call("POST", f"{NS}/{name}/{'resume' if enabled else 'pause'}", {}, expect=200)
+
+
+async def enabled_by_command(stage: Stage, name: str, *, enabled: bool) -> None:
+    code, out, _ = await stage.cli("schedule", "resume" if enabled else "pause", name)
+    assert (code, out) == (0, f"Schedule default/{name} {'resumed' if enabled else 'paused'}\n")
+
+
+async def enabled_by_apply(stage: Stage, name: str, *, enabled: bool) -> None:
+    found = await stage.api.get(f"{NS}/{name}")
+    found["spec"]["enabled"] = enabled
+    await stage.api.apply(yaml.safe_dump(found))
+
+
+@pytest.mark.parametrize(
+    ("name", "create", "change", "enable", "delete"),
+    [
+        ("http", by_post, by_put, enabled_by_route, gone_by_delete),
+        ("patch", by_put, by_patch, enabled_by_route, gone_by_delete),
+        ("apply", by_apply, by_apply, enabled_by_apply, gone_by_prune),
+        ("cli", by_command, by_patch_command, enabled_by_command, gone_by_command),
+    ],
+)
+async def test_each_path_has_the_same_effect_on_what_fires(
+    stage: Stage, name: str, create: Path_, change: Path_, enable: Any, delete: Callable[[Stage, str], Awaitable[None]]
+) -> None:
+    session, one, two = f"path-{name}", f"one of {name}", f"two of {name}"
+    await create(stage, manifest(name, session, one))
+    await told(stage, session, one, 2)
+
+    await change(stage, manifest(name, session, two))
+    await told(stage, session, two, 2)
+    seen = await messages(stage, session)
+    assert seen == sorted(seen)  # nothing of the old one after the change
+
+    await enable(stage, name, enabled=False)
+    paused = len(await messages(stage, session))
+    stands = await status(stage, name)
+    assert (stands["schedule"]["next_at"], stands["schedule"]["fired"]) == (None, paused)
+    assert [c["reason"] for c in stands["conditions"]] == ["Resolved", "Paused"]
+    assert (await stage.api.get(f"{NS}/{name}/next"))["items"] == []
+    await asyncio.sleep(1.5)  # it would have fired
+    assert len(await messages(stage, session)) == paused
+
+    await enable(stage, name, enabled=True)
+    await told(stage, session, two, seen.count(two) + 1)
+    assert len((await stage.api.get(f"{NS}/{name}/next?count=10"))["items"]) == 10
+
+    records = await history(stage, name)
+    assert {record["outcome"] for record in records} <= {"completed", "running", "queued"}
+    assert len({record["at"] for record in records}) == len(records)
+    await delete(stage, name)
+    after = len(await messages(stage, session))
+    assert (await stage.api.call("GET", f"{NS}/{name}/history"))[0] == 404
+    await asyncio.sleep(1.5)
+    assert len(await messages(stage, session)) == after
+
+
+async def test_going_back_is_a_change_as_any_other(stage: Stage) -> None:
+    """A schedule is undone by applying what it was; an agent's rollback is seen by the next occurrence."""
+    definition: dict[str, Any] = {
+        "features": [{"name": "tone", "type": "string", "default": "kind"}],
+        "systemPrompt": "You are moody.",
+    }
+    profiles = {"modelPolicy": {"profiles": [{"name": "first", "model": {"provider": "model", "name": "one"}}]}}
+
+    def agent(tone: str) -> str:
+        features = [{**definition["features"][0], "default": tone}]
+        body = {**definition, **profiles, "features": features}
+        head = {"apiVersion": "talon.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "moody"}}
+        return yaml.safe_dump({**head, "definition": {"customSpec": body}})
+
+    await stage.api.apply(agent("kind"))
+    await stage.api.apply(agent("stern"))
+    one = manifest("undo", "undo", "Be {{ tone }}, at {{ scheduled_at }}.")
+    one["spec"]["target"]["agent"] = "moody"
+    await stage.api.apply(yaml.safe_dump(one))
+
+    async def newest() -> str:
+        code, page = await stage.api.call("GET", "/v1/ns/default/agents/moody/sessions/undo/journal?limit=500")
+        texts = [e["payload"]["content"] for e in page["items"] if e["type"] == "message.received"] if code == 200 else []
+        return texts[-1] if texts else ""
+
+    async def says(text: str) -> None:
+        async def so() -> bool:
+            return (await newest()).startswith(text)
+
+        await until(so)
+
+    await says("Be stern, at 20")
+    await stage.api.call("POST", "/v1/ns/default/agents/moody/rollback", {}, expect=200)
+    await says("Be kind, at 20")
+    before = await stage.api.get(f"{NS}/undo")
+    await stage.api.call("PATCH", f"{NS}/undo", {"spec": {"inputMessage": "Something else."}}, expect=200)
+    await says("Something else.")
+    await stage.api.apply(yaml.safe_dump(before))
+    await says("Be kind, at 20")
+    await gone_by_delete(stage, "undo")
+
+
+async def test_an_edit_in_every_moment_of_a_firing_neither_loses_nor_doubles(stage: Stage) -> None:
+    await by_post(stage, manifest("edited", "edited", "edit 0"))
+    await told(stage, "edited", "edit 0")
+    for edit in range(1, 25):
+        await by_patch(stage, manifest("edited", "edited", f"edit {edit}"))
+        await asyncio.sleep(0.13)
+    await enabled_by_route(stage, "edited", enabled=False)
+    records = [one for one in await history(stage, "edited") if one["outcome"] != "missed"]
+    assert not [one for one in await history(stage, "edited") if one["outcome"] == "missed"]
+    times = sorted(one["at"] for one in records)
+    assert len(times) == len(set(times)) == len(await messages(stage, "edited"))
+    seconds = [int(at[17:19]) for at in times]
+    assert all((later - earlier) % 60 == 1 for earlier, later in pairwise(seconds)), times
+    await gone_by_delete(stage, "edited")
+
+
+async def test_what_happens_when_the_session_is_at_work(stage: Stage) -> None:
+    for overlap in ("queue", "skip", "cancel_running"):
+        session = f"busy-{overlap.replace('_', '-')}"
+        where = f"default/helper/{session}"
+        work = stage.model.plan(f"work of {session}", call("look", gate=gate_of(where)), say("done"))
+        running = await stage.turn(where, work)
+        await stage.began(where, "look")
+        name = session
+        await by_post(stage, manifest(name, session, f"wake {session}", overlap=overlap))
+
+        async def decided(name: str = name) -> bool:
+            return len(await history(stage, name)) > 0
+
+        await until(decided)
+        await enabled_by_route(stage, name, enabled=False)
+        first = (await history(stage, name))[-1]
+        if overlap == "skip":
+            assert (first["outcome"], first["turn_id"]) == ("skipped", "")
+            assert "still at work" in first["reason"]
+            assert await messages(stage, session) == [work]
+        elif overlap == "queue":
+            assert first["outcome"] == "queued"
+        else:
+            assert (await stage.done(where, running))["type"] == "turn.cancelled"
+        stage.open(gate_of(where))
+        await gone_by_delete(stage, name)
+
+
+async def test_what_cannot_be_fired_is_told_and_fires_when_it_can(stage: Stage) -> None:
+    one = manifest("early", "early", "at last", every="1h", kind="at", at="2001-01-01T00:00:00Z")
+    del one["spec"]["every"]
+    code, problem = await stage.api.call("POST", NS, one)
+    assert code == 422
+    assert "never fires: that is over" in problem["errors"][0]["message"]
+
+    one = manifest("early", "early", "at last")
+    one["spec"]["target"]["agent"] = "late-comer"
+    await by_post(stage, one)
+
+    async def failing() -> bool:
+        return (await status(stage, "early"))["schedule"]["failures"] > 0
+
+    await until(failing)
+    stands = await status(stage, "early")
+    reasons = {c["type"]: c for c in stands["conditions"]}
+    assert reasons["ReferencesResolved"]["status"] == "False"
+    assert reasons["Active"]["reason"] == "CannotFire"
+    assert "late-comer" in reasons["Active"]["message"]
+    assert await history(stage, "early") == []
+    await stage.agent("late-comer")
+
+    async def fired() -> bool:
+        return any(record["outcome"] == "completed" for record in await history(stage, "early"))
+
+    await until(fired)
+    await gone_by_delete(stage, "early")
+
+
+async def test_a_trigger_fires_once_under_its_key_and_a_new_session_each_time_without(stage: Stage) -> None:
+    await by_post(stage, manifest("by-hand", "", "go", every="1d", enabled=False))
+    fired = [
+        (await stage.api.call("POST", f"{NS}/by-hand/trigger", {}, headers={"Idempotency-Key": key} if key else {}, expect=202))[1]
+        for key in ("k1", "k1", "", "")
+    ]
+    assert fired[0] == fired[1]
+    assert len({one["session_id"] for one in fired}) == len({one["turn_id"] for one in fired}) == 3
+    assert all(one["session_id"].startswith("by-hand-20") for one in fired)
+    await asyncio.gather(*(stage.done(f"default/helper/{one['session_id']}", one["turn_id"]) for one in fired))
+    code, out, _ = await stage.cli("schedule", "history", "by-hand", "-o", "json")
+    records = json.loads(out)
+    assert (code, [one["manual"] for one in records], {one["outcome"] for one in records}) == (0, [True] * 3, {"completed"})
+    code, out, _ = await stage.cli("schedule", "list")
+    assert "by-hand" in out
+    code, out, _ = await stage.cli("schedule", "describe", "by-hand")
+    assert code == 0
+    assert out.count("(by hand)") == 3
+    code, _, err = await stage.cli("schedule", "next", "by-hand")
+    assert (code, "paused" in err) == (0, True)
+    await gone_by_delete(stage, "by-hand")
