@@ -53,7 +53,7 @@ async def gateway_on(store: Store) -> AsyncGenerator[Gateway]:
     writer, vault = OneByOne(store), vault_on(store)
     plane = control_plane(store, writer, hub, ids, vault, settings)
     access = open_room(store, clock).access
-    holding = Holding(access.authenticator, settings.principal_streams_max)
+    holding = Holding(access.authenticator, settings, clock)
     app = create_app(
         GatewayDeps(store, writer, hub, clock, ids, vault, plane, access, holding, Told(access.log, clock), "test", settings)
     )

@@ -173,7 +173,7 @@ async def _play(script: list[Any], hops: list[int], first_seq: int, shared: bool
     limits = GatewaySettings(heartbeat_s=3600, poll_s=3600, stream_buffer_max=400)
     hub = StreamHub(journal, StillClock(), limits, shared=shared)
     access = Access(Open(), None, None)  # type: ignore[arg-type]
-    holding = Holding(access.authenticator, 100)
+    holding = Holding(access.authenticator, limits, StillClock())
     deps = GatewayDeps(journal, None, hub, StillClock(), None, None, None, access, holding, None, "0", limits)  # type: ignore[arg-type]
     streams, author = Streaming(deps), Author(journal)
     clients: list[Client] = []

@@ -97,6 +97,7 @@ class Front:
         deps = self._deps
         if method.asks:
             visit.who = await deps.access.authenticator.principal(visit.metadata.get("authorization", ""), "")
+            deps.holding.pace(visit.who)
         if len(data) > deps.settings.body_max:
             raise TooLarge("too_large", f"the message is larger than {deps.settings.body_max} bytes, the most that is read")
         message = decode(method.request, data)

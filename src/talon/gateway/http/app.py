@@ -150,7 +150,7 @@ def create_app(deps: GatewayDeps, *, health_only: bool = False) -> ASGIApp:
 
     `health_only` leaves out everything but `/healthz` and `/readyz`: the port of a worker.
     """
-    guard = Guard(deps.access.authenticator, deps.settings, deps.clock)
+    guard = Guard(deps.access.authenticator, deps.holding)
     api = FastAPI(
         title="Talon",
         version=deps.version,

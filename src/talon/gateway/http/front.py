@@ -20,13 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from talon.access.secret import FORM
 from talon.domain.errors import Defect, Forbidden, Malformed, TalonError, TooLarge
 from talon.domain.ids import Clock, Ids
+from talon.gateway.api.request_ids import request_id_of
 from talon.gateway.deps import GatewaySettings
 from talon.gateway.http.guard import SAFE_METHODS, Guard
 from talon.gateway.http.problems import NoMethod, render
 from talon.gateway.http.visit import Visit, visit_of
 
 log = logging.getLogger("talon.gateway")
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 #: Sub-resources only: `/v1/namespaces` and `/v1/namespaces/{ns}` are routes of their own.
 ALIAS = re.compile(r"/v1/namespaces/([^/]+)/(.+)", re.DOTALL)
 #: Query parameters under which some clients put their key. A URL is kept by histories, proxies and logs.
@@ -97,7 +97,7 @@ class Front:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if REQUEST_ID.fullmatch(given) else self._ids.uuid7()
+        request_id = request_id_of(given, self._ids)
         visit = Visit(scope, headers, request_id, self._clock.now_ms())
         scope["talon.send"] = send
         started = False

@@ -11,13 +11,11 @@ from collections.abc import Mapping
 
 from starlette.types import Scope
 
-from talon.access.buckets import Buckets
 from talon.access.protocol import Authenticator
-from talon.domain.errors import Forbidden, Throttled
-from talon.domain.ids import Clock
+from talon.domain.errors import Forbidden
 from talon.gateway.api.permits import At, refusal
 from talon.gateway.api.table import TABLE
-from talon.gateway.deps import GatewaySettings
+from talon.gateway.holding import Holding
 from talon.gateway.http.visit import visit_of
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -27,10 +25,8 @@ CSRF_HEADER = b"talon-csrf"
 class Guard:
     """Lets requests in, or raises what they are told."""
 
-    def __init__(self, authenticator: Authenticator, settings: GatewaySettings, clock: Clock) -> None:
-        self._authenticator, self._clock = authenticator, clock
-        # Where nobody is asked who he is, all are one, and none of them is to wait for the others.
-        self._buckets = Buckets(settings.principal_requests_per_s if authenticator.asks else 0.0, settings.principal_requests_burst)
+    def __init__(self, authenticator: Authenticator, holding: Holding) -> None:
+        self._authenticator, self._holding = authenticator, holding
 
     async def admit(self, scope: Scope, operation: str, places: Mapping[str, str]) -> None:
         """Recognise who asks, and refuse what he may not do. `places` are the path's parameters.
@@ -46,13 +42,7 @@ class Guard:
             return
         who = await self._authenticator.principal(visit.header(b"authorization"), visit.header(b"cookie"))
         visit.who = who
-        wait_s = self._buckets.take(who.id, self._clock.monotonic_s())
-        if wait_s > 0:
-            raise Throttled(
-                "too_many_requests",
-                "more requests than one principal may make (gateway.principal_requests_per_s)",
-                retry_after_s=wait_s,
-            )
+        self._holding.pace(who)
         if who.browser and scope["method"] not in SAFE_METHODS:
             _no_forgery(visit.headers)
         error = refusal(who, row, at)
