@@ -247,13 +247,14 @@ class HttpRoutes:
         if operation == "createNamespace":
             body = json.dumps({"kind": "Namespace", "metadata": {"name": target.namespace}}).encode()
         if operation == "apply":
-            path, body = path + "?dry_run=true", _agent(target.namespace)
+            path, body = path + "?dry_run=true", agent_document(target.namespace)
         if operation == "listAccessLog":
             path += "?limit=1"
         return method, path, body, media
 
 
-def _agent(namespace: str) -> bytes:
+def agent_document(namespace: str) -> bytes:
+    """A manifest that changes nothing that a test looks at."""
     profiles = [{"name": "primary", "model": {"provider": "scripted", "name": "one"}}]
     return json.dumps(
         {

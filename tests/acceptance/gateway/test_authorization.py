@@ -20,6 +20,8 @@ from fastapi import APIRouter
 from support import asgi
 from support.bootedgateway import SESSIONS, TEMPLATE, Booted, Stream, booted
 from support.matrix import CANARY, GHOST_ID, GRANTED, PLACES, ROLES, Got, HttpRoutes, InProcess, Shown, Target, cells, got_of, run
+from support.matrixrpc import Rpc, Watches
+from support.rpc import rpc
 from talon.access.protocol import KeyRequest, TokenRequest
 from talon.access.roles import LOCAL, Grant
 from talon.access.secret import generate
@@ -143,6 +145,17 @@ async def test_the_matrix_has_no_wrong_answer_and_no_leak(world: World) -> None:
     assert found.cells >= 5000
     assert not found.wrong, "\n".join(found.wrong[:20])
     assert not found.leaks, "\n".join(found.leaks[:20])
+
+
+async def test_the_matrix_over_grpc_has_no_wrong_answer_and_no_leak(world: World) -> None:
+    async with rpc(world.gateway) as client:
+        for caller in (Rpc(client), Watches(client)):
+            operations = caller.operations()
+            found = await run(caller, cells(operations, world.people + world.nobody))
+            print(f"{caller.name}: {found.cells} cells of {len(operations)} operations")
+            assert found.cells >= 25 * len(operations)
+            assert not found.wrong, "\n".join(found.wrong[:20])
+            assert not found.leaks, "\n".join(found.leaks[:20])
 
 
 async def test_a_booted_gateway_answers_as_the_application_does(world: World) -> None:
