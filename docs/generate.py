@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol, cast, get_args, get_origin
 
@@ -356,7 +357,7 @@ def entries_page() -> str:
     ]
     for name, payload in entries.PAYLOADS.items():
         parts += [f"## {name}", _doc(payload), _fields(payload), _reasons(name)]
-    for part in (entries.Usage, entries.Opaque, entries.Behind):
+    for part in (entries.Usage, entries.Money, entries.Opaque, entries.Behind):
         parts += [f"## {part.__name__}", _doc(part), _fields(part)]
     return page("Journal entries", *parts)
 
@@ -383,7 +384,14 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 
 
 def _annotation(kind: Any) -> str:
-    names: dict[Any, str] = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
+    names: dict[Any, str] = {
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "true or false",
+        Decimal: "decimal text",
+        type(None): "null",
+    }
     if kind in names:
         return names[kind]
     if get_origin(kind) is tuple:

@@ -38,7 +38,7 @@ async def slowly(number: int, request: web.Request) -> web.StreamResponse:
 
 
 def config(vendor: Recorder) -> dict[str, Any]:
-    vendor.behaviours |= {"hung": hangs, "throttled": refuses(429, "slow down", retry_after_s=30), "good": slowly}
+    vendor.behaviours |= {"hung": hangs, "throttled": refuses(429, "slow down", retry_after_s=300), "good": slowly}
     providers = {name: vendor.provider(name) for name in ("throttled", "good")}
     providers["hung"] = vendor.provider("hung", first_token_timeout_s=0.5)
     providers["dead"] = {**vendor.provider("dead"), "base_url": "http://127.0.0.1:9/v1"}  # nobody listens there
@@ -157,7 +157,7 @@ async def test_every_turn_ends_on_the_next_candidate_with_what_happened_in_its_j
         print(f"failures: {failures}; resting: {resting}")
         for outage, counted in failures.items():
             assert counted.total() >= 1, f"nobody met the outage {outage}"
-        # A vendor that asks for half a minute is left alone by all workers, whoever was told.
+        # A vendor that asks for five minutes is left alone by all workers, whoever was told.
         assert resting["throttled"], resting
         logs = [product.log for product in {id(one): one for one in (home.entrance, *home.workers)}.values()]
         assert all("Traceback" not in log for log in logs)

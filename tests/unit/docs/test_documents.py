@@ -18,12 +18,14 @@ from support.manifestworld import World
 from support.markdown import ROOT, SCAFFOLD, Block, Page, page, pages
 from talon.cli.load import load
 from talon.cli.main import app
+from talon.providers.catalogue import load_models
+from talon.providers.registry import ProviderInfo
 from talon.providers.scripted.script import Script
 from talon.tools.loader import import_modules
 
 COMMANDS = ("talon", ".venv/bin/talon")
 SHELL = ("sh", "console")
-MARKS = {"yaml": {"manifest", "settings", "script"}, "python": {"tool"}}
+MARKS = {"yaml": {"manifest", "settings", "script", "catalogue"}, "python": {"tool"}}
 KNOWN = {"sh", "text", "yaml", "json", "python", "console"}
 #: Not a command: the line that a server prints when it is ready.
 READY = "talon ready "
@@ -189,6 +191,15 @@ def test_settings_are_read_without_a_warning(tmp_path: Path) -> None:
 def test_scripts_of_a_model_are_scripts() -> None:
     for _, block in blocks_of("yaml", "script"):
         Script.parse(block.text)
+
+
+def test_catalogues_of_models_are_catalogues(tmp_path: Path) -> None:
+    found = list(blocks_of("yaml", "catalogue"))
+    assert found
+    for number, (one, block) in enumerate(found):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(block.text, encoding="utf-8")
+        assert list(load_models([ProviderInfo("openai", "openai"), ProviderInfo("local", "openai")], path)), one.name
 
 
 def test_tools_are_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_every_reason_of_a_failed_or_denied_turn_is_in_the_table() -> None:
             if not isinstance(node, ast.Call) or "turn" not in path.parts:
                 continue
             name = _name(node.func)
-            if name == "_fail":
+            if name == "fail":
                 failed |= _text(node.args[1])
             elif name == "Unresolved":
                 denied |= _text(node.args[0])
