@@ -2,9 +2,9 @@
 
     PYTHONPATH=tests python -m soak.schedules --store pg --seconds 240
 
-On PostgreSQL a gateway, three `talon scheduler` and two `talon worker`, and the database itself is restarted now and then; on SQLite
-`talon up`, which is all of them. Everything is seen from outside, by the API: the history of every schedule against the messages that
-its session got.
+On PostgreSQL a gateway, three `talon scheduler` and two `talon worker`, and the database itself is restarted now and then; on
+SQLite `talon up`, which is all of them. Everything is seen from outside, by the API: the history of every schedule against the
+messages that its session got.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ from talon.store.model import Caps
 from talon.store.protocols import Store, Where
 from talon.store.resources import Changes, PutResource
 from talon.store.writer import Committed, JournalWriter
+from talon.tools.builtin.wakeups import Wakeups
 from talon.tools.registry import Registry
 from talon.turn.context import ContextCache, ContextLimits
 from talon.turn.definition import Definitions
@@ -216,6 +217,7 @@ async def open_worker(runtime: Runtime) -> AsyncGenerator[Worker]:
 
 async def _load(runtime: Runtime) -> tuple[Registry, Providers]:
     from talon.tools.builtin import builtin_toolset
+    from talon.tools.builtin.wakeups import WakeupTools
     from talon.tools.registry import load_toolsets
 
     settings = runtime.settings
@@ -223,9 +225,23 @@ async def _load(runtime: Runtime) -> tuple[Registry, Providers]:
     builtin = builtin_toolset(
         runtime.clock, allow_hosts=http.allow_hosts, idempotent_hosts=http.idempotent_hosts, timeout_s=http.timeout_s
     )
-    registry = load_toolsets(settings.tools.modules, settings.tools.path, [builtin])
+    registry = load_toolsets(settings.tools.modules, settings.tools.path, [builtin, WakeupTools(_wakeups(runtime))])
     configs = await provider_configs(settings, lambda provider, given: _key(runtime, provider, given))
     return registry, build_providers(configs)
+
+
+def _wakeups(runtime: Runtime) -> Wakeups:
+    """The wakeups that agents make for their sessions: resources, written from here as a gateway writes them."""
+    from talon.gateway.deleting import Deletions
+    from talon.gateway.resources import Resources
+    from talon.gateway.wakeups import SessionWakeups
+    from talon.tools.builtin.wakeups import WAKEUPS_MAX
+
+    def changed(namespaces: Sequence[str]) -> None:
+        runtime.bells.ring(Bell(namespaces=tuple(namespaces)))
+
+    resources = Resources(runtime.store, runtime.ids, runtime.vault, changed, now_ms=runtime.clock.now_ms)
+    return SessionWakeups(runtime.store, resources, Deletions(runtime.store, changed), WAKEUPS_MAX)
 
 
 async def _key(runtime: Runtime, provider: str, given: str) -> Key:

@@ -82,6 +82,15 @@ class Firing(msgspec.Struct, frozen=True):
     manual: bool = False
 
 
+class Owner(msgspec.Struct, frozen=True):
+    """A session that asks for a wakeup of its own. `key` is the same in every attempt of one request."""
+
+    key: str
+    namespace: str
+    agent: str
+    session: str
+
+
 def decode_plan(data: bytes) -> SchedulePlan:
     """The plan that was stored."""
     return _decoder.decode(data)

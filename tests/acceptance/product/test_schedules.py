@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import yaml
 
-from support.stage import Stage, call, gate_of, path, say, until
+from support.stage import Stage, call, calls, gate_of, path, say, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 NS = "/v1/ns/default/schedules"
@@ -272,6 +273,35 @@ async def test_what_cannot_be_fired_is_told_and_fires_when_it_can(stage: Stage) 
 
     await until(fired)
     await gone_by_delete(stage, "early")
+
+
+async def test_an_agent_wakes_its_own_session_and_no_other(stage: Stage) -> None:
+    agent = await stage.agent("dreamer", mcpServerRefs=["wakeups"])
+    where, other = f"default/{agent}/one", f"default/{agent}/other"
+    at = (datetime.now(UTC) + timedelta(seconds=4)).isoformat(timespec="seconds")
+    await stage.run(where, "sleep", call("schedule_wakeup", message="good {{ morning }}", at=at), say("asleep"))
+    made = [json.loads(e["payload"]["output"]) for e in await stage.api.journal(where) if e["type"] == "tool.finished"]
+    name = made[0]["name"]
+    assert made[0]["message"] == "good \\{{ morning }}"
+    metadata = (await stage.api.get(f"{NS}/{name}"))["metadata"]
+    assert metadata["labels"] == {"talon.dev/wakeup-agent": agent, "talon.dev/wakeup-session": "one"}
+
+    await stage.run(other, "snoop", calls(call("list_wakeups"), call("cancel_wakeup", name=name)), say("nothing"))
+    seen = [json.loads(e["payload"]["output"]) for e in await stage.api.journal(other) if e["type"] == "tool.finished"]
+    assert sorted(map(str, seen)) == sorted(map(str, [[], {"name": name, "cancelled": False}]))
+
+    async def woken() -> bool:
+        told = [e["payload"] for e in await stage.api.journal(where) if e["type"] == "message.received"]
+        return any((one["content"], one.get("source")) == ("good {{ morning }}", "schedule") for one in told)
+
+    await until(woken)
+    await stage.run(where, "enough", call("cancel_wakeup", name=name), call("list_wakeups"), say("awake"))
+    outputs = [json.loads(e["payload"]["output"]) for e in await stage.api.journal(where) if e["type"] == "tool.finished"]
+    assert outputs[1:] == [{"name": name, "cancelled": True}, []]
+    wrong = call("schedule_wakeup", message="x", every="5s")
+    await stage.run(where, "hurry", wrong, say("no"))
+    failed = [e["payload"] for e in await stage.api.journal(where) if e["type"] == "tool.failed"]
+    assert "at least a minute" in str(failed[-1])
 
 
 async def test_a_trigger_fires_once_under_its_key_and_a_new_session_each_time_without(stage: Stage) -> None:

@@ -1,0 +1,132 @@
+"""Many schedules due in the same second, and many that are not: how late the last one fires, and what idle ones cost.
+
+    PYTHONPATH=tests python -m bench.schedules [--store sqlite|pg] [--due 50000] [--idle 100000]
+
+One scheduler with its journal writer in this process, on a real database; lags are those of the history: from when an occurrence
+was due to the commit that fired it, by the database's clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from support.postgres import running_server
+from talon.cli.system import SystemClock, SystemIds
+from talon.dispatch.schedules.scheduler import Scheduler, SchedulerSettings
+from talon.dispatch.schedules.wakeups import Wakeups
+from talon.domain.schedules import SchedulePlan, Timing, encode_plan
+from talon.manifest.effective import Effective, Profile, encode
+from talon.store import postgres, sqlite
+from talon.store.protocols import Store
+from talon.store.resources import Changes, PutResource
+from talon.store.schedules import Fires
+from talon.store.writer import JournalWriter
+
+IDS = SystemIds()
+_AT_ONCE = 1_000
+
+
+async def fill(store: Store, count: int, prefix: str, *, at: str) -> list[str]:
+    """So many schedules that fire once at a time, each with a session of its own; -> their uids."""
+    uids: list[str] = []
+    for start in range(0, count, _AT_ONCE):
+        puts: list[PutResource] = []
+        for number in range(start, min(count, start + _AT_ONCE)):
+            uids.append(IDS.uuid7())
+            plan = SchedulePlan(Timing("at", at=at), "woken", f"{prefix}-{number}", "wake up")
+            body = json.dumps({"kind": "Schedule", "metadata": {"name": f"{prefix}-{number}"}}).encode()
+            fires = Fires(encode_plan(plan), enabled=True, tzdata="")
+            puts.append(PutResource("bench", "Schedule", f"{prefix}-{number}", uids[-1], 0, body, fires=fires))
+        await store.change(Changes(tuple(puts)))
+    return uids
+
+
+async def prepare(store: Store) -> None:
+    """The namespace, and an agent that can be woken."""
+    effective = encode(Effective("bench", "woken", "hi", (Profile("a", "fake", "x"),)))
+    puts = (
+        PutResource("", "Namespace", "bench", IDS.uuid7(), 0, b"{}"),
+        PutResource("bench", "Agent", "woken", IDS.uuid7(), 0, b"{}", effective=effective, digest="d", cause="created"),
+    )
+    await store.change(Changes(puts))
+
+
+async def idle_cost(store: Store, looks: int = 200) -> float:
+    """Milliseconds of one look for what is due, where nothing is."""
+    began = time.perf_counter()
+    for _ in range(looks):
+        assert not (await store.take_due(1_000, 10_000)).rows
+    return 1000 * (time.perf_counter() - began) / looks
+
+
+async def measure(store: Store, due: int, idle: int) -> dict[str, Any]:
+    """Idle ones first, then as many at once."""
+    await prepare(store)
+    told: dict[str, Any] = {"look_ms_among_none": await idle_cost(store)}
+    await fill(store, idle, "idle", at="2900-01-01T00:00:00Z")
+    told |= {"idle": idle, "look_ms_among_idle": await idle_cost(store)}
+    seconds = max(20.0, due / 500)  # they must all be there before they are due
+    at = datetime.fromtimestamp(int(time.time() + seconds), UTC)
+    uids = await fill(store, due, "due", at=at.isoformat())
+    if datetime.now(UTC) >= at:
+        raise SystemExit("the machine is too slow to write them before they are due")
+    writer = JournalWriter(store, lambda _: None)
+    await writer.start()
+    scheduler = Scheduler(store, Wakeups(store, writer.deliver, IDS, 100), SchedulerSettings(""))
+    task = asyncio.create_task(scheduler.run())
+    await asyncio.sleep(at.timestamp() - time.time())
+    began, cpu = time.perf_counter(), time.process_time()
+    async with asyncio.timeout(600):
+        for start in range(0, due, 500):
+            while not all(  # noqa: ASYNC110  another task fires them
+                row.fired for row in await store.get_schedules(uids[start : start + 500])
+            ):
+                await asyncio.sleep(0.25)
+    took = time.perf_counter() - began
+    scheduler.stop()
+    await task
+    await writer.close()
+    lags = sorted([row.at_ms - row.due_ms for uid in uids for row in (await store.list_firings(uid, "", 2))[0]])
+    if len(lags) != due:
+        raise SystemExit(f"{len(lags)} records of {due} schedules")
+    told |= {"due": due, "took_s": round(took, 2), "cpu_s": round(time.process_time() - cpu, 2), "per_s": round(due / took)}
+    return told | {"lag_p50_ms": lags[len(lags) // 2], "lag_p99_ms": lags[len(lags) * 99 // 100], "lag_max_ms": lags[-1]}
+
+
+async def on(kind: str, url: str, directory: str, due: int, idle: int) -> dict[str, Any]:
+    """One store."""
+    path = Path(directory) / "talon.db"
+    store: Store = await postgres.open_store(url, IDS) if url else await sqlite.open_store(path, SystemClock(), IDS)
+    try:
+        await store.migrate()
+        return {"store": kind, **await measure(store, due, idle)}
+    finally:
+        await store.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the measures as JSON; -> 0 if each fired once."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", choices=("sqlite", "pg"), default="pg")
+    parser.add_argument("--due", type=int, default=50_000)
+    parser.add_argument("--idle", type=int, default=100_000)
+    options = parser.parse_args(arguments)
+    with ExitStack() as stack:
+        directory = stack.enter_context(TemporaryDirectory(prefix="talon-bench-"))
+        server = stack.enter_context(running_server(fsync=True)) if options.store == "pg" else None
+        url = server.create_database() if server else ""
+        print(json.dumps(asyncio.run(on(options.store, url, directory, options.due, options.idle)), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
