@@ -159,7 +159,7 @@ class Gateway(Group):
     headers_max_bytes: int = Field(
         default=65_536, ge=8192, le=1_048_576, description="longest request headers with the URL, in bytes"
     )
-    page_max: int = Field(default=500, ge=1, le=500, description="most items of one page of a list")
+    page_max: int = Field(default=500, ge=50, le=1000, description="most items of one page of a list")
     connections_max: int = Field(default=20_000, ge=1, description="connections at once; more are closed at the door")
     streams_max: int = Field(default=16_384, ge=1, description="open streams at once; more are refused with too_many_streams")
     principal_streams_max: int = Field(

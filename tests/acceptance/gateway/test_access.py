@@ -176,9 +176,9 @@ async def test_streams_and_requests_of_one_principal_are_bounded_and_others_are_
 
 
 async def test_pages_heads_and_connections_are_bounded(tmp_path: Path) -> None:
-    async with booted(tmp_path, page_max=10, headers_max=8192, connections_max=3) as gateway:
-        assert (await gateway.call("GET", "/v1/namespaces?limit=10")).status == 200
-        refused = await gateway.call("GET", "/v1/namespaces?limit=11")
+    async with booted(tmp_path, page_max=60, headers_max=8192, connections_max=3) as gateway:
+        assert (await gateway.call("GET", "/v1/namespaces?limit=60")).status == 200
+        refused = await gateway.call("GET", "/v1/namespaces?limit=61")
         assert (refused.status, refused.body["code"]) == (422, "invalid")
         assert "gateway.page_max" in refused.body["detail"]
         refused = await gateway.call("GET", "/v1/namespaces", X_Long="x" * 8192)

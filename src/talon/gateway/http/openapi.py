@@ -50,8 +50,8 @@ _SSE = {
 }
 
 
-def document(api: FastAPI) -> Json:
-    """The whole document. Paths of the alias `/v1/namespaces/{ns}/…` are not repeated."""
+def document(api: FastAPI, page_max: int) -> Json:
+    """The whole document of a gateway whose pages have at most `page_max` items. Paths of the alias `/v1/namespaces/{ns}/…` are not repeated."""
     if api.openapi_schema is None:
         whole = get_openapi(
             title=api.title,
@@ -63,6 +63,7 @@ def document(api: FastAPI) -> Json:
         whole["paths"] |= {SESSION + "/message": {"post": _message()}, SESSION + "/stream": {"get": _stream()}}
         whole["components"] = {**whole.get("components", {}), "securitySchemes": _SCHEMES}
         _secure(whole["paths"])
+        _bound(whole["paths"], page_max)
         schemas: Json = whole.setdefault("components", {}).setdefault("schemas", {})
         _, structs = msgspec.json.schema_components([Problem, *sorted(STRUCTS, key=lambda one: one.__name__)], ref_template=REF)
         schemas |= structs
@@ -82,6 +83,15 @@ def _secure(paths: Json) -> None:
         for operation in operations.values():
             open_to_all = TABLE[operation["operationId"]].place == "open"
             operation["security"] = [] if open_to_all else [{"bearer": []}, {"browser": [], "csrf": []}]
+
+
+def _bound(paths: Json, page_max: int) -> None:
+    """Say of each list how long its pages may be here."""
+    for operations in paths.values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "limit" and parameter["in"] == "query":
+                    parameter["schema"] |= {"maximum": page_max}
 
 
 def _message() -> Json:
