@@ -189,7 +189,7 @@ class ScheduleSpec(Part):
         alias="inputMessage", description="What the agent is told; may have `{{ feature }}` places and `{{ scheduled_at }}`."
     )
     overlap: Literal["queue", "skip", "cancel_running"] = Field(
-        default="queue", description="What happens when the turn of the one before still runs."
+        default="queue", description="What happens when the named session is still at work; only `queue` with sessionMode new."
     )
     catch_up: Literal["none", "one", "all"] = Field(
         default="one", alias="catchUp", description="Which of the occurrences fire that were missed while nothing could fire."
@@ -216,6 +216,8 @@ def wrong_schedule(spec: ScheduleSpec) -> list[Complaint]:
         found.append((("target", "sessionId"), "is missing: name the session, or write sessionMode: new", None))
     elif spec.target.session_mode == "new" and spec.target.session_id is not None:
         found.append((("target", "sessionId"), "is for sessionMode named; with new each occurrence has a session of its own", None))
+    if spec.target.session_mode == "new" and spec.overlap != "queue":
+        found.append((("overlap",), "is for sessionMode named; with new the sessions of occurrences run side by side", spec.overlap))
     if spec.catch_up_max is not None and spec.catch_up != "all":
         found.append((("catchUpMax",), f"is for catchUp all, and this is {spec.catch_up}", spec.catch_up_max))
     if spec.every is not None and duration_ms(spec.every) < EVERY_MIN_MS:

@@ -88,6 +88,7 @@ def test_what_excludes_each_other_is_refused_and_what_does_not_is_taken() -> Non
     assert errors(kind="every", every="10s", jitter="10s", catchUp="all", catchUpMax=5) == {}
     assert "no longer than every" in errors(kind="every", every="10s", jitter="11s")["spec.jitter"]
     assert "must be at least 1s" in errors(kind="every", every="999ms")["spec.every"]
+    assert "run side by side" in errors(kind="every", every="10s", overlap="skip")["spec.overlap"]
     assert set(errors(kind="every", every="10s", cron="@daily", at="2026-12-24T18:00Z")) == {"spec.cron", "spec.at"}
 
 
