@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak bench flat fuzz crowd lint fmt docs proto lock clean
+.PHONY: demo test soak bench flat fuzz fuzz-rpc crowd lint fmt docs proto lock clean
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
@@ -30,6 +30,11 @@ flat: $(READY)
 # make fuzz [CASES=100000] [STORE=sqlite|pg] [SEED=n] [OUT=file.json]
 fuzz: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --cases $(or $(CASES),100000) --store $(or $(STORE),sqlite) \
+		$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
+
+# make fuzz-rpc [CASES=100000] [STORE=sqlite|pg] [SEED=n] [OUT=file.json]
+fuzz-rpc: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz.rpc --cases $(or $(CASES),100000) --store $(or $(STORE),sqlite) \
 		$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
 
 # make crowd [STORE=sqlite|pg] [SECONDS=60] [SEED=n] [OUT=file.json]

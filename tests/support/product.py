@@ -40,6 +40,7 @@ class Product:
     wrapper: Sequence[str] = ()
     url: str = ""
     process: asyncio.subprocess.Process | None = None
+    grpc_address: str = ""
 
     async def start(self) -> Self:
         """Start it and wait for its ready line."""
@@ -58,7 +59,18 @@ class Product:
             await self.kill()
             raise AssertionError(f"talon {self.role} did not start: {line!r}\n{self.log}")
         self.url = line.removeprefix("talon ready ")
+        self.grpc_address = ""
         return self
+
+    async def grpc(self) -> str:
+        """HOST:PORT of its gRPC server, which it prints behind the ready line."""
+        if not self.grpc_address:
+            assert self.process is not None
+            assert self.process.stdout is not None
+            line = (await asyncio.wait_for(self.process.stdout.readline(), READY_S)).decode().strip()
+            assert line.startswith("talon grpc "), f"{line!r}\n{self.log}"
+            self.grpc_address = line.removeprefix("talon grpc ")
+        return self.grpc_address
 
     @property
     def log_path(self) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import msgspec
 from google.protobuf.message import Message
 
 from talon.access.roles import Principal
-from talon.domain.errors import Malformed
+from talon.domain.errors import Defect, Malformed
 from talon.domain.ids import Ids
 from talon.gateway.api.asked import Asked, trace_of, wrong
 from talon.gateway.api.permits import At
@@ -39,25 +39,31 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How a method is served. `operation` is the id whose row in the table of permissions counts (of a message, where it depends
-    on that); `at` says what it is done to. `changes`: once begun it runs to its end, whatever becomes of its caller. A `handler`
-    of a streaming method writes its answers and returns None."""
+    """How a method is served. `operations` are the ids whose rows in the table of permissions count; where there are several,
+    `which` says which one a message is. `at` says what it is done to. `changes`: once begun it runs to its end, whatever becomes
+    of its caller. A `handler` of a streaming method writes its answers and returns None. One without a row is a `Defect`."""
 
-    operation: str | Callable[[Any], str]
+    operations: Sequence[str]
     request: type[Message]
     at: Callable[[Any], At]
     handler: Callable[[Call, Any], Awaitable[Message | None]]
     changes: bool = False
     streams: bool = False
+    which: Callable[[Any], str] | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.operations if name not in TABLE]
+        if unknown or (self.which is None and len(self.operations) != 1):
+            raise Defect("defect", f"a gRPC method without a row in the table of permissions: {', '.join(unknown)}")
 
     @property
     def asks(self) -> bool:
         """Whether the caller must say who he is."""
-        return not isinstance(self.operation, str) or TABLE[self.operation].place != "open"
+        return any(TABLE[name].place != "open" for name in self.operations)
 
     def operation_of(self, message: Message) -> str:
         """The operation that a call with this message is."""
-        return self.operation if isinstance(self.operation, str) else self.operation(message)
+        return self.operations[0] if self.which is None else self.which(message)
 
 
 def limit_of(given: int, most: int) -> int:

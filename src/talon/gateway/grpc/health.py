@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from typing import Any
 
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2 as pb
 
 from talon.domain.errors import NotFound, Throttled
@@ -17,6 +19,8 @@ SERVICE = "grpc.health.v1.Health"
 #: How often a watched health is looked at, once for all who watch.
 LOOK_EVERY_S = 1.0
 WATCHES_MAX = 100
+#: The types of the library's messages do not know those of `List` yet.
+_messages: Any = pb
 _SERVING = pb.HealthCheckResponse.SERVING
 _NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
 _UNKNOWN = pb.HealthCheckResponse.SERVICE_UNKNOWN
@@ -35,8 +39,9 @@ class Health:
     def methods(self) -> Mapping[str, Method]:
         """As they are served: whoever asks."""
         return {
-            "Check": Method("getReadiness", pb.HealthCheckRequest, _nowhere, self._check),
-            "Watch": Method("getReadiness", pb.HealthCheckRequest, _nowhere, self._watch, streams=True),
+            "Check": Method(("getReadiness",), pb.HealthCheckRequest, _nowhere, self._check),
+            "List": Method(("getReadiness",), _messages.HealthListRequest, _nowhere, self._list),
+            "Watch": Method(("getReadiness",), pb.HealthCheckRequest, _nowhere, self._watch, streams=True),
         }
 
     def close(self) -> None:
@@ -46,8 +51,11 @@ class Health:
     async def _check(self, call: Call, message: pb.HealthCheckRequest) -> pb.HealthCheckResponse:
         if message.service not in self._services:
             raise NotFound("route_not_found", f"no service {message.service[:80]!r} here")
-        ready = not self._closing.is_set() and not await unready_reasons(self._deps)
-        return pb.HealthCheckResponse(status=_SERVING if ready else _NOT_SERVING)
+        return pb.HealthCheckResponse(status=await self._now())
+
+    async def _list(self, call: Call, message: Message) -> Message:
+        now = await self._now()
+        return _messages.HealthListResponse(statuses={name: pb.HealthCheckResponse(status=now) for name in self._services})
 
     async def _watch(self, call: Call, message: pb.HealthCheckRequest) -> None:
         if self._watches >= WATCHES_MAX:
@@ -70,7 +78,7 @@ class Health:
             self._watches -= 1
 
     async def _now(self) -> pb.HealthCheckResponse.ServingStatus:
-        """Looked at once, however many watch."""
+        """Looked at once, however many ask at the same time."""
         if self._closing.is_set():
             return _NOT_SERVING
         if self._look is None or self._look.done():
@@ -88,5 +96,5 @@ class Health:
             return
 
 
-def _nowhere(_: pb.HealthCheckRequest) -> At:
+def _nowhere(_: object) -> At:
     return At()

@@ -34,12 +34,12 @@ def resources(deps: GatewayDeps) -> Mapping[str, Method]:
     """The methods of `Resources`."""
     served, watches = Resources(deps), Watches(deps)
     return {
-        "Create": Method(_operation("create"), pb.WriteResourceRequest, _at, served.create, changes=True),
-        "Get": Method(_operation("get"), pb.GetResourceRequest, _at_one, served.get),
-        "List": Method(_operation("list"), pb.ListResourcesRequest, _at, served.list),
-        "Apply": Method("apply", pb.ApplyRequest, _nowhere, served.apply, changes=True),
-        "Watch": Method(_operation("list"), pb.WatchRequest, _at, watches.watch, streams=True),
-        "Delete": Method(_operation("delete"), pb.DeleteResourceRequest, _at_one, served.delete, changes=True),
+        "Create": _of_kind("create", pb.WriteResourceRequest, _at, served.create, changes=True),
+        "Get": _of_kind("get", pb.GetResourceRequest, _at_one, served.get),
+        "List": _of_kind("list", pb.ListResourcesRequest, _at, served.list),
+        "Apply": Method(("apply",), pb.ApplyRequest, _nowhere, served.apply, changes=True),
+        "Watch": _of_kind("list", pb.WatchRequest, _at, watches.watch, streams=True),
+        "Delete": _of_kind("delete", pb.DeleteResourceRequest, _at_one, served.delete, changes=True),
     }
 
 
@@ -69,10 +69,10 @@ def namespaces(deps: GatewayDeps) -> Mapping[str, Method]:
         return await served.delete(call, wanted)
 
     return {
-        "Create": Method("createNamespace", pb.CreateNamespaceRequest, _nowhere, create, changes=True),
-        "Get": Method("getNamespace", pb.GetNamespaceRequest, _at_name, get),
-        "List": Method("listNamespaces", pb.ListNamespacesRequest, _nowhere, listed),
-        "Delete": Method("deleteNamespace", pb.DeleteNamespaceRequest, _at_name, delete, changes=True),
+        "Create": Method(("createNamespace",), pb.CreateNamespaceRequest, _nowhere, create, changes=True),
+        "Get": Method(("getNamespace",), pb.GetNamespaceRequest, _at_name, get),
+        "List": Method(("listNamespaces",), pb.ListNamespacesRequest, _nowhere, listed),
+        "Delete": Method(("deleteNamespace",), pb.DeleteNamespaceRequest, _at_name, delete, changes=True),
     }
 
 
@@ -84,14 +84,14 @@ def collection_of(kind: str) -> Collection:
     return found
 
 
-def _operation(act: Act) -> Any:
-    """What a request with a kind is an operation of."""
+def _of_kind(act: Act, request: Any, at: Any, handler: Any, **how: bool) -> Method:
+    """A method whose operation depends on the kind that its request names."""
 
-    def operation(message: OfKind) -> str:
-        collection = collection_of(message.kind)
+    def named(collection: Collection) -> str:
         return act + (collection.many if act == "list" else collection.one)
 
-    return operation
+    operations = tuple(named(one) for one in BY_KIND.values())
+    return Method(operations, request, at, handler, which=lambda message: named(collection_of(message.kind)), **how)
 
 
 def _at(message: OfKind) -> At:

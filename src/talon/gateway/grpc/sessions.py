@@ -29,13 +29,13 @@ def sessions(deps: GatewayDeps) -> Mapping[str, Method]:
     """The methods of `Sessions`."""
     served, streaming = Sessions(deps), Streaming(deps)
     return {
-        "Create": Method("createSession", pb.CreateSessionRequest, _at_agent, served.create, changes=True),
-        "Get": Method("getSession", pb.SessionRef, _at, served.get),
-        "List": Method("listSessions", pb.ListSessionsRequest, _at_agent, served.list),
-        "Send": Method("sendMessage", pb.SendRequest, _at_session, served.send, changes=True),
-        "Stream": Method("streamSession", pb.StreamRequest, _at_session, streaming.stream, streams=True),
-        "Cancel": Method("cancelTurn", pb.CancelRequest, _at_session, served.cancel, changes=True),
-        "State": Method("getLoopState", pb.SessionRef, _at, served.state),
+        "Create": Method(("createSession",), pb.CreateSessionRequest, _at_agent, served.create, changes=True),
+        "Get": Method(("getSession",), pb.SessionRef, _at, served.get),
+        "List": Method(("listSessions",), pb.ListSessionsRequest, _at_agent, served.list),
+        "Send": Method(("sendMessage",), pb.SendRequest, _at_session, served.send, changes=True),
+        "Stream": Method(("streamSession",), pb.StreamRequest, _at_session, streaming.stream, streams=True),
+        "Cancel": Method(("cancelTurn",), pb.CancelRequest, _at_session, served.cancel, changes=True),
+        "State": Method(("getLoopState",), pb.SessionRef, _at, served.state),
     }
 
 
@@ -43,9 +43,9 @@ def approvals(deps: GatewayDeps) -> Mapping[str, Method]:
     """The methods of `Approvals`."""
     served = Approvals(deps)
     return {
-        "Get": Method("getApproval", pb.ApprovalRef, _at_namespace, served.get),
-        "List": Method("listApprovals", pb.ListApprovalsRequest, _at_namespace, served.list),
-        "Resolve": Method("resolveApproval", pb.ResolveRequest, _at_namespace, served.resolve, changes=True),
+        "Get": Method(("getApproval",), pb.ApprovalRef, _at_namespace, served.get),
+        "List": Method(("listApprovals",), pb.ListApprovalsRequest, _at_namespace, served.list),
+        "Resolve": Method(("resolveApproval",), pb.ResolveRequest, _at_namespace, served.resolve, changes=True),
     }
 
 
