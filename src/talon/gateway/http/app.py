@@ -167,7 +167,7 @@ def create_app(deps: GatewayDeps, *, health_only: bool = False) -> ASGIApp:
         api.add_exception_handler(kind, on_error)
     if health_only:
         return Front(api, (), deps.settings, deps.ids, deps.clock, guard)
-    api.openapi = lambda: openapi.document(api, deps.settings.page_max)
+    api.openapi = lambda: openapi.document(api, deps.settings.page_max, asks=deps.access.authenticator.asks)
     streams = Streaming(deps)
     bare = (
         BareRoute("sendMessage", "POST", sessions.SESSION + "/message", Messages(deps, streams).serve),

@@ -50,8 +50,9 @@ _SSE = {
 }
 
 
-def document(api: FastAPI, page_max: int) -> Json:
-    """The whole document of a gateway whose pages have at most `page_max` items. Paths of the alias `/v1/namespaces/{ns}/…` are not repeated."""
+def document(api: FastAPI, page_max: int, *, asks: bool) -> Json:
+    """The whole document of a gateway whose pages have at most `page_max` items, and which `asks` who is there. Paths of the alias
+    `/v1/namespaces/{ns}/…` are not repeated."""
     if api.openapi_schema is None:
         whole = get_openapi(
             title=api.title,
@@ -62,7 +63,7 @@ def document(api: FastAPI, page_max: int) -> Json:
         )
         whole["paths"] |= {SESSION + "/message": {"post": _message()}, SESSION + "/stream": {"get": _stream()}}
         whole["components"] = {**whole.get("components", {}), "securitySchemes": _SCHEMES}
-        _secure(whole["paths"])
+        _secure(whole["paths"], asks=asks)
         _bound(whole["paths"], page_max)
         schemas: Json = whole.setdefault("components", {}).setdefault("schemas", {})
         _, structs = msgspec.json.schema_components([Problem, *sorted(STRUCTS, key=lambda one: one.__name__)], ref_template=REF)
@@ -77,11 +78,11 @@ def document(api: FastAPI, page_max: int) -> Json:
     return api.openapi_schema
 
 
-def _secure(paths: Json) -> None:
+def _secure(paths: Json, *, asks: bool) -> None:
     """Say of each operation what it needs to be shown."""
     for operations in paths.values():
         for operation in operations.values():
-            open_to_all = TABLE[operation["operationId"]].place == "open"
+            open_to_all = not asks or TABLE[operation["operationId"]].place == "open"
             operation["security"] = [] if open_to_all else [{"bearer": []}, {"browser": [], "csrf": []}]
 
 
