@@ -18,7 +18,7 @@ LEAVE_S = 20.0
 
 def schedules(role: Role, settings: Settings) -> bool:
     """Whether a process of this role fires schedules."""
-    return role in ("up", "scheduler") or (role == "worker" and settings.control_plane.scheduler.in_workers)
+    return role in {"up", "scheduler"} | ({"worker"} if settings.control_plane.scheduler.in_workers else set())
 
 
 @contextlib.asynccontextmanager
