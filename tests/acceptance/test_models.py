@@ -85,6 +85,8 @@ def contains(whole: Any, part: Any) -> bool:
     if isinstance(part, dict) and isinstance(whole, dict):
         inner, outer = cast("dict[str, Any]", part), cast("dict[str, Any]", whole)
         return all(key == "tools" or (key in outer and contains(outer[key], value)) for key, value in inner.items())
+    if isinstance(part, str) and isinstance(whole, str) and part.startswith("{"):  # JSON in a text, in whatever order
+        return json.loads(whole) == json.loads(part)
     return whole == part
 
 
