@@ -53,8 +53,8 @@ def name_of(number: int) -> str:
 
 
 def labels_of(number: int, size: int) -> dict[str, str]:
-    """Its labels, in a store of `size` agents: `app` is shared by `ALIKE` of them, `env` by half."""
-    return {"app": f"x{number % (size // ALIKE)}", "env": ("prod", "test")[number % 2]}
+    """Its labels, in a store of `size` agents: `app` is shared by `ALIKE` of them, `tier` by all."""
+    return {"app": f"x{number % (size // ALIKE)}", "tier": "all"}
 
 
 def agent(number: int, size: int, note: str = "", tone: str = "formal") -> str:
@@ -121,9 +121,9 @@ def _middle(client: Client, _: int) -> object:
     return _full(client.ask("GET", f"{AGENTS}?limit={PAGE}&cursor=1.{cursor_after(name_of(client.size * 3 // 10))}"))
 
 
-def _labelled(client: Client, number: int) -> object:
+def _labelled(client: Client, number: int, common: str = "") -> object:
     label = labels_of(client.some(number), client.size)["app"]
-    return _full(client.ask("GET", f"{AGENTS}?limit={PAGE}&label_selector=app={label}"))
+    return _full(client.ask("GET", f"{AGENTS}?limit={PAGE}&label_selector={common}app={label}"))
 
 
 def _full(page: Any) -> object:
@@ -178,6 +178,7 @@ QUESTIONS = (
     Question("list, first page", lambda client, _: _full(client.ask("GET", f"{AGENTS}?limit={PAGE}"))),
     Question("list, a page in the middle", _middle),
     Question("list by a selective label", _labelled),
+    Question("list by a common and a selective label", lambda client, number: _labelled(client, number, "tier=all,")),
     Question("users of a template", lambda client, _: _full(client.ask("GET", f"{USERS}?limit={PAGE}"))),
     Question(
         "apply one unchanged",

@@ -222,7 +222,7 @@ FILL = """
         SELECT 'acme', 'r' || n % 10, '', '', 0 FROM generate_series({start}, {rows}) n;
     INSERT INTO sessions (uid, namespace, agent, id, state, first_seq, last_seq, fence, queued, metadata, features, profile, key_id,
         created_at_ms, updated_at_ms)
-    SELECT 'u' || n, 'acme', 'r' || n, 's' || n, 'idle', 1, 0, 0, 0, '', '', '', '', 0, 0
+    SELECT gen_random_uuid(), 'acme', 'r' || n, 's' || n, 'idle', 1, 0, 0, 0, '', '', '', '', 0, 0
         FROM generate_series({start}, {rows}) n;"""
 ONE = (["acme"], ["Agent"], ["r3"])
 #: Statement and arguments that concern the same few rows, however many others there are.
@@ -236,6 +236,8 @@ USED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "deleting": (resources_sql.DELETING, (5,)),
     "by label": (resources_sql.CANDIDATES[True, False], ("Agent", 5, ["app"], "acme", "", "app", "r1")),
     "by label everywhere": (resources_sql.CANDIDATES[True, True], ("Agent", 5, ["app"], "", "", "app", "r1")),
+    "counted": (resources_sql.COUNTED[False], ("Agent", ["app", "env"], ["r1", "r1"], "acme", "", 5)),
+    "counted everywhere": (resources_sql.COUNTED[True], ("Agent", ["app", "env"], ["r1", "r1"], "", "", 5)),
     "candidates": (resources_sql.CANDIDATES[False, False], ("Agent", 5, ["app"], "acme", "r1")),
     "candidates everywhere": (resources_sql.CANDIDATES[False, True], ("Agent", 5, ["app"], "acme", "r1")),
     "users": (resources_sql.USERS[False], ("AgentTemplate", "r1", "acme", "", "", "", 5)),
@@ -255,7 +257,7 @@ USED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "namespace in use": (resources_sql.OCCUPIED, ([""], ["Namespace"], ["acme"])),
     "namespace not in use": (resources_sql.OCCUPIED, ([""], ["Namespace"], ["none"])),
     "agent of a session": (resources_sql.AGENT, ("acme", "r3")),
-    "agent of a message": (deliver_sql.LOCK, (["acme"], ["r3"], ["x"], [""], [""], ["acme"], ["r3"], ["x"])),
+    "agent of a message": (deliver_sql.LOOK, (["acme"], ["r3"], ["x"], [""], [""], ["acme"], ["r3"], ["x"], [""])),
     "value": (resources_sql.SEALED, ("acme", "r3")),
     "values": (resources_sql.HAVE_VALUES, (["acme"], ["r3"])),
     "other keys": (resources_sql.LIST_SEALED, ("acme", "r1", "other", 5)),

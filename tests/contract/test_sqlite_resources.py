@@ -66,7 +66,11 @@ async def test_nothing_costs_more_among_twenty_thousand_than_among_ten(tmp_path:
         for first in range(start, end, 1_000):
             block = range(first, min(first + 1_000, end))
             puts = [
-                put(f"a{n:05}", labels={"app": f"x{n % (end // 5)}"}, refs=(BASE,) if n < 5 else (Ref("AgentTemplate", f"t{n}"),))
+                put(
+                    f"a{n:05}",
+                    labels={"app": f"x{n % (end // 5)}", "env": "prod", "of": "few" if n < 5 else "many"},
+                    refs=(BASE,) if n < 5 else (Ref("AgentTemplate", f"t{n}"),),
+                )
                 for n in block
             ]
             puts += [put(f"s{n:05}", kind="Secret", sealed=b"x", key_id="k") for n in block]
@@ -90,11 +94,13 @@ async def test_nothing_costs_more_among_twenty_thousand_than_among_ten(tmp_path:
         await store.create_session(NewSession(s.fresh_id(), "acme", "a00003", s.fresh_id()))
 
     by = (Requirement("app", "in", ("x1",)),)
+    rare = (Requirement("env", "in", ("prod",)), Requirement("of", "in", ("few",)))
     asked: dict[str, Callable[[], Awaitable[Any]]] = {
         "get": lambda: store.get_resource("acme", "Agent", "a00003"),
         "list": lambda: store.list_resources("acme", "Agent", "", 5),
         "list everywhere": lambda: store.list_resources("*", "Agent", "", 5),
         "by label": lambda: store.list_resources("acme", "Agent", "", 3, by),
+        "by two labels": lambda: store.list_resources("acme", "Agent", "", 3, rare),
         "list all": lambda: store.list_all("acme", "", 5),
         "children": lambda: store.list_children("acme", 5),
         "deleting": lambda: store.list_deleting(5),

@@ -178,8 +178,9 @@ class Resources(Protocol):
         self, namespace: str, kind: str, cursor: str, limit: int, selector: Sequence[Requirement] = ()
     ) -> tuple[list[ResourceRow], str]:
         """Resources of a kind by name, with labels that meet all of `selector`; of all namespaces, by namespace and name, if
-        `namespace` is "*". A selector with an `in` of one value is found by index; any other is filtered while reading, at most
-        `talon.store.selecting.CANDIDATES_MAX` a page: a page may be short, or empty, and the list still go on at its cursor."""
+        `namespace` is "*". A selector with an `in` of one value is found by index, of several by that of the label that the fewest
+        have; any other is filtered while reading, at most `talon.store.selecting.CANDIDATES_MAX` a page: a page may be short, or
+        empty, and the list still go on at its cursor."""
         ...
 
     async def list_all(self, namespace: str, cursor: str, limit: int) -> tuple[list[ResourceRow], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from talon.store.paging import cursor_after, position_of
@@ -13,9 +13,19 @@ from talon.store.resources import Requirement
 CANDIDATES_MAX = 2_000
 
 
-def indexed(selector: Sequence[Requirement]) -> Requirement | None:
-    """The requirement that an index answers: the first `in` with one value."""
-    return next((one for one in selector if one.operator == "in" and len(one.values) == 1), None)
+def indexed(selector: Sequence[Requirement]) -> list[Requirement]:
+    """The requirements that an index answers: each `in` with one value."""
+    return [one for one in selector if one.operator == "in" and len(one.values) == 1]
+
+
+def bounds(limit: int) -> Iterator[int]:
+    """How far to count what several labels are on, until one of them is on fewer: about what a page of `limit` reads anyway at
+    first, `CANDIDATES_MAX` at last. Then the rarest one's are the candidates, and reading them costs no more than there are."""
+    bound = limit + 1
+    while bound < CANDIDATES_MAX:
+        yield bound
+        bound *= 8
+    yield CANDIDATES_MAX
 
 
 def candidates(selector: Sequence[Requirement], limit: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -89,6 +90,17 @@ class SelectorSuite:
             rows, cursor = await store.list_resources("acme", "Agent", cursor, 5, by)
             assert (names(rows), cursor) == ("z", "")
         assert names((await store.list_resources("acme", "Agent", "", 5, (Requirement("last", "in", ("yes",)),)))[0]) == "z"
+
+    async def test_of_several_labels_the_one_that_the_fewest_have_leads(self, store: Store) -> None:
+        many = [put(f"n{number:05}", labels={"all": "yes", "odd": str(number % 2)}) for number in range(CANDIDATES_MAX + 10)]
+        await change(store, *many, put("z", labels={"all": "yes", "odd": "0", "last": "yes"}))
+        common, half, rare = (Requirement(key, "in", (value,)) for key, value in (("all", "yes"), ("odd", "0"), ("last", "yes")))
+        for namespace in ("acme", "*"):
+            for by in itertools.permutations((common, half, rare)):
+                rows, cursor = await store.list_resources(namespace, "Agent", "", 5, by)
+                assert (names(rows), cursor) == ("z", "")
+        every = await pages(lambda cursor, n: store.list_resources("acme", "Agent", cursor, n, (common, half)), 200)
+        assert [row.name for row in every] == [one.name for one in many[::2]] + ["z"]
 
 
 class RelationSuite:

@@ -11,7 +11,7 @@ from talon.store.postgres.driver import Connection
 from talon.store.postgres.rows import transpose
 from talon.store.resource_apply import User
 from talon.store.resources import INHERITED_KINDS, Identity, Ref, Requirement, ResourceRow, RevisionRow
-from talon.store.selecting import Candidates, candidates, cursor_behind, indexed, place_after
+from talon.store.selecting import Candidates, bounds, candidates, cursor_behind, indexed, place_after
 
 _REVISION_LAST = 2**31 - 1
 
@@ -46,13 +46,26 @@ class PostgresResources:
     async def _select(
         self, kind: str, after: tuple[str, str], limit: int, selector: Sequence[Requirement], everywhere: bool
     ) -> tuple[list[ResourceRow], str]:
-        most, label = candidates(selector, limit), indexed(selector)
+        most, label = candidates(selector, limit), await self._rarest(kind, after, limit, indexed(selector), everywhere)
         arguments = () if label is None else (label.key, label.values[0])
         keys = [one.key for one in selector]
         rows = await self._db.fetch(sql.CANDIDATES[label is not None, everywhere], kind, most, keys, *after, *arguments)
         found = Candidates(rows, selector, limit, most)
         there = {(row.namespace, row.name): row for row in await self.get_resources([(n, kind, name) for n, name in found.page])}
         return [there[place] for place in found.page if place in there], cursor_behind(found.last, everywhere=everywhere)
+
+    async def _rarest(
+        self, kind: str, after: tuple[str, str], limit: int, labels: Sequence[Requirement], everywhere: bool
+    ) -> Requirement | None:
+        """The label that the fewest behind `after` have, of several; None of none."""
+        if len(labels) < 2:
+            return labels[0] if labels else None
+        keys, values, counts = [one.key for one in labels], [one.values[0] for one in labels], [0]
+        for bound in bounds(limit):
+            counts = [row[0] for row in await self._db.fetch(sql.COUNTED[everywhere], kind, keys, values, *after, bound)]
+            if min(counts) < bound:
+                break
+        return labels[counts.index(min(counts))]
 
     async def list_all(self, namespace: str, cursor: str, limit: int) -> tuple[list[ResourceRow], str]:
         after = position_of(cursor, str, str) or ("", "")

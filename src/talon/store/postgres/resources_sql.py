@@ -53,6 +53,18 @@ CANDIDATES = {
     for everywhere in (False, True)
 }
 
+#: How many have each of the labels $2, $3, up to $6. everywhere -> statement
+COUNTED = {
+    everywhere: f"""
+SELECT (SELECT count(*) FROM (
+    SELECT FROM resource_labels l WHERE l.kind = $1 AND l.key = n.key AND l.value = n.value AND {place} LIMIT $6) f)
+FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS n(key, value, place) ORDER BY n.place"""
+    for everywhere, place in (
+        (False, "l.namespace = $4 AND l.name > $5 ORDER BY l.name"),
+        (True, "(l.namespace, l.name) > ($4, $5) ORDER BY l.namespace, l.name"),
+    )
+}
+
 _USING = """
 SELECT f.namespace, f.kind, f.name FROM resource_refs f WHERE f.to_kind = $1 AND f.to_name = $2 AND {place}
 AND (f.namespace, f.kind, f.name) > ($4, $5, $6) ORDER BY f.namespace, f.kind, f.name LIMIT $7"""

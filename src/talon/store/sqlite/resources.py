@@ -9,7 +9,7 @@ from typing import Any
 from talon.store.paging import cursor_after, position_of
 from talon.store.resource_apply import User
 from talon.store.resources import INHERITED_KINDS, Identity, Ref, Requirement, ResourceRow, RevisionRow
-from talon.store.selecting import Candidates, candidates, cursor_behind, indexed, place_after
+from talon.store.selecting import Candidates, bounds, candidates, cursor_behind, indexed, place_after
 from talon.store.sqlite import resources_sql as sql
 from talon.store.sqlite.connection import Database
 
@@ -113,6 +113,21 @@ def users_of(connection: sqlite3.Connection, namespace: str, ref: Ref, after: tu
     return found
 
 
+def _rarest(
+    connection: sqlite3.Connection, kind: str, after: tuple[str, str], limit: int, labels: Sequence[Requirement], everywhere: bool
+) -> Requirement | None:
+    """The label that the fewest behind `after` have, of several; None of none."""
+    if len(labels) < 2:
+        return labels[0] if labels else None
+    statement, counts = sql.LABELLED_EVERYWHERE if everywhere else sql.LABELLED, [0]
+    for bound in bounds(limit):
+        found = (connection.execute(statement, (kind, one.key, one.values[0], *after, bound)) for one in labels)
+        counts = [len(rows.fetchall()) for rows in found]
+        if min(counts) < bound:
+            break
+    return labels[counts.index(min(counts))]
+
+
 def _select(
     connection: sqlite3.Connection,
     kind: str,
@@ -121,7 +136,7 @@ def _select(
     selector: Sequence[Requirement],
     everywhere: bool,
 ) -> tuple[list[ResourceRow], str]:
-    most, label = candidates(selector, limit), indexed(selector)
+    most, label = candidates(selector, limit), _rarest(connection, kind, after, limit, indexed(selector), everywhere)
     if label is None:
         statement, arguments = (sql.FOUND_EVERYWHERE if everywhere else sql.FOUND), (kind, *after, most)
     else:
