@@ -19,6 +19,8 @@ from typing import Any, Protocol, cast, get_args, get_origin
 import click
 import msgspec
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from proto.describe import Contract, grpc_status
 from talon.cli import leaves, load, sources
 from talon.cli.main import app
 from talon.cli.runtime import open_gateway, open_runtime
@@ -71,7 +73,7 @@ NOT_WRITTEN = (
     "memory.compressed",
 )
 #: Codes that no single route answers with: of any path, of any request, of no request but the start of a process.
-OTHER_STATUS = {"route_not_found": "404", "defect": "500", "database_newer": "at start"}
+OTHER_STATUS = {"stream_too_slow": "connection cut", "route_not_found": "404", "defect": "500", "database_newer": "at start"}
 METHODS = ("get", "post", "put", "patch", "delete")
 Json = dict[str, Any]
 
@@ -449,6 +451,20 @@ def status_of(name: str) -> str:
     return str(STATUS.get(name) or OTHER_STATUS[name])
 
 
+def grpc_page() -> str:
+    """Services and messages, from the proto."""
+    contract = Contract()
+    return page(
+        "gRPC reference",
+        "`proto/talon/v1/talon.proto`, served on `gateway.grpc_port`; `talon.v1` in Python has its messages and stubs. "
+        "How to use it: [the guide](../guides/grpc.md). Each code with its status: [errors](../errors/README.md).",
+        contract.intro,
+        *contract.services(table),
+        "## Messages",
+        *contract.messages(table),
+    )
+
+
 def head_of(name: str) -> str:
     """The second line of a code's or reason's own page, which is written by hand but for this."""
     ends = [f"reason of `{end}`" for end, reasons in entries.END_REASONS.items() if name in reasons]
@@ -459,7 +475,10 @@ def head_of(name: str) -> str:
 
 def errors_page() -> str:
     """The codes and reasons, each with a link to its page."""
-    rows = [(f"[`{name}`]({name}.md)", status_of(name), title) for name, title in errors.CODES.items()]
+    rows = [
+        (f"[`{name}`]({name}.md)", status_of(name), grpc_status(name, status_of(name)), title)
+        for name, title in errors.CODES.items()
+    ]
     ends = [
         (f"[`{reason}`]({reason}.md)", code(end), title)
         for end, reasons in entries.END_REASONS.items()
@@ -474,7 +493,7 @@ def errors_page() -> str:
         "server's log, where the server made a mistake; it is your own `X-Request-Id` if you sent one. "
         "Answers with status 429 and 503 carry `Retry-After`. The command line prints `error: DETAIL [CODE]`.",
         "## Codes of requests",
-        table(("code", "HTTP", "title"), rows),
+        table(("code", "HTTP", "gRPC", "title"), rows),
         "## Reasons of a turn's end",
         "Every turn ends with exactly one entry; its `reason` is one of these. `talon get turns AGENT/SESSION` shows it.",
         table(("reason", "entry", "title"), ends),
@@ -483,6 +502,7 @@ def errors_page() -> str:
 
 PAGES: dict[str, Writer] = {
     "reference/http.md": http_page,
+    "reference/grpc.md": grpc_page,
     "reference/cli.md": cli_page,
     "reference/settings.md": settings_page,
     "reference/entries.md": entries_page,

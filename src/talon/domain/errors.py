@@ -211,6 +211,7 @@ CODES: dict[str, str] = {
     "session_replaced": "The session was deleted and created again",
     "shutting_down": "The server is shutting down",
     "storage_full": "The disk is full",
+    "stream_too_slow": "The stream was not read fast enough",
     "template_not_found": "No such template",
     "terminating": "It is being deleted",
     "too_large": "Over a size limit",

@@ -23,13 +23,14 @@ LIMIT_DEFAULT = 50
 class Call:
     """A call that was let in. `metadata` has the text values by lower-case name. Of a stream, `begin` says that it begins, which
     the client knows at once though nothing may come for a while, and `write` sends one message and returns when the client has
-    taken enough of those before."""
+    taken enough of those before. What `at_end` is given is called once the call is over, whichever way."""
 
     who: Principal
     metadata: Mapping[str, str]
     ids: Ids
     begin: Callable[[], Awaitable[None]]
     write: Callable[[Message | bytes], Awaitable[None]]
+    at_end: Callable[[Callable[[], None]], None]
 
     def asked(self, key: str = "") -> Asked:
         """What a change carries of this call; `key` is its idempotency key, "" for none."""

@@ -24,8 +24,6 @@ from talon.gateway.grpc.errors import REQUEST_ID_KEY, render
 from talon.gateway.grpc.visit import Context, Visit
 
 log = logging.getLogger("talon.gateway")
-#: How long a client may take to accept the status that ends its call; then it is cut off.
-STATUS_S = 5.0
 T = TypeVar("T")
 
 
@@ -106,7 +104,7 @@ class Front:
         visit.names(row, at)
         if visit.who is not None and (error := refusal(visit.who, row, at)) is not None:
             raise error
-        return Call(visit.who or LOCAL, visit.metadata, deps.ids, visit.begin, visit.write), message
+        return Call(visit.who or LOCAL, visit.metadata, deps.ids, visit.begin, visit.write, visit.at_end), message
 
     async def _to_its_end(self, work: Awaitable[T]) -> T:
         """The caller may go; what was begun is done all the same."""
@@ -138,11 +136,7 @@ class Front:
             return result
         visit.tell(error.code)
         code, message, details = render(error, visit.request_id)
-        try:
-            async with asyncio.timeout(STATUS_S):
-                await visit.context.abort(code, message, details)
-        except TimeoutError:
-            raise asyncio.CancelledError from None  # what nobody holds any more the library cuts off
+        await visit.context.abort(code, message, details)
         raise AssertionError("abort raises")
 
 

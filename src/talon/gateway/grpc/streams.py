@@ -7,7 +7,7 @@ import struct
 from collections.abc import Awaitable, Callable, Iterator
 
 from talon.domain.entries import Entry
-from talon.domain.errors import Unauthenticated, Unavailable
+from talon.domain.errors import TalonError, Unauthenticated, Unavailable
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.events import FRAGMENT_TYPES, Form, Place, cursor_of, fragment_payload, parse_cursor
 from talon.gateway.grpc.call import Call
@@ -103,15 +103,13 @@ class Streaming:
                 await outlet.send(MESSAGES.entry(beginning.end))
             return
         reader = self._streams.open(beginning, outlet, MESSAGES)
-        let_go: Callable[[], None] | None = None
         try:
-            let_go = self._holding.hold(call.who, lambda: reader.end("revoked"))
+            # A client that takes nothing holds its place until it takes its status, or goes.
+            call.at_end(self._holding.hold(call.who, lambda: reader.end("revoked")))
             await call.begin()
             outlet.pump = pump = asyncio.create_task(self._streams.pump(reader, outlet), name="grpc stream")
             await asyncio.wait({pump})
         finally:
-            if let_go is not None:
-                let_go()
             self._streams.drop(reader)
             if outlet.pump is not None:
                 outlet.pump.cancel()
@@ -127,11 +125,10 @@ def _seen(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-def stopped(why: Stop) -> BaseException:
+def stopped(why: Stop) -> TalonError:
     """What ends a call whose stream was ended from here."""
     if why == "revoked":
         return Unauthenticated("unauthenticated", "what you showed has expired or was revoked")
     if why == "shutdown":
         return Unavailable("shutting_down", "the gateway is shutting down; connect again", retry_after_s=1.0)
-    # The client takes nothing any more: it would not take a status either. Its next read says CANCELLED.
-    return asyncio.CancelledError()
+    return Unavailable("stream_too_slow", "the stream was not read fast enough; go on from the last cursor", retry_after_s=1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -62,6 +63,15 @@ class Visit:
     async def write(self, message: Message | bytes) -> None:
         """See `Call.write`."""
         await self.context.write(message if isinstance(message, bytes) else message.SerializeToString())
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """See `Call.at_end`."""
+
+        def over(_: object) -> None:
+            call()
+
+        context: Any = self.context  # the library's types want another callback than the library
+        context.add_done_callback(over)
 
     def tell(self, outcome: str) -> None:
         """Tell the access log how it went, once: what somebody did or was refused, and who could not come in."""

@@ -37,12 +37,14 @@ class Watches:
                 telling.cancel()
 
         watching = await Watching.begin(self._deps, wanted, after, revoked)
+        # A client that takes nothing holds its place until it takes its status, or goes.
+        call.at_end(watching.drop)
         try:
             await call.begin()
             telling = task = asyncio.create_task(_tell(call, watching), name="grpc watch")
             await asyncio.wait({task})
         finally:
-            watching.drop()
+            watching.end()
             if telling is not None:
                 telling.cancel()
         if watching.revoked:
@@ -53,7 +55,7 @@ class Watches:
 
 
 async def _tell(call: Call, watching: Watching) -> None:
-    """Tell everything that comes. A client that takes nothing for long is cut off: it would not take a status either."""
+    """Tell everything that comes. Raises `Unavailable` for a client that takes nothing for long."""
     async with contextlib.aclosing(watching.told()) as told:
         async for events in told:
             for one in events:
@@ -61,7 +63,9 @@ async def _tell(call: Call, watching: Watching) -> None:
                     async with asyncio.timeout(STALLED_S):
                         await call.write(_message(one))
                 except TimeoutError:
-                    raise asyncio.CancelledError from None
+                    raise Unavailable(
+                        "stream_too_slow", "the watch was not read fast enough; go on from the last version", retry_after_s=1.0
+                    ) from None
 
 
 def _message(one: Event) -> pb.WatchEvent:
