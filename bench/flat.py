@@ -29,9 +29,9 @@ from bench.worlds import World
 #: The smallest size twice: how far the two are apart is the noise.
 SIZES, SMALL_SIZES = (10, 10, 1_000, 10_000, 100_000), (10, 10, 1_000)
 #: Requests of one reading of what is read, of one reading of CPU, and rounds of these.
-COUNT, BURST, ROUNDS = 30, 15, 12
+COUNT, BURST, ROUNDS = 200, 15, 12
 #: How long it is watched what is read when nobody asks.
-REST_S = 10.0
+REST_S = 20.0
 Readings = dict[str, dict[str, dict[str, Any]]]  # question -> world -> what was measured, for one request
 
 
@@ -103,7 +103,7 @@ def _counted(worlds: Sequence[World], readings: Readings) -> None:
     readings[AT_REST] = {world.name: idle for world, idle in zip(worlds, rest, strict=True)}
     for question in QUESTIONS:
         _say(f"reads: {question.name}")
-        seconds, found = meter.during(functools.partial(_all, question, worlds, clients))
+        seconds, found = meter.during(functools.partial(_all, question, worlds, clients, COUNT))
         for world, reads, idle in zip(worlds, found, rest, strict=True):
             one = {key: (value - idle[key] * seconds) / COUNT for key, value in reads.items()}
             readings[question.name][world.name] = one
@@ -164,12 +164,12 @@ def _warm(worlds: Sequence[World], clients: Sequence[Client]) -> None:
     for question in QUESTIONS:
         for client in clients:
             _prepare(question, client)
-        _all(question, worlds, clients)
+        _all(question, worlds, clients, BURST)
 
 
-def _all(question: Question, worlds: Sequence[World], clients: Sequence[Client]) -> None:
+def _all(question: Question, worlds: Sequence[World], clients: Sequence[Client], count: int) -> None:
     for world, client in zip(worlds, clients, strict=True):
-        _burst(question, world, client, COUNT)
+        _burst(question, world, client, count)
 
 
 def _burst(question: Question, world: World, client: Client, count: int) -> None:
