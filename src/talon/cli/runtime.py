@@ -32,9 +32,12 @@ from talon.dispatch.brokers.local import LocalBroker
 from talon.domain.bell import Bell
 from talon.domain.errors import Conflict, TalonError
 from talon.domain.inbox import Receipt
+from talon.domain.models import Models
+from talon.domain.quota import Quota
 from talon.manifest import catalogue
 from talon.manifest.read import DEFAULT_NAMESPACE
 from talon.manifest.state import bare_namespace
+from talon.providers.catalogue import load_models
 from talon.providers.keys import secret_key
 from talon.providers.protocol import Key
 from talon.providers.registry import Providers, build_providers
@@ -113,7 +116,7 @@ async def open_runtime(role: Role, settings: Settings) -> AsyncGenerator[Runtime
             await first_key(settings.gateway.auth, settings.data_dir, store, clock)
         bells = LocalBroker()
         writer = JournalWriter(store, lambda committed: runtime.published(committed))
-        lines = lines_of(settings.gateway, settings.data_dir) if role != "worker" else None
+        lines = lines_of(settings.gateway, settings.data_dir) if role in ("up", "gateway") else None
         if lines is not None:
             stack.callback(lines.close)
         room = room_of(settings.gateway, store, clock)
@@ -177,17 +180,19 @@ async def open_worker(runtime: Runtime) -> AsyncGenerator[Worker]:
     settings = runtime.settings
     with found_here():
         registry, providers = await _load(runtime)
+        models = load_models(providers.catalogue(), runtime.settings.models.catalogue)
     cache = ContextCache()
     limits = ContextLimits(settings.context.entries_max, settings.context.chars_max, settings.context.tool_result_chars_max)
     lease = _lease(runtime)
-    names = frozenset(info.name for info in providers.catalogue())
+    names = tuple(info.name for info in providers.catalogue())
+    traffic = Traffic(runtime.store, runtime.clock, _quotas(settings), models)
 
     def deps(worker: str) -> TurnDeps:
         return TurnDeps(
             journal=runtime.store,
             writer=runtime.writer,
-            definitions=Definitions(runtime.store, registry, names),
-            models=ModelStep(providers, runtime.store, runtime.clock, limits),
+            definitions=Definitions(runtime.store, registry, names, models),
+            models=ModelStep(providers, runtime.store, runtime.clock, limits, traffic),
             tools=ToolStep(runtime.ids),
             clock=runtime.clock,
             ids=runtime.ids,
@@ -200,7 +205,7 @@ async def open_worker(runtime: Runtime) -> AsyncGenerator[Worker]:
         )
 
     worker = Worker(
-        runtime.store, deps, lease, runtime.clock, runtime.ids, _worker_settings(runtime.role, settings, registry, names)
+        runtime.store, deps, lease, runtime.clock, runtime.ids, _worker_settings(runtime.role, settings, registry, names, models)
     )
     await worker.register()
     runtime.bells.listen(worker.hear)
@@ -274,7 +279,13 @@ def _lease(runtime: Runtime) -> Lease:
 FOREVER_S = 10 * 365 * 86_400.0
 
 
-def _worker_settings(role: Role, settings: Settings, registry: Registry, providers: frozenset[str]) -> WorkerSettings:
+def _quotas(settings: Settings) -> dict[str, Quota]:
+    return {name: Quota(one.requests_per_minute, one.tokens_per_minute) for name, one in settings.providers.items()}
+
+
+def _worker_settings(
+    role: Role, settings: Settings, registry: Registry, providers: tuple[str, ...], models: Models
+) -> WorkerSettings:
     toolsets = {name: tuple(tool["name"] for tool in tools) for name, tools in registry.catalogue().items()}
     embedded = isinstance(database_of(settings), SqliteAt)
     worker = settings.worker
@@ -285,7 +296,7 @@ def _worker_settings(role: Role, settings: Settings, registry: Registry, provide
         sweep_s=worker.sweep_s,
         drain_timeout_s=worker.drain_timeout_s,
         caps=Caps(worker.namespace_turns_max, worker.agent_turns_max),
-        catalogue=catalogue.encode(catalogue.Catalogue(toolsets, tuple(sorted(providers)))),
+        catalogue=catalogue.encode(catalogue.Catalogue(toolsets, tuple(sorted(providers)), tuple(models))),
     )
 
 
@@ -296,8 +307,8 @@ def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool =
     """
     from talon.gateway.accesslog import Told
     from talon.gateway.deps import GatewayDeps
-    from talon.gateway.http.app import create_app
     from talon.gateway.holding import Holding
+    from talon.gateway.http.app import create_app
     from talon.gateway.hub import StreamHub
     from talon.gateway.plane import control_plane
 

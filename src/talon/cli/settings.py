@@ -321,7 +321,24 @@ class Provider(Group):
         default=10_000_000, ge=1, le=1_000_000_000, description="characters of an answer: text, reasoning and arguments together"
     )
     tool_calls_max: int = Field(default=128, ge=1, le=10_000, description="tool calls of one answer")
+    requests_per_minute: int = Field(
+        default=0,
+        ge=0,
+        le=10_000_000,
+        description="calls of all workers together; more wait in a queue that is fair by namespace; 0: no limit",
+    )
+    tokens_per_minute: int = Field(
+        default=0, ge=0, le=100_000_000_000, description="tokens, in and out, of all workers together; 0: no limit"
+    )
     line_max: int = Field(default=1_048_576, ge=1024, le=1_000_000_000, description="bytes of one event of an answer's stream")
+
+
+class ModelsGroup(Group):
+    """What is known of models."""
+
+    catalogue: Path | None = Field(
+        default=None, description="file with models' tiers, windows and prices, over those that are built in"
+    )
 
 
 class HttpRequest(Group):
@@ -371,5 +388,6 @@ class Settings(Group):
     secrets: Secrets = Secrets()
     context: Context = Context()
     providers: dict[str, Provider] = Field(default={}, description="model endpoints by name")
+    models: ModelsGroup = ModelsGroup()
     tools: Tools = Tools()
     observe: Observe = Observe()
