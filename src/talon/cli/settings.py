@@ -168,7 +168,7 @@ class Gateway(Group):
     principal_requests_per_s: float = Field(
         default=1000.0,
         ge=0,
-        description="requests of one principal to one gateway a second, on average; more are refused with too_many_requests; 0: no limit",
+        description="requests a second of one principal to one gateway, on average; more: too_many_requests; 0: no limit",
     )
     principal_requests_burst: int = Field(
         default=2000, ge=1, description="requests of one principal that may come at once after a pause"
