@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 
 from playwright.async_api import Page, expect
@@ -60,6 +62,7 @@ async def test_a_person_logs_in_with_a_key_and_out_again(page: Page, tmp_path: P
         "TALON_PROVIDERS_FAKE_SCRIPT": str(script),
         "TALON_GATEWAY_AUTH_MODE": "api_key",
         "TALON_GATEWAY_AUTH_BOOTSTRAP_KEY": key,
+        "TALON_GATEWAY_ACCESS_LINES": "file",
     }
     async with Product(tmp_path, env=env) as product, Api(product.url, key=key) as api:
         await api.apply(AGENT)
@@ -76,3 +79,15 @@ async def test_a_person_logs_in_with_a_key_and_out_again(page: Page, tmp_path: P
         await page.get_by_role("button", name="Log out").click()
         await expect(page.get_by_label("Key or token")).to_be_visible()
         await expect(page.get_by_text("You said: hello")).not_to_be_visible()
+    said = await asyncio.to_thread(_lines, tmp_path)
+    assert {"apply", "openBrowserSession", "sendMessage", "endBrowserSession"} <= {row["operation"] for row in said}
+    # The stream that ended with the session may have tried once more.
+    assert {(row["who"], row["outcome"]) for row in said} <= {("key:page", "ok"), ("", "unauthenticated")}
+    assert key not in json.dumps(said)
+
+
+def _lines(directory: Path) -> list[dict[str, str]]:
+    """What the access log wrote to its file, which is for its owner's eyes."""
+    (written,) = directory.rglob("access.jsonl")
+    assert written.stat().st_mode & 0o077 == 0
+    return [json.loads(line) for line in written.read_text().splitlines()]
