@@ -29,7 +29,7 @@ from bench.worlds import World
 #: The smallest size twice: how far the two are apart is the noise.
 SIZES, SMALL_SIZES = (10, 10, 1_000, 10_000, 100_000), (10, 10, 1_000)
 #: Requests of one reading of what is read, of one reading of CPU, and rounds of these.
-COUNT, BURST, ROUNDS = 200, 15, 12
+COUNT, BURST, ROUNDS = 200, 15, 20
 #: How long it is watched what is read when nobody asks.
 REST_S = 20.0
 Readings = dict[str, dict[str, dict[str, Any]]]  # question -> world -> what was measured, for one request

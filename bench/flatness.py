@@ -41,11 +41,17 @@ def text(document: Mapping[str, Any]) -> str:
     """A readable table of each store."""
     parts: list[str] = []
     for store, found in document["stores"].items():
-        parts.append(f"{store}: {'flat' if found['flat'] else 'NOT FLAT'}")
+        grown = ", ".join(name for name, one in found["questions"].items() if one["not_flat"])
+        parts.append(f"{store}: {f'NOT FLAT: {grown}' if grown else 'flat'}")
         for name, one in found["questions"].items():
             keys = list(next(iter(one["worlds"].values())))
             rows = [
-                (key, *(number(world[key]) for world in one["worlds"].values()), str(one["ratios"].get(key, "–"))) for key in keys
+                (
+                    key,
+                    *(number(world[key]) for world in one["worlds"].values()),
+                    *(str(one[of].get(key, "–")) for of in ("ratios", "noise")),
+                )
+                for key in keys
             ]
             parts.append(grid((name, *one["worlds"], "ratio", "noise"), rows))
     return "\n\n".join(parts)

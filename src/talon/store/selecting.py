@@ -24,7 +24,7 @@ def bounds(limit: int) -> Iterator[int]:
     bound = limit + 1
     while bound < CANDIDATES_MAX:
         yield bound
-        bound *= 8
+        bound *= 4
     yield CANDIDATES_MAX
 
 

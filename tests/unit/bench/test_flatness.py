@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.flatness import judged
+from bench.flatness import judged, text
 
 WORLDS = ("10", "10 again", "100000")
 
@@ -36,3 +36,10 @@ def test_cpu_may_differ_as_much_as_that_of_two_stores_of_one_size(again: float, 
 def test_pages_may_grow_by_two_levels_for_each_way_down_an_index() -> None:
     assert verdict(descents=(5, 5, 5), pages=(10, 10, 23)) == []
     assert verdict(descents=(5, 5, 5), pages=(10, 10, 23.1)) == ["pages"]
+
+
+def test_a_table_says_what_was_measured_how_it_grew_and_what_is_noise() -> None:
+    worlds = {"10": {"steps": 70.0}, "10 again": {"steps": 77.0}, "100000": {"steps": 140.0}}
+    shown = text({"stores": {"sqlite": judged({"get one": worlds})}})
+    assert shown.splitlines()[0] == "sqlite: NOT FLAT: get one"
+    assert shown.splitlines()[-1].replace(" ", "") == "|steps|70|77|140|2.0|1.1|"
