@@ -60,7 +60,7 @@ def unread(cwd: Path, env: dict[str, str], *sets: str) -> set[str]:
     """The active settings that one life of `talon up` does not look at."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("TALON_", "OPENAI_", "DATABASE_URL"))}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, "gateway.port=0", *sets],
+        [sys.executable, "-c", SCRIPT, "gateway.port=0", "gateway.grpc_port=0", *sets],
         cwd=cwd,
         env={**environ, **env},
         capture_output=True,
