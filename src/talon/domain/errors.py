@@ -18,8 +18,8 @@
     └── FencedOut        the caller lost its session; never leaves the worker
 
 Each error has a stable `code`; `docs/errors/CODE.md` explains it. `docs/errors` and `CODES` are compared by a test.
-RFC 9457 is the form on HTTP, google.rpc.Status on gRPC; `http_status`, `grpc_status` and `exit_code` are the one table that says how
-an error leaves the house.
+RFC 9457 is the form on HTTP, google.rpc.Status on gRPC; `http_status`, `grpc_status` and `exit_code` are the one table that says
+how an error leaves the house.
 """
 
 from __future__ import annotations

@@ -217,7 +217,9 @@ def wrong_schedule(spec: ScheduleSpec) -> list[Complaint]:
     elif spec.target.session_mode == "new" and spec.target.session_id is not None:
         found.append((("target", "sessionId"), "is for sessionMode named; with new each occurrence has a session of its own", None))
     if spec.target.session_mode == "new" and spec.overlap != "queue":
-        found.append((("overlap",), "is for sessionMode named; with new the sessions of occurrences run side by side", spec.overlap))
+        found.append(
+            (("overlap",), "is for sessionMode named; with new the sessions of occurrences run side by side", spec.overlap)
+        )
     if spec.catch_up_max is not None and spec.catch_up != "all":
         found.append((("catchUpMax",), f"is for catchUp all, and this is {spec.catch_up}", spec.catch_up_max))
     if spec.every is not None and duration_ms(spec.every) < EVERY_MIN_MS:

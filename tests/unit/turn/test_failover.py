@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_every_class_of_error_has_a_rule() -> None:
 
 
 #: Class -> (number of the profile that is asked next, None: the turn ends; the same with `onRefusal: next`).
-NEXT: dict[str, tuple[int | None, int | None]] = dict.fromkeys(RETRYABLE, (1, 1)) | {
+NEXT: Mapping[str, tuple[int | None, int | None]] = dict.fromkeys(RETRYABLE, (1, 1)) | {
     "bad_request": (1, 1),
     "authentication": (2, 2),
     "unresolved": (2, 2),
