@@ -6,17 +6,21 @@ call of a provider that has one. The steps themselves are `talon.domain.circuit`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 from talon.domain import circuit as c
 from talon.domain import quota as q
 from talon.domain.entries import Money, Usage
+from talon.domain.errors import Unavailable
 from talon.domain.ids import Clock
 from talon.domain.models import Models, cost_of
 from talon.manifest.effective import Profile
 from talon.store.shared import SharedStates
 
+log = logging.getLogger(__name__)
 CIRCUITS = "circuit/"
 QUOTAS = "quota/"
 #: What was read of the circuits is believed so long.
@@ -66,7 +70,20 @@ class Traffic:
 
     async def admit(self, profile: Profile, ticket: str, namespace: str, tokens: Callable[[], int], *, anyway: bool) -> Held | None:
         """Ask for one call of about `tokens`; None: it may go. `ticket` is the same each time that the same call asks; `anyway`:
-        also while its circuit is open. Raises `Unavailable`."""
+        also while its circuit is open.
+
+        While the store cannot be asked the answer is None: the call's own intent is committed before it is made, and that waits
+        for the store. To raise here would lose the receipts that go into the same commit.
+        """
+        try:
+            return await self._admit(profile, ticket, namespace, tokens, anyway=anyway)
+        except Unavailable as error:
+            log.warning("circuits and quotas cannot be read, %s is asked all the same: %s", _key(profile), error.detail)
+            return None
+
+    async def _admit(
+        self, profile: Profile, ticket: str, namespace: str, tokens: Callable[[], int], *, anyway: bool
+    ) -> Held | None:
         if not anyway:
             await self._look()
             wait = c.resting_ms(self._of(profile), self._now_ms())
@@ -88,17 +105,19 @@ class Traffic:
         return Held("quota", wait_ms, f"the quota of providers.{profile.provider} is used up: {limits}")
 
     async def went_well(self, profile: Profile, asked: int, usage: Usage) -> None:
-        """A call was answered; it had asked for `asked` tokens."""
-        if not self._of(profile).clean:
-            await self._step(profile, lambda circuit, _: c.Circuit())
-        await self._settle(profile, asked, usage)
+        """A call was answered; it had asked for `asked` tokens. What cannot be kept is not: the answer matters more."""
+        with _kept_if_possible(profile):
+            if not self._of(profile).clean:
+                await self._step(profile, lambda circuit, _: c.Circuit())
+            await self._settle(profile, asked, usage)
 
     async def went_wrong(self, profile: Profile, asked: int, usage: Usage, error: str, retry_after_s: float | None) -> None:
-        """A call failed."""
-        if error in c.UNHEALTHY:
-            wait_ms = int(retry_after_s * 1000) if retry_after_s and error in ("rate_limit", "overloaded", "server") else None
-            await self._step(profile, lambda circuit, now_ms: c.failed(circuit, now_ms, wait_ms))
-        await self._settle(profile, asked, usage)
+        """A call failed. What cannot be kept is not."""
+        with _kept_if_possible(profile):
+            if error in c.UNHEALTHY:
+                wait_ms = int(retry_after_s * 1000) if retry_after_s and error in ("rate_limit", "overloaded", "server") else None
+                await self._step(profile, lambda circuit, now_ms: c.failed(circuit, now_ms, wait_ms))
+            await self._settle(profile, asked, usage)
 
     async def _settle(self, profile: Profile, asked: int, usage: Usage) -> None:
         quota = self._quotas.get(profile.provider)
@@ -159,6 +178,14 @@ class Traffic:
         """What a call cost by the catalogue of this process; None where the model's price is not known."""
         known = self.models.find(profile.provider, profile.model)
         return cost_of(usage, known.prices) if known is not None and known.prices is not None else None
+
+
+@contextlib.contextmanager
+def _kept_if_possible(profile: Profile) -> Generator[None]:
+    try:
+        yield
+    except Unavailable as error:
+        log.warning("what a call of %s says about its circuit and quota is not kept: %s", _key(profile), error.detail)
 
 
 def _key(profile: Profile) -> str:
