@@ -43,13 +43,13 @@ async def failures(stage: Stage, where: str) -> list[dict[str, Any]]:
 
 
 async def test_what_goes_wrong_once_is_told_and_the_turn_is_answered_all_the_same(stage: Stage) -> None:
-    await stage.agent("hasty", modelPolicy={"profiles": [profile("hasty")]})
-
-    async def one(name: str, step: Step) -> tuple[Entry, str]:
-        where = stage.session("hasty")
+    async def one(nth: int, name: str, step: Step) -> tuple[Entry, str]:
+        # A model of its own: who was told to wait makes every other turn of the same model wait too.
+        agent = await stage.agent(f"hasty-{nth}", modelPolicy={"profiles": [profile("hasty", model=f"hasty-{nth}")]})
+        where = stage.session(agent)
         return await stage.run(where, f"{where} {name}", step), where
 
-    ran = await asyncio.gather(*(one(name, [wrong, FINE]) for name, (wrong, _) in ONCE.items()))
+    ran = await asyncio.gather(*(one(nth, name, [wrong, FINE]) for nth, (name, (wrong, _)) in enumerate(ONCE.items())))
     at: dict[str, list[str]] = {"turn.started": [], "turn.completed": []}
     for (name, (_, error)), (end, where) in zip(ONCE.items(), ran, strict=True):
         assert end["type"] == "turn.completed", (name, end)
