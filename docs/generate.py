@@ -19,8 +19,10 @@ from typing import Any, Protocol, cast, get_args, get_origin
 import click
 import msgspec
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from proto.describe import Contract, grpc_status
+# Not as `proto.describe`: a library of Google's is called `proto` too.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "proto"))
+from describe import Contract, grpc_status
+
 from talon.cli import leaves, load, sources
 from talon.cli.main import app
 from talon.cli.runtime import open_gateway, open_runtime
