@@ -61,6 +61,9 @@ _RIGHT = {
     "service": ("", "talon.v1.Sessions"),
     "list_services": ("", "*"),
     "file_containing_symbol": ("talon.v1.Sessions",),
+    "type": ("chat", "orchestration", "reasoning", ""),
+    "complexity": ("low", "high", ""),
+    "model": ("scripted/one", ""),
 }
 #: A length beyond the end, groups without an end, numbers without one, text that is not UTF-8.
 _TAILS = (b"\x0a\xff\xff\xff\xff\x0f", b"\x0b" * 200, b"\xff" * 20, b"\x08" + b"\x80" * 12, b"\x0a\x02\xc3\x28")
@@ -218,7 +221,7 @@ async def turn_runs(address: str) -> None:
         assert seen[-1] in TURN_ENDS, seen
 
 
-AGENT = """\
+MANIFESTS = """\
 apiVersion: talon.dev/v1alpha1
 kind: Agent
 metadata: {{name: echo, namespace: {namespace}}}
@@ -228,11 +231,16 @@ definition:
       profiles:
         - {{name: primary, model: {{provider: scripted, name: one}}}}
     systemPrompt: You help.
+---
+apiVersion: talon.dev/v1alpha1
+kind: Schedule
+metadata: {{name: echo, namespace: {namespace}}}
+spec: {{kind: every, every: 1h, target: {{agent: echo, sessionMode: new}}, inputMessage: wake up}}
 """
 
 
 async def _apply(channel: Any, namespace: str) -> None:
-    message = talon_pb2.ApplyRequest(manifests=AGENT.format(namespace=namespace))
+    message = talon_pb2.ApplyRequest(manifests=MANIFESTS.format(namespace=namespace))
     await channel.unary_unary("/talon.v1.Resources/Apply")(message.SerializeToString())
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, cast
 from urllib.parse import quote, urlencode
 
@@ -20,11 +21,20 @@ from talon.gateway.api.collections import BY_KIND
 from talon.v1 import talon_pb2 as pb
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?(?:Z|[+-]\d\d:\d\d)")
+#: Times that are further off are not those of the run.
+NEAR = timedelta(days=2)
 UNDER = re.compile(r"([A-Z])")
 SHA = re.compile(r"\b[0-9a-f]{64}\b")
 #: How fields are called in requests over gRPC, where that differs.
-FIELDS = {"idempotency_key": "Idempotency-Key", "metadata_json": "metadata", "features_json": "features"}
+FIELDS = {
+    "idempotency_key": "Idempotency-Key",
+    "metadata_json": "metadata",
+    "features_json": "features",
+    "input_tokens": "inputTokens",
+}
+#: What differs between two runs of the same: where a message came from, and how late a schedule fired.
+OF_THE_RUN = ("source", "lag_ms")
 WAIT_S = 10.0
 
 
@@ -51,17 +61,19 @@ class Door(Protocol):
 
 
 def masked(value: Any, names: dict[str, str]) -> Any:
-    """`value` with ids numbered in the order of their coming, and times as T: what differs between two runs of the same."""
+    """`value` with ids numbered in the order of their coming, times of the run as `<time>`, and without what is `OF_THE_RUN`."""
 
     def name(match: re.Match[str]) -> str:
         return names.setdefault(match[0], f"<{len(names) + 1}>")
 
+    def time(match: re.Match[str]) -> str:
+        return "<time>" if abs(datetime.fromisoformat(match[0]) - datetime.now(UTC)) < NEAR else match[0]
+
     if isinstance(value, str):
-        return SHA.sub("<sha>", TIME.sub("<time>", UUID.sub(name, value)))
+        return SHA.sub("<sha>", TIME.sub(time, UUID.sub(name, value)))
     if isinstance(value, dict):
-        # Where a message came from is said by its `source`.
         inside = cast(dict[str, Any], value)
-        return {key: masked(inner, names) for key, inner in inside.items() if key != "source"}
+        return {key: masked(inner, names) for key, inner in inside.items() if key not in OF_THE_RUN}
     if isinstance(value, list):
         return [masked(inner, names) for inner in cast(list[Any], value)]
     return "" if value is None else value
@@ -154,6 +166,40 @@ class HttpDoor:
             return problem(answer.body, "Retry-After" in answer.headers, str(answer.status))
         return Outcome({"gone": answer.status == 204})
 
+    async def _pause(self, schedule: tuple[str, str]) -> Outcome:
+        return await self._do("POST", self._schedule(schedule, "pause"))
+
+    async def _resume(self, schedule: tuple[str, str]) -> Outcome:
+        return await self._do("POST", self._schedule(schedule, "resume"))
+
+    async def _trigger(self, schedule: tuple[str, str], key: str = "") -> Outcome:
+        return await self._do("POST", self._schedule(schedule, "trigger"), None, key)
+
+    async def _next(self, schedule: tuple[str, str], **query: Any) -> Outcome:
+        return await self._do("GET", self._schedule(schedule, "next"), **query)
+
+    async def _history(self, schedule: tuple[str, str], **query: Any) -> Outcome:
+        return await self._do("GET", self._schedule(schedule, "history"), **query)
+
+    def _schedule(self, schedule: tuple[str, str], more: str) -> str:
+        ns, name = map(quote, schedule)
+        return f"/v1/ns/{ns}/schedules/{name}/{more}"
+
+    async def _list_models(self, **query: Any) -> Outcome:
+        return await self._do("GET", "/v1/models", **query)
+
+    async def _tiers(self) -> Outcome:
+        return await self._do("GET", "/v1/models/tiers")
+
+    async def _select(self, **task: Any) -> Outcome:
+        return await self._do("POST", "/v1/models/select", task)
+
+    async def _estimate(self, **task: Any) -> Outcome:
+        return await self._do("POST", "/v1/models/estimate", task)
+
+    async def _explain(self, ns: str, agent: str, **query: Any) -> Outcome:
+        return await self._do("GET", f"/v1/ns/{ns}/agents/{agent}/models", **query)
+
     async def _stream(self, session: tuple[str, str, str], after: str = "", turn: str = "", count: int = 1_000) -> Outcome:
         query = {name: value for name, value in (("after", after), ("turn", turn)) if value}
         return await self._events(self._session(session, "/stream") + (f"?{urlencode(query)}" if query else ""), count)
@@ -191,8 +237,10 @@ def plain(message: Message) -> dict[str, Any]:
             shown[one.name] = value.ToJsonString() if message.HasField(one.name) else ""
             if shown[one.name] and "." not in shown[one.name]:
                 shown[one.name] = shown[one.name].replace("Z", ".000Z")
+        elif one.has_presence and not message.HasField(one.name):
+            shown[one.name] = ""
         elif isinstance(value, Message):
-            shown[one.name] = plain(value) if message.HasField(one.name) else ""
+            shown[one.name] = plain(value)
         elif one.name.endswith("_json"):
             shown[one.name.removesuffix("_json")] = json.loads(value) if value else ""
         else:
@@ -260,12 +308,12 @@ class RpcDoor:
 
     async def _cancel(self, session: tuple[str, str, str], turn: str, key: str = "") -> Any:
         shown = plain(await self.client.sessions.Cancel(pb.CancelRequest(session=_ref(session), turn_id=turn, idempotency_key=key)))
-        shown["loop"] = _loop(shown["loop"])
+        shown["loop"] = _camel(shown["loop"])
         return shown
 
     async def _state(self, session: tuple[str, str, str]) -> Any:
         state = await self.client.sessions.State(_ref(session))
-        return _loop(plain(state.turn.loop if state.HasField("turn") else pb.LoopState(phase="planning", max_iterations=10)))
+        return _camel(plain(state.turn.loop if state.HasField("turn") else pb.LoopState(phase="planning", max_iterations=10)))
 
     async def _get_approval(self, ns: str, id: str) -> Any:
         return plain(await self.client.approvals.Get(pb.ApprovalRef(namespace=ns, id=id)))
@@ -308,6 +356,42 @@ class RpcDoor:
             return plain(await self.client.namespaces.Delete(pb.DeleteNamespaceRequest(name=name, cascade=cascade)))
         message = pb.DeleteResourceRequest(namespace=ns, kind=kind, name=name, cascade=cascade, if_resource_version=version)
         return plain(await self.client.resources.Delete(message))
+
+    async def _pause(self, schedule: tuple[str, str]) -> Any:
+        return self._shown(await self.client.schedules.Pause(_schedule(schedule)))
+
+    async def _resume(self, schedule: tuple[str, str]) -> Any:
+        return self._shown(await self.client.schedules.Resume(_schedule(schedule)))
+
+    async def _trigger(self, schedule: tuple[str, str], key: str = "") -> Any:
+        message = pb.TriggerRequest(schedule=_schedule(schedule), idempotency_key=key)
+        shown = plain(await self.client.schedules.Trigger(message))
+        del shown["replayed"]  # a header over HTTP
+        return shown
+
+    async def _next(self, schedule: tuple[str, str], **query: Any) -> Any:
+        page = await self.client.schedules.Next(pb.NextTimesRequest(schedule=_schedule(schedule), **query))
+        return {**plain(page), "next_cursor": ""}
+
+    async def _history(self, schedule: tuple[str, str], **query: Any) -> Any:
+        return plain(await self.client.schedules.History(pb.HistoryRequest(schedule=_schedule(schedule), **query)))
+
+    async def _list_models(self, **query: Any) -> Any:
+        page = await self.client.models.List(pb.ListModelsRequest(**query))
+        return {"items": [_camel(plain(one)) for one in page.items], "next_cursor": page.next_cursor}
+
+    async def _tiers(self) -> Any:
+        return _camel(plain(await self.client.models.Tiers(pb.ModelTiersRequest())))
+
+    async def _select(self, **task: Any) -> Any:
+        return _camel(plain(await self.client.models.Select(_task(task))))
+
+    async def _estimate(self, model: str = "", **task: Any) -> Any:
+        return _camel(plain(await self.client.models.Estimate(pb.EstimateRequest(task=_task(task), model=model))))
+
+    async def _explain(self, ns: str, agent: str, session: str = "", data_tier: int = 0) -> Any:
+        message = pb.ExplainModelsRequest(namespace=ns, agent=agent, session_id=session, data_tier=data_tier)
+        return _camel(plain(await self.client.models.Explain(message)))
 
     async def _stream(self, session: tuple[str, str, str], after: str = "", turn: str = "", count: int = 1_000) -> Any:
         events = self.client.sessions.Stream(pb.StreamRequest(session=_ref(session), after=after, turn_id=turn))
@@ -355,6 +439,15 @@ def _ref(session: tuple[str, str, str]) -> pb.SessionRef:
     return ref(name, agent, namespace)
 
 
+def _schedule(schedule: tuple[str, str]) -> pb.ScheduleRef:
+    return pb.ScheduleRef(namespace=schedule[0], name=schedule[1])
+
+
+def _task(task: dict[str, Any]) -> pb.TaskContext:
+    given = dict(task)
+    return pb.TaskContext(input_tokens=given.pop("inputTokens", 0), **given)
+
+
 def _json(value: Any) -> str:
     return "" if value is None else json.dumps(value)
 
@@ -362,14 +455,17 @@ def _json(value: Any) -> str:
 def _session(message: pb.Session) -> dict[str, Any]:
     """With the config in the documents' spelling, and only what is in it."""
     config = {name: value for name, value in plain(message.config).items() if value != ""}
-    if not message.config.HasField("verbose_level"):
-        config.pop("verbose_level")
-    return {**plain(message), "config": _loop(config)}
+    return {**plain(message), "config": _camel(config)}
 
 
-def _loop(shown: dict[str, Any]) -> dict[str, Any]:
+def _camel(shown: Any) -> Any:
     """In the documents' spelling."""
-    return {re.sub(r"_(\w)", lambda match: match[1].upper(), name): value for name, value in shown.items()}
+    if isinstance(shown, list):
+        return [_camel(inner) for inner in cast(list[Any], shown)]
+    if not isinstance(shown, dict):
+        return shown
+    inside = cast(dict[str, Any], shown)
+    return {re.sub(r"_(\w)", lambda match: match[1].upper(), name): _camel(value) for name, value in inside.items()}
 
 
 Case = Callable[[Door, Booted], Awaitable[None]]

@@ -27,7 +27,7 @@ class Rpc:
         self._asks: dict[str, Ask] = {}
         for kind, collection in BY_KIND.items():
             self._asks |= _of_kind(client, kind, collection.one, collection.many)
-        self._asks |= _sessions(client) | _approvals(client) | _documents(client)
+        self._asks |= _sessions(client) | _approvals(client) | _documents(client) | _schedules(client) | _models(client)
 
     def operations(self) -> list[str]:
         return sorted(self._asks)
@@ -119,4 +119,30 @@ def _approvals(client: Client) -> dict[str, Ask]:
         "listApprovals": lambda at: (stubs.List, pb.ListApprovalsRequest(namespace=at.namespace)),
         "getApproval": lambda at: (stubs.Get, pb.ApprovalRef(namespace=at.namespace, id=GHOST_ID)),
         "resolveApproval": lambda at: (stubs.Resolve, pb.ResolveRequest(namespace=at.namespace, id=GHOST_ID, outcome="retry")),
+    }
+
+
+def _schedules(client: Client) -> dict[str, Ask]:
+    stubs = client.schedules
+
+    def ghost(at: Target) -> pb.ScheduleRef:
+        return pb.ScheduleRef(namespace=at.namespace, name="ghost")
+
+    return {
+        "pauseSchedule": lambda at: (stubs.Pause, ghost(at)),
+        "resumeSchedule": lambda at: (stubs.Resume, ghost(at)),
+        "triggerSchedule": lambda at: (stubs.Trigger, pb.TriggerRequest(schedule=ghost(at))),
+        "listScheduleTimes": lambda at: (stubs.Next, pb.NextTimesRequest(schedule=ghost(at))),
+        "listScheduleHistory": lambda at: (stubs.History, pb.HistoryRequest(schedule=ghost(at))),
+    }
+
+
+def _models(client: Client) -> dict[str, Ask]:
+    stubs = client.models
+    return {
+        "listModels": lambda at: (stubs.List, pb.ListModelsRequest()),
+        "getModelTiers": lambda at: (stubs.Tiers, pb.ModelTiersRequest()),
+        "selectModel": lambda at: (stubs.Select, pb.TaskContext(type="nothing")),
+        "estimateCost": lambda at: (stubs.Estimate, pb.EstimateRequest(model="nothing")),
+        "explainModels": lambda at: (stubs.Explain, pb.ExplainModelsRequest(namespace=at.namespace, agent=at.agent)),
     }

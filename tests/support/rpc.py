@@ -33,6 +33,8 @@ class Client:
         self.approvals: Any = STUBS.ApprovalsStub(self.channel)
         self.resources: Any = STUBS.ResourcesStub(self.channel)
         self.namespaces: Any = STUBS.NamespacesStub(self.channel)
+        self.schedules: Any = STUBS.SchedulesStub(self.channel)
+        self.models: Any = STUBS.ModelsStub(self.channel)
 
 
 def ref(session: str = "s1", agent: str = "helper", namespace: str = "acme") -> Ref:

@@ -530,3 +530,243 @@ class ResolveRequest(_message.Message):
     note: str
     idempotency_key: str
     def __init__(self, namespace: _Optional[str] = ..., id: _Optional[str] = ..., outcome: _Optional[str] = ..., result: _Optional[str] = ..., note: _Optional[str] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+
+class ScheduleRef(_message.Message):
+    __slots__ = ("namespace", "name")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class TriggerRequest(_message.Message):
+    __slots__ = ("schedule", "idempotency_key")
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    schedule: ScheduleRef
+    idempotency_key: str
+    def __init__(self, schedule: _Optional[_Union[ScheduleRef, _Mapping]] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+
+class TriggerResponse(_message.Message):
+    __slots__ = ("outcome", "agent", "session_id", "turn_id", "seq", "replayed")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TURN_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    outcome: str
+    agent: str
+    session_id: str
+    turn_id: str
+    seq: int
+    replayed: bool
+    def __init__(self, outcome: _Optional[str] = ..., agent: _Optional[str] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., seq: _Optional[int] = ..., replayed: _Optional[bool] = ...) -> None: ...
+
+class NextTimesRequest(_message.Message):
+    __slots__ = ("schedule", "count")
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    schedule: ScheduleRef
+    count: int
+    def __init__(self, schedule: _Optional[_Union[ScheduleRef, _Mapping]] = ..., count: _Optional[int] = ...) -> None: ...
+
+class NextTimesResponse(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[FireTime]
+    def __init__(self, items: _Optional[_Iterable[_Union[FireTime, _Mapping]]] = ...) -> None: ...
+
+class HistoryRequest(_message.Message):
+    __slots__ = ("schedule", "limit", "cursor")
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    schedule: ScheduleRef
+    limit: int
+    cursor: str
+    def __init__(self, schedule: _Optional[_Union[ScheduleRef, _Mapping]] = ..., limit: _Optional[int] = ..., cursor: _Optional[str] = ...) -> None: ...
+
+class HistoryResponse(_message.Message):
+    __slots__ = ("items", "next_cursor")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_CURSOR_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Occurrence]
+    next_cursor: str
+    def __init__(self, items: _Optional[_Iterable[_Union[Occurrence, _Mapping]]] = ..., next_cursor: _Optional[str] = ...) -> None: ...
+
+class Occurrence(_message.Message):
+    __slots__ = ("at", "local", "outcome", "reason", "decided_at", "lag_ms", "count", "last_at", "manual", "agent", "session_id", "turn_id")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_AT_FIELD_NUMBER: _ClassVar[int]
+    LAG_MS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    LAST_AT_FIELD_NUMBER: _ClassVar[int]
+    MANUAL_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TURN_ID_FIELD_NUMBER: _ClassVar[int]
+    at: _timestamp_pb2.Timestamp
+    local: str
+    outcome: str
+    reason: str
+    decided_at: _timestamp_pb2.Timestamp
+    lag_ms: int
+    count: int
+    last_at: _timestamp_pb2.Timestamp
+    manual: bool
+    agent: str
+    session_id: str
+    turn_id: str
+    def __init__(self, at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., local: _Optional[str] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lag_ms: _Optional[int] = ..., count: _Optional[int] = ..., last_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., manual: _Optional[bool] = ..., agent: _Optional[str] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ("limit", "cursor")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    cursor: str
+    def __init__(self, limit: _Optional[int] = ..., cursor: _Optional[str] = ...) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("items", "next_cursor")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_CURSOR_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[ModelConfig]
+    next_cursor: str
+    def __init__(self, items: _Optional[_Iterable[_Union[ModelConfig, _Mapping]]] = ..., next_cursor: _Optional[str] = ...) -> None: ...
+
+class ModelPrices(_message.Message):
+    __slots__ = ("input", "output", "cache_read", "cache_write", "currency", "date")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    CACHE_READ_FIELD_NUMBER: _ClassVar[int]
+    CACHE_WRITE_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    DATE_FIELD_NUMBER: _ClassVar[int]
+    input: str
+    output: str
+    cache_read: str
+    cache_write: str
+    currency: str
+    date: str
+    def __init__(self, input: _Optional[str] = ..., output: _Optional[str] = ..., cache_read: _Optional[str] = ..., cache_write: _Optional[str] = ..., currency: _Optional[str] = ..., date: _Optional[str] = ...) -> None: ...
+
+class ModelConfig(_message.Message):
+    __slots__ = ("id", "provider", "tier", "context_window", "supports_tools", "supports_vision", "cost_per_1k_input", "cost_per_1k_output", "output_max", "prices", "resting_ms")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    SUPPORTS_TOOLS_FIELD_NUMBER: _ClassVar[int]
+    SUPPORTS_VISION_FIELD_NUMBER: _ClassVar[int]
+    COST_PER_1K_INPUT_FIELD_NUMBER: _ClassVar[int]
+    COST_PER_1K_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_MAX_FIELD_NUMBER: _ClassVar[int]
+    PRICES_FIELD_NUMBER: _ClassVar[int]
+    RESTING_MS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    provider: str
+    tier: str
+    context_window: int
+    supports_tools: bool
+    supports_vision: bool
+    cost_per_1k_input: float
+    cost_per_1k_output: float
+    output_max: int
+    prices: ModelPrices
+    resting_ms: int
+    def __init__(self, id: _Optional[str] = ..., provider: _Optional[str] = ..., tier: _Optional[str] = ..., context_window: _Optional[int] = ..., supports_tools: _Optional[bool] = ..., supports_vision: _Optional[bool] = ..., cost_per_1k_input: _Optional[float] = ..., cost_per_1k_output: _Optional[float] = ..., output_max: _Optional[int] = ..., prices: _Optional[_Union[ModelPrices, _Mapping]] = ..., resting_ms: _Optional[int] = ...) -> None: ...
+
+class ModelTiersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ModelTiers(_message.Message):
+    __slots__ = ("cheap", "mid", "premium")
+    CHEAP_FIELD_NUMBER: _ClassVar[int]
+    MID_FIELD_NUMBER: _ClassVar[int]
+    PREMIUM_FIELD_NUMBER: _ClassVar[int]
+    cheap: _containers.RepeatedCompositeFieldContainer[ModelConfig]
+    mid: _containers.RepeatedCompositeFieldContainer[ModelConfig]
+    premium: _containers.RepeatedCompositeFieldContainer[ModelConfig]
+    def __init__(self, cheap: _Optional[_Iterable[_Union[ModelConfig, _Mapping]]] = ..., mid: _Optional[_Iterable[_Union[ModelConfig, _Mapping]]] = ..., premium: _Optional[_Iterable[_Union[ModelConfig, _Mapping]]] = ...) -> None: ...
+
+class TaskContext(_message.Message):
+    __slots__ = ("type", "complexity", "input_tokens")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    COMPLEXITY_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    complexity: str
+    input_tokens: int
+    def __init__(self, type: _Optional[str] = ..., complexity: _Optional[str] = ..., input_tokens: _Optional[int] = ...) -> None: ...
+
+class SelectedModel(_message.Message):
+    __slots__ = ("model", "rules")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    model: ModelConfig
+    rules: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[_Union[ModelConfig, _Mapping]] = ..., rules: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class EstimateRequest(_message.Message):
+    __slots__ = ("task", "model")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    task: TaskContext
+    model: str
+    def __init__(self, task: _Optional[_Union[TaskContext, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
+
+class CostEstimate(_message.Message):
+    __slots__ = ("input_tokens", "output_tokens", "estimated_cost", "model", "amount", "currency")
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_COST_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    input_tokens: int
+    output_tokens: int
+    estimated_cost: float
+    model: str
+    amount: str
+    currency: str
+    def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., estimated_cost: _Optional[float] = ..., model: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ...) -> None: ...
+
+class ExplainModelsRequest(_message.Message):
+    __slots__ = ("namespace", "agent", "session_id", "data_tier")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_TIER_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    agent: str
+    session_id: str
+    data_tier: int
+    def __init__(self, namespace: _Optional[str] = ..., agent: _Optional[str] = ..., session_id: _Optional[str] = ..., data_tier: _Optional[int] = ...) -> None: ...
+
+class ModelExplanation(_message.Message):
+    __slots__ = ("candidates", "rules", "problem")
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    candidates: _containers.RepeatedCompositeFieldContainer[ModelCandidate]
+    rules: _containers.RepeatedScalarFieldContainer[str]
+    problem: str
+    def __init__(self, candidates: _Optional[_Iterable[_Union[ModelCandidate, _Mapping]]] = ..., rules: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class ModelCandidate(_message.Message):
+    __slots__ = ("profile", "provider", "name", "known")
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    profile: str
+    provider: str
+    name: str
+    known: ModelConfig
+    def __init__(self, profile: _Optional[str] = ..., provider: _Optional[str] = ..., name: _Optional[str] = ..., known: _Optional[_Union[ModelConfig, _Mapping]] = ...) -> None: ...

@@ -1013,3 +1013,507 @@ class Approvals:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class SchedulesStub:
+    """What schedules have beside the methods of all resources.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Pause = channel.unary_unary(
+                '/talon.v1.Schedules/Pause',
+                request_serializer=talon_dot_v1_dot_talon__pb2.ScheduleRef.SerializeToString,
+                response_deserializer=talon_dot_v1_dot_talon__pb2.Resource.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/talon.v1.Schedules/Resume',
+                request_serializer=talon_dot_v1_dot_talon__pb2.ScheduleRef.SerializeToString,
+                response_deserializer=talon_dot_v1_dot_talon__pb2.Resource.FromString,
+                _registered_method=True)
+        self.Trigger = channel.unary_unary(
+                '/talon.v1.Schedules/Trigger',
+                request_serializer=talon_dot_v1_dot_talon__pb2.TriggerRequest.SerializeToString,
+                response_deserializer=talon_dot_v1_dot_talon__pb2.TriggerResponse.FromString,
+                _registered_method=True)
+        self.Next = channel.unary_unary(
+                '/talon.v1.Schedules/Next',
+                request_serializer=talon_dot_v1_dot_talon__pb2.NextTimesRequest.SerializeToString,
+                response_deserializer=talon_dot_v1_dot_talon__pb2.NextTimesResponse.FromString,
+                _registered_method=True)
+        self.History = channel.unary_unary(
+                '/talon.v1.Schedules/History',
+                request_serializer=talon_dot_v1_dot_talon__pb2.HistoryRequest.SerializeToString,
+                response_deserializer=talon_dot_v1_dot_talon__pb2.HistoryResponse.FromString,
+                _registered_method=True)
+
+
+class SchedulesServicer:
+    """What schedules have beside the methods of all resources.
+    """
+
+    def Pause(self, request, context):
+        """Stops firing: enabled becomes false.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Fires again from now on: what passed while it was paused is not made up for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Trigger(self, request, context):
+        """Fires now, whatever its times; also while it is paused. Its next occurrence stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Next(self, request, context):
+        """When it fires next, in UTC and in its zone; nothing while it is paused or when it is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def History(self, request, context):
+        """What became of its occurrences, newest first; as many as its historyLimit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SchedulesServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=talon_dot_v1_dot_talon__pb2.ScheduleRef.FromString,
+                    response_serializer=talon_dot_v1_dot_talon__pb2.Resource.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=talon_dot_v1_dot_talon__pb2.ScheduleRef.FromString,
+                    response_serializer=talon_dot_v1_dot_talon__pb2.Resource.SerializeToString,
+            ),
+            'Trigger': grpc.unary_unary_rpc_method_handler(
+                    servicer.Trigger,
+                    request_deserializer=talon_dot_v1_dot_talon__pb2.TriggerRequest.FromString,
+                    response_serializer=talon_dot_v1_dot_talon__pb2.TriggerResponse.SerializeToString,
+            ),
+            'Next': grpc.unary_unary_rpc_method_handler(
+                    servicer.Next,
+                    request_deserializer=talon_dot_v1_dot_talon__pb2.NextTimesRequest.FromString,
+                    response_serializer=talon_dot_v1_dot_talon__pb2.NextTimesResponse.SerializeToString,
+            ),
+            'History': grpc.unary_unary_rpc_method_handler(
+                    servicer.History,
+                    request_deserializer=talon_dot_v1_dot_talon__pb2.HistoryRequest.FromString,
+                    response_serializer=talon_dot_v1_dot_talon__pb2.HistoryResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'talon.v1.Schedules', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('talon.v1.Schedules', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Schedules:
+    """What schedules have beside the methods of all resources.
+    """
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/talon.v1.Schedules/Pause',
+            talon_dot_v1_dot_talon__pb2.ScheduleRef.SerializeToString,
+            talon_dot_v1_dot_talon__pb2.Resource.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/talon.v1.Schedules/Resume',
+            talon_dot_v1_dot_talon__pb2.ScheduleRef.SerializeToString,
+            talon_dot_v1_dot_talon__pb2.Resource.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Trigger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/talon.v1.Schedules/Trigger',
+            talon_dot_v1_dot_talon__pb2.TriggerRequest.SerializeToString,
+            talon_dot_v1_dot_talon__pb2.TriggerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Next(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/talon.v1.Schedules/Next',
+            talon_dot_v1_dot_talon__pb2.NextTimesRequest.SerializeToString,
+            talon_dot_v1_dot_talon__pb2.NextTimesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def History(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/talon.v1.Schedules/History',
+            talon_dot_v1_dot_talon__pb2.HistoryRequest.SerializeToString,
+            talon_dot_v1_dot_talon__pb2.HistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class ModelsStub:
+    """The models that live workers know of their providers.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.List = channel.unary_unary(
+                '/talon.v1.Models/List',
+                request_serializer=talon_dot_v1_dot_talon__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=talon_dot_v1_dot_talon__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.Tiers = channel.unary_unary(
+                '/talon.v1.Models/Tiers',
+                request_serializer=talon_dot_v1_dot_talon__pb2.ModelTiersRequest.SerializeToString,
+                response_deserializer=talon_dot_v1_dot_talon__pb2.ModelTiers.FromString,
+                _registered_method=True)
+        self.Select = channel.unary_unary(
+                '/talon.v1.Models/Select',
+                request_serializer=talon_dot_v1_dot_talon__pb2.TaskContext.SerializeToString,
+                response_deserializer=talon_dot_v1_dot_talon__pb2.SelectedModel.FromString,
+                _registered_method=True)
+        self.Estimate = channel.unary_unary(
+                '/talon.v1.Models/Estimate',
+                request_serializer=talon_dot_v1_dot_talon__pb2.EstimateRequest.SerializeToString,
+                response_deserializer=talon_dot_v1_dot_talon__pb2.CostEstimate.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/talon.v1.Models/Explain',
+                request_serializer=talon_dot_v1_dot_talon__pb2.ExplainModelsRequest.SerializeToString,
+                response_deserializer=talon_dot_v1_dot_talon__pb2.ModelExplanation.FromString,
+                _registered_method=True)
+
+
+class ModelsServicer:
+    """The models that live workers know of their providers.
+    """
+
+    def List(self, request, context):
+        """By id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Tiers(self, request, context):
+        """All that are known by name, by tier.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Select(self, request, context):
+        """The one that suits a task, and why, rule by rule.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Estimate(self, request, context):
+        """What a task would cost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Those that a turn of an agent would ask now, and why, rule by rule.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ModelsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=talon_dot_v1_dot_talon__pb2.ListModelsRequest.FromString,
+                    response_serializer=talon_dot_v1_dot_talon__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'Tiers': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tiers,
+                    request_deserializer=talon_dot_v1_dot_talon__pb2.ModelTiersRequest.FromString,
+                    response_serializer=talon_dot_v1_dot_talon__pb2.ModelTiers.SerializeToString,
+            ),
+            'Select': grpc.unary_unary_rpc_method_handler(
+                    servicer.Select,
+                    request_deserializer=talon_dot_v1_dot_talon__pb2.TaskContext.FromString,
+                    response_serializer=talon_dot_v1_dot_talon__pb2.SelectedModel.SerializeToString,
+            ),
+            'Estimate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Estimate,
+                    request_deserializer=talon_dot_v1_dot_talon__pb2.EstimateRequest.FromString,
+                    response_serializer=talon_dot_v1_dot_talon__pb2.CostEstimate.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=talon_dot_v1_dot_talon__pb2.ExplainModelsRequest.FromString,
+                    response_serializer=talon_dot_v1_dot_talon__pb2.ModelExplanation.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'talon.v1.Models', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('talon.v1.Models', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Models:
+    """The models that live workers know of their providers.
+    """
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/talon.v1.Models/List',
+            talon_dot_v1_dot_talon__pb2.ListModelsRequest.SerializeToString,
+            talon_dot_v1_dot_talon__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tiers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/talon.v1.Models/Tiers',
+            talon_dot_v1_dot_talon__pb2.ModelTiersRequest.SerializeToString,
+            talon_dot_v1_dot_talon__pb2.ModelTiers.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Select(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/talon.v1.Models/Select',
+            talon_dot_v1_dot_talon__pb2.TaskContext.SerializeToString,
+            talon_dot_v1_dot_talon__pb2.SelectedModel.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Estimate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/talon.v1.Models/Estimate',
+            talon_dot_v1_dot_talon__pb2.EstimateRequest.SerializeToString,
+            talon_dot_v1_dot_talon__pb2.CostEstimate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/talon.v1.Models/Explain',
+            talon_dot_v1_dot_talon__pb2.ExplainModelsRequest.SerializeToString,
+            talon_dot_v1_dot_talon__pb2.ModelExplanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

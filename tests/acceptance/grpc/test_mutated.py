@@ -22,7 +22,7 @@ async def test_mutated_messages_find_no_mistake_of_ours_and_leave_the_server_wel
         outcome = await fuzzed(up, MESSAGES, seed)
         with capsys.disabled():
             print(f"\nmutated messages, seed {seed}: {dict(outcome.statuses)}")
-        assert len(targets()) >= 24
+        assert len(targets()) >= 34
         assert (outcome.cases, dict(outcome.wrong)) == (MESSAGES, {}), up.log
         assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND"} <= set(outcome.statuses)
         assert "Traceback" not in up.log, up.log

@@ -83,8 +83,10 @@ async def test_a_client_that_knows_only_reflection_drives_a_turn_and_reconnects_
             "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
             "talon.v1.Approvals",
+            "talon.v1.Models",
             "talon.v1.Namespaces",
             "talon.v1.Resources",
+            "talon.v1.Schedules",
             "talon.v1.Sessions",
         ]
         assert await stock.call("grpc.health.v1.Health", "Check", {"service": "talon.v1.Sessions"}) == {"status": "SERVING"}

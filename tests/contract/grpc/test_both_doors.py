@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,16 @@ import pytest
 from support.bootedgateway import Booted, booted
 from support.doors import Case, Door, HttpDoor, Outcome, RpcDoor
 from support.rpc import rpc
+from talon.domain.models import ModelInfo, Prices
+from talon.manifest.catalogue import Catalogue, encode
 
 S1 = ("acme", "helper", "s1")
 NOBODY = "0192aaaa-0000-7000-8000-000000000000"
 #: What each transport reads in its own way is refused in its own words; the code and the field are the same.
-OTHER_WORDS = {"limit", "state", "outcome", "config.thinkingLevel", "config.model", "precondition_failed"}
+OTHER_WORDS = {
+    *("limit", "state", "outcome", "config.thinkingLevel", "config.model", "precondition_failed"),
+    *("count", "type", "complexity", "inputTokens", "model", "data_tier"),
+}
 
 AGENT = """\
 apiVersion: talon.dev/v1alpha1
@@ -191,7 +197,84 @@ async def watches(door: Door, gateway: Booted) -> None:
     await door.call("watch", kind="Namespace", version="0", count=2)
 
 
-CASES: tuple[Case, ...] = (sessions, messages, turns, approvals, namespaces, resources, watches)
+def schedule(name: str, agent: str = "helper", **spec: Any) -> dict[str, Any]:
+    """The manifest of one that fires on New Year's morning in Los Angeles."""
+    target = {"agent": agent, "sessionMode": "named", "sessionId": name}
+    times = {"kind": "cron", "cron": "0 9 1 1 *", "timezone": "America/Los_Angeles"}
+    return {"metadata": {"name": name}, "spec": {**times, "target": target, "inputMessage": "Happy new year.", **spec}}
+
+
+async def schedules(door: Door, gateway: Booted) -> None:
+    yearly, second, lost = ("acme", "yearly"), ("acme", "second"), ("acme", "lost")
+    for one in (schedule("yearly", overlap="skip"), schedule("second"), schedule("lost", agent="nobody")):
+        await door.call("create", kind="Schedule", ns="acme", manifest=one)
+    await door.call("next", schedule=yearly)
+    assert len((await door.call("next", schedule=yearly, count=3)).value["items"]) == 3
+    for count in (101, -1):
+        await door.call("next", schedule=yearly, count=count)
+    await door.call("pause", schedule=yearly)
+    await door.call("pause", schedule=yearly)
+    await door.call("next", schedule=yearly)
+    await door.call("trigger", schedule=yearly, key="t1")
+    await door.call("trigger", schedule=yearly, key="t1")
+    await door.call("trigger", schedule=second, key="t1")
+    await door.call("trigger", schedule=yearly, key="a b")
+    assert (await door.call("trigger", schedule=yearly)).value["outcome"] == "skipped"
+    await door.call("trigger", schedule=second)
+    await door.call("trigger", schedule=lost)
+    await door.call("resume", schedule=yearly)
+    await door.call("next", schedule=yearly)
+    page = await door.call("history", schedule=yearly, limit=1)
+    await door.call("history", schedule=yearly, limit=1, cursor=page.value["next_cursor"])
+    assert len((await door.call("history", schedule=yearly)).value["items"]) == 2
+    await door.call("history", schedule=yearly, cursor="nonsense")
+    await door.call("history", schedule=yearly, limit=501)
+    await door.call("history", schedule=lost)
+    await door.call("get", kind="Schedule", ns="acme", name="yearly")
+    for missing in (("acme", "ghost"), ("nowhere", "yearly"), ("acme", "No!"), ("No!", "yearly")):
+        for operation in ("pause", "resume", "trigger", "next", "history"):
+            await door.call(operation, schedule=missing)
+
+
+#: What the workers of `models` know: a price, none, and every other model of a provider.
+KNOWN = Catalogue(
+    providers=("scripted", "local"),
+    models=(
+        ModelInfo("scripted", "one", "cheap", 200_000, 8_192, vision=True, prices=Prices(Decimal("0.25"), Decimal("1.25"))),
+        ModelInfo("scripted", "two", "premium", 1_000_000, prices=Prices(Decimal(3), Decimal(15), "EUR", Decimal("0.3"))),
+        ModelInfo("local", "small", "mid", tools=False),
+        ModelInfo("local", "*", "cheap"),
+    ),
+)
+
+
+async def models(door: Door, gateway: Booted) -> None:
+    await gateway.store.register("knower", gateway.hand.ids.uuid7(), 3_600_000, encode(KNOWN))
+    assert len((await door.call("list_models")).value["items"]) == 4
+    page = await door.call("list_models", limit=3)
+    await door.call("list_models", limit=3, cursor=page.value["next_cursor"])
+    await door.call("list_models", limit=501)
+    await door.call("tiers")
+    for task in (
+        {},
+        {"type": "reasoning", "complexity": "high", "inputTokens": 1_000},
+        {"type": "orchestration", "inputTokens": 10**12},
+    ):
+        await door.call("select", **task)
+        await door.call("estimate", **task)
+    for wrong in ({"type": "poetry"}, {"complexity": "Low"}, {"inputTokens": -1}, {"inputTokens": 10**12 + 1}):
+        await door.call("select", **wrong)
+        await door.call("estimate", **wrong)
+    for model in ("scripted/one", "local/small", "local/other", "strange/one", "one", "x" * 600):
+        await door.call("estimate", model=model, inputTokens=12_345, complexity="low")
+    await door.call("create_session", ns="acme", agent="helper", id="s1", config={"model": "second"})
+    for query in ({}, {"session": "s1"}, {"session": "s9"}, {"data_tier": 2}, {"data_tier": 3}, {"data_tier": -1}):
+        await door.call("explain", ns="acme", agent="helper", **query)
+    for ns, agent in (("acme", "nobody"), ("nowhere", "helper"), ("No!", "helper")):
+        await door.call("explain", ns=ns, agent=agent)
+
+
+CASES: tuple[Case, ...] = (sessions, messages, turns, approvals, namespaces, resources, watches, schedules, models)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)

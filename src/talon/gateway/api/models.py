@@ -21,6 +21,8 @@ from talon.manifest.choosing import Choice, Wanted, choose, task_of
 from talon.manifest.effective import Profile
 
 CIRCUITS = "circuit/"
+#: The most that may be asked for: tokens of a task, characters of a model's name, and the highest tier of data.
+TOKENS_MAX, NAME_LENGTH_MAX, DATA_TIER_MAX = 10**12, 512, 2
 _CONFIG = msgspec.json.Decoder(SessionConfig)
 
 

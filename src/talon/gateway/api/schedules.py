@@ -24,7 +24,8 @@ from talon.store.protocols import Store
 from talon.store.resources import ResourceRow
 from talon.store.schedules import FiringRow, ScheduleRow
 
-NEXT_MAX = 100
+#: How many of the next times are told where nobody says how many, and at most.
+NEXT_DEFAULT, NEXT_MAX = 5, 100
 #: What became of an occurrence, and then of its turn.
 Outcome = Literal["skipped", "missed", "queued", "running", "waiting", "completed", "failed", "cancelled", "denied", "fired"]
 

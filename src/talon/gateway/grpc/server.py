@@ -13,8 +13,10 @@ from talon.gateway.grpc.call import Method
 from talon.gateway.grpc.front import Front
 from talon.gateway.grpc.health import SERVICE as HEALTH
 from talon.gateway.grpc.health import Health
+from talon.gateway.grpc.models import models
 from talon.gateway.grpc.reflection import ALPHA, V1, Reflection
 from talon.gateway.grpc.resources import namespaces, resources
+from talon.gateway.grpc.schedules import schedules
 from talon.gateway.grpc.sessions import approvals, sessions
 from talon.gateway.tls import Pem, TlsFiles
 
@@ -31,6 +33,8 @@ def services(deps: GatewayDeps) -> dict[str, Mapping[str, Method]]:
         "talon.v1.Resources": resources(deps),
         "talon.v1.Sessions": sessions(deps),
         "talon.v1.Approvals": approvals(deps),
+        "talon.v1.Schedules": schedules(deps),
+        "talon.v1.Models": models(deps),
     }
 
 

@@ -17,7 +17,9 @@ from talon.gateway.http.docs import body_doc, doc
 from talon.gateway.http.wire import Cursor, Limit, page, reply
 
 MODELS = "/v1/models"
-TOKENS_MAX = 10**12
+DataTier = Annotated[
+    int, Query(ge=0, le=models.DATA_TIER_MAX, description="The tier of the data: 0 public, 1 internal, 2 confidential.")
+]
 
 
 class TaskContext(Body):
@@ -27,7 +29,7 @@ class TaskContext(Body):
         default="chat", description="What kind of work it is."
     )
     complexity: Literal["low", "medium", "high"] = Field(default="medium", description="How hard it is.")
-    inputTokens: int = Field(default=0, ge=0, le=TOKENS_MAX, description="Tokens that the model is given.")  # noqa: N815
+    inputTokens: int = Field(default=0, ge=0, le=models.TOKENS_MAX, description="Tokens that the model is given.")  # noqa: N815
 
     def task(self) -> Task:
         """As it is reckoned with."""
@@ -37,7 +39,9 @@ class TaskContext(Body):
 class EstimateFields(TaskContext):
     """What a model is wanted for, and which one; without `model` the one that suits."""
 
-    model: str = Field(default="", max_length=512, description="`provider/name`; empty: the model that suits the task.")
+    model: str = Field(
+        default="", max_length=models.NAME_LENGTH_MAX, description="`provider/name`; empty: the model that suits the task."
+    )
 
 
 def router(deps: GatewayDeps) -> APIRouter:
@@ -78,7 +82,7 @@ def _reading(api: APIRouter, deps: GatewayDeps) -> None:
         ns: str,
         agent: str,
         session: Annotated[str, Query(description="In this session; empty: in a new one.")] = "",
-        data_tier: Annotated[int, Query(ge=0, le=2, description="The tier of the data: 0 public, 1 internal, 2 confidential.")] = 0,
+        data_tier: DataTier = 0,
     ) -> Response:
         return reply(await models.explain_models(deps, ns, agent, session, data_tier))
 

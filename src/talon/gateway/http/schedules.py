@@ -44,7 +44,7 @@ def _read(api: APIRouter, deps: GatewayDeps) -> None:
         summary="When a schedule fires next, in UTC and in its zone; nothing while it is paused or when it is over",
         responses=doc(FireTime, 200, listed=True, refused=_MISSING),
     )
-    async def times(ns: str, name: str, count: Count = 5) -> Response:
+    async def times(ns: str, name: str, count: Count = schedules.NEXT_DEFAULT) -> Response:
         return page(list(await schedules.next_times(deps, ns, name, count)), "")
 
     @api.get(
