@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 
+from support.rpc import STUBS as RPC
 from support.stage import Stage, call, calls, gate_of, path, say, until
+from talon.v1 import talon_pb2 as pb
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 NS = "/v1/ns/default/schedules"
@@ -50,9 +55,6 @@ async def history(stage: Stage, name: str) -> list[dict[str, Any]]:
 
 async def status(stage: Stage, name: str) -> dict[str, Any]:
     return (await stage.api.get(f"{NS}/{name}"))["status"]
-
-
-Path_ = Callable[[Stage, Manifest], Awaitable[None]]
 
 
 async def by_post(stage: Stage, one: Manifest) -> None:
@@ -115,48 +117,98 @@ async def enabled_by_apply(stage: Stage, name: str, *, enabled: bool) -> None:
     await stage.api.apply(yaml.safe_dump(found))
 
 
-@pytest.mark.parametrize(
-    ("name", "create", "change", "enable", "delete"),
-    [
-        ("http", by_post, by_put, enabled_by_route, gone_by_delete),
-        ("patch", by_put, by_patch, enabled_by_route, gone_by_delete),
-        ("apply", by_apply, by_apply, enabled_by_apply, gone_by_prune),
-        ("cli", by_command, by_patch_command, enabled_by_command, gone_by_command),
-    ],
+@contextlib.asynccontextmanager
+async def stubs(stage: Stage) -> AsyncGenerator[tuple[Any, Any]]:
+    """Of the first gateway's resources and schedules, over gRPC."""
+    async with grpc.aio.insecure_channel(await stage.gateways[0].grpc()) as channel:
+        yield RPC.ResourcesStub(channel), RPC.SchedulesStub(channel)
+
+
+async def by_rpc(stage: Stage, one: Manifest) -> None:
+    async with stubs(stage) as (resources, _):
+        await resources.Create(pb.WriteResourceRequest(namespace="default", kind="Schedule", manifest_json=json.dumps(one)))
+
+
+async def by_rpc_apply(stage: Stage, one: Manifest) -> None:
+    async with stubs(stage) as (resources, _):
+        await resources.Apply(pb.ApplyRequest(manifests=json.dumps(one)))
+
+
+async def enabled_by_rpc(stage: Stage, name: str, *, enabled: bool) -> None:
+    async with stubs(stage) as (_, schedules):
+        found = await (schedules.Resume if enabled else schedules.Pause)(pb.ScheduleRef(namespace="default", name=name))
+        assert json.loads(found.manifest_json)["spec"]["enabled"] is enabled
+
+
+async def gone_by_rpc(stage: Stage, name: str) -> None:
+    async with stubs(stage) as (resources, _):
+        assert (await resources.Delete(pb.DeleteResourceRequest(namespace="default", kind="Schedule", name=name))).gone
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way to make, change (and change back), pause, resume and remove a schedule."""
+
+    name: str
+    create: Callable[[Stage, Manifest], Awaitable[None]]
+    change: Callable[[Stage, Manifest], Awaitable[None]]
+    enable: Any
+    delete: Callable[[Stage, str], Awaitable[None]]
+
+
+PATHS = (
+    Path("http", by_post, by_put, enabled_by_route, gone_by_delete),
+    Path("patch", by_put, by_patch, enabled_by_route, gone_by_delete),
+    Path("apply", by_apply, by_apply, enabled_by_apply, gone_by_prune),
+    Path("cli", by_command, by_patch_command, enabled_by_command, gone_by_command),
+    Path("grpc", by_rpc, by_rpc_apply, enabled_by_rpc, gone_by_rpc),
 )
-async def test_each_path_has_the_same_effect_on_what_fires(
-    stage: Stage, name: str, create: Path_, change: Path_, enable: Any, delete: Callable[[Stage, str], Awaitable[None]]
-) -> None:
-    session, one, two = f"path-{name}", f"one of {name}", f"two of {name}"
-    await create(stage, manifest(name, session, one))
+
+
+async def test_each_path_has_the_same_effect_on_what_fires(stage: Stage) -> None:
+    """All at once: each has a schedule and a session of its own."""
+    async with asyncio.TaskGroup() as group:
+        for one in PATHS:
+            group.create_task(goes_through(stage, one))
+
+
+async def goes_through(stage: Stage, by: Path) -> None:
+    """Make, change, undo, pause, resume, delete: each is seen by what fires, and by what does not."""
+    name, session, one, two = by.name, f"path-{by.name}", f"one of {by.name}", f"two of {by.name}"
+    await by.create(stage, manifest(name, session, one))
     await told(stage, session, one, 2)
-
-    await change(stage, manifest(name, session, two))
+    await by.change(stage, manifest(name, session, two))
     await told(stage, session, two, 2)
-    seen = await messages(stage, session)
-    assert seen == sorted(seen)  # nothing of the old one after the change
+    await by.change(stage, manifest(name, session, one))
+    await told(stage, session, one, (await messages(stage, session)).count(one) + 1)
+    # Nothing of what was changed after the change.
+    assert [text for text, _ in groupby(await messages(stage, session))] == [one, two, one], name
 
-    await enable(stage, name, enabled=False)
+    await by.enable(stage, name, enabled=False)
     paused = len(await messages(stage, session))
     stands = await status(stage, name)
-    assert (stands["schedule"]["next_at"], stands["schedule"]["fired"]) == (None, paused)
-    assert [c["reason"] for c in stands["conditions"]] == ["Resolved", "Paused"]
+    assert (stands["schedule"]["next_at"], stands["schedule"]["fired"]) == (None, paused), name
+    assert [c["reason"] for c in stands["conditions"]] == ["Resolved", "Paused"], name
     assert (await stage.api.get(f"{NS}/{name}/next"))["items"] == []
     await asyncio.sleep(1.5)  # it would have fired
-    assert len(await messages(stage, session)) == paused
+    assert len(await messages(stage, session)) == paused, name
 
-    await enable(stage, name, enabled=True)
-    await told(stage, session, two, seen.count(two) + 1)
+    await by.enable(stage, name, enabled=True)
+    await told(stage, session, one, (await messages(stage, session)).count(one) + 1)
     assert len((await stage.api.get(f"{NS}/{name}/next?count=10"))["items"]) == 10
 
+    async def completed() -> bool:
+        return any(record["outcome"] == "completed" for record in await history(stage, name))
+
+    await until(completed)
     records = await history(stage, name)
-    assert {record["outcome"] for record in records} <= {"completed", "running", "queued"}
-    assert len({record["at"] for record in records}) == len(records)
-    await delete(stage, name)
+    assert {record["outcome"] for record in records} <= {"completed", "running", "queued"}, name
+    assert len({record["at"] for record in records}) == len(records), name
+    await by.delete(stage, name)
     after = len(await messages(stage, session))
     assert (await stage.api.call("GET", f"{NS}/{name}/history"))[0] == 404
     await asyncio.sleep(1.5)
-    assert len(await messages(stage, session)) == after
+    assert len(await messages(stage, session)) == after, name
 
 
 async def test_going_back_is_a_change_as_any_other(stage: Stage) -> None:
