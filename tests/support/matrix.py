@@ -18,7 +18,7 @@ Answer = Literal["let in", "unauthenticated", "absent", "forbidden"]
 #: Stands in everything that is in a namespace that some must not see; no answer to them may contain it.
 CANARY = "canary-7f3a"
 
-_READS = {"resources.read", "sessions.read", "approvals.read", "metrics.read"}
+_READS = {"resources.read", "sessions.read", "approvals.read"}
 _OPERATES = _READS | {"sessions.write", "schedules.operate", "tokens.mint"}
 _DEVELOPS = _OPERATES | {"resources.write", "secrets.write", "secrets.uses"}
 ROLES: dict[str, set[str]] = {

@@ -29,11 +29,10 @@ Verb = Literal[
     "keys.manage",  # API keys, browser sessions of others
     "log.read",  # the access log
     "keyring.rotate",  # the key that wraps secrets' keys: of the whole installation
-    "metrics.read",
 ]
 VERBS: tuple[Verb, ...] = get_args(Verb)
 
-_VIEWER: tuple[Verb, ...] = ("resources.read", "sessions.read", "approvals.read", "metrics.read")
+_VIEWER: tuple[Verb, ...] = ("resources.read", "sessions.read", "approvals.read")
 _OPERATOR: tuple[Verb, ...] = (*_VIEWER, "sessions.write", "schedules.operate", "tokens.mint")
 _APPROVER: tuple[Verb, ...] = (*_VIEWER, "approvals.resolve")
 _DEVELOPER: tuple[Verb, ...] = (*_OPERATOR, "resources.write", "secrets.write", "secrets.uses")

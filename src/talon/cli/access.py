@@ -84,12 +84,16 @@ def _client(auth: Auth) -> Client:
 
 
 def lines_of(gateway: Gateway, data_dir: Path) -> Lines | None:
-    """Where the access log also goes, line by line; None for nowhere."""
+    """Where the access log also goes, line by line; None for nowhere. Raises `WrongUse` where it has no directory."""
     if gateway.access_lines == "none" or "none" in gateway.auth.mode:
         return None
     if gateway.access_lines == "stderr":
         return Lines(lambda: os.fdopen(os.dup(sys.stderr.fileno()), "ab"))
     file = data_dir / ACCESS_LINES_FILE
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)  # nothing else may need it, on PostgreSQL
+    except OSError as error:
+        raise WrongUse(f"data_dir: {data_dir} cannot be made: {error.strerror}") from None
     return Lines(lambda: os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab"))
 
 

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import gc
 import logging
+import re
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, NamedTuple, NoReturn
+from urllib.parse import unquote, urlsplit
 
 from talon.cli.access import tls_of
 from talon.cli.errors import Failed
@@ -28,13 +30,14 @@ HEALTH_ONLY: tuple[Role, ...] = ("worker", "scheduler")
 #: New objects between two looks for cycles. What a turn leaves is freed without them; at Python's 700 a thousand streams spent a
 #: fifth of their time on being looked through.
 COLLECT_EVERY = 25_000
+_SECRET_NAME = re.compile(r"(?:password|secret|token|key)$", re.IGNORECASE)
 
 
 def serve(role: Role, settings: Settings) -> int:
     """Run the process; -> its exit code: 0 after an orderly end, 1 when it could not go on."""
     from talon.observe import logs, setup
 
-    logs.configure(settings.observe.log_level, settings.observe.log_format, secrets=_secrets(settings))
+    logs.configure(settings.observe.log_level, settings.observe.log_format, secrets=tuple(_secrets(settings)))
     shutdown_traces = setup.configure(settings.observe.exporter, settings.observe.otlp_endpoint)
     try:
         with _fast_loop() as runner:
@@ -52,12 +55,28 @@ def _fast_loop() -> asyncio.Runner:
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
-def _secrets(settings: Settings) -> tuple[str, ...]:
-    found = [one.api_key.get_secret_value() for one in settings.providers.values() if one.api_key]
-    keys = settings.secrets.key.get_secret_value().split(",") if settings.secrets.key else []
-    auth = settings.gateway.auth
-    found += [one.get_secret_value() for one in (auth.bootstrap_key, auth.jwt.secret, auth.oidc.client_secret) if one is not None]
-    return tuple(value for value in (*found, *(key.strip() for key in keys)) if value and secret_of(value) is None)
+def _secrets(settings: Settings) -> Iterator[str]:
+    """What no log line may show: of the settings each secret, its parts, and what stands in URLs as a password."""
+    from talon.observe.logs import parts
+
+    for provider in settings.providers.values():
+        key = provider.api_key.get_secret_value() if provider.api_key else ""
+        if secret_of(key) is None:
+            yield from parts(key)
+    auth, database = settings.gateway.auth, settings.control_plane.database
+    for one in (auth.bootstrap_key, auth.jwt.secret, auth.oidc.client_secret):
+        yield one.get_secret_value() if one else ""
+    for key in settings.secrets.key.get_secret_value().split(",") if settings.secrets.key else ():
+        yield key.strip()
+    yield from _in_url(database.url.get_secret_value() if database.url else "")
+
+
+def _in_url(url: str) -> Iterator[str]:
+    """The password of a URL, and what its query has under such a name; as it is written and as it is meant."""
+    found = urlsplit(url)
+    fields = (pair.partition("=") for pair in found.query.split("&"))
+    for text in (found.password or "", *(value for name, _, value in fields if _SECRET_NAME.search(name))):
+        yield from (text, unquote(text))
 
 
 async def _main(role: Role, settings: Settings) -> int:

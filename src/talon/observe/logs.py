@@ -20,6 +20,8 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "text", "json")
 #: A shorter value is no secret worth its name, and taking it out would make every line unreadable.
 SECRET_MIN = 6
+#: A part of a secret that is shorter is none by itself.
+PART_MIN = 16
 #: How many values that were read while the process runs are remembered, the latest.
 HIDDEN_MAX = 64
 _HIDDEN = "***"
@@ -65,6 +67,11 @@ class _Handler(logging.StreamHandler[TextIO]):
         """A line that cannot be formatted or written: its place in the code, never its arguments (the default prints them raw)."""
         with contextlib.suppress(OSError, ValueError):
             self.stream.write(f"a log line cannot be written: {record.pathname}:{record.lineno}\n")
+
+
+def parts(secret: str) -> tuple[str, ...]:
+    """`secret` and its long parts between colons, which are secrets too (`ID:SECRET`, `ID:SECRET:SESSION`)."""
+    return (secret, *(part for part in secret.split(":") if len(part) >= PART_MIN and part != secret))
 
 
 def forms(secret: str) -> tuple[str, ...]:

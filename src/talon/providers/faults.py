@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
-from talon.observe.logs import forms
+from talon.observe.logs import forms, parts
 from talon.providers.protocol import ErrorClass, ProviderError
 
 DETAIL_MAX = 500
@@ -38,8 +38,6 @@ _UNIX, _MILLIS = 1e8, 1e11
 #: Google's wait stands in the body.
 _DELAY = re.compile(rb'"retryDelay"\s*:\s*"(\d{1,9}(?:\.\d{1,9})?)s"')
 _BEARER = re.compile(r"(?i)bearer\s+\S+")
-#: A part of a key that is shorter is no secret by itself.
-_PART_MIN = 16
 _TYPES: tuple[tuple[str, ErrorClass], ...] = (  # an error inside a 200 stream often has a type and no status
     ("overloaded", "overloaded"),
     ("rate_limit", "rate_limit"),
@@ -55,7 +53,7 @@ def safe_text(text: str, secret: str = "") -> str:
     """`text` as one line of at most 500 characters, without `secret` or a long part of it between colons (in any of their usual
     forms), bearer tokens and control characters."""
     if secret:
-        for part in {secret, *(part for part in secret.split(":") if len(part) >= _PART_MIN)}:
+        for part in parts(secret):
             for form in forms(part):
                 text = text.replace(form, "***")
     text = _BEARER.sub("Bearer ***", text)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talon.access.roles import ALLOWED, LOCAL, ROLES, VERBS, Grant, Principal, covers, may, narrower, sees
+from talon.gateway.api.table import TABLE
 
 PARTS = st.lists(st.sampled_from(["acme", "eu", "us", "acmex", "a"]), min_size=1, max_size=4)
 
@@ -43,6 +44,10 @@ def test_only_an_admin_may_do_everything_and_everybody_may_do_what_a_viewer_may(
     assert "admin" in allowed
     assert ("viewer" not in allowed) or allowed == set(ROLES)
     assert may(LOCAL, verb, "anywhere")  # type: ignore[arg-type]
+
+
+def test_every_verb_is_one_that_some_operation_asks_for() -> None:
+    assert {row.verb for row in TABLE.values()} - {None} == set(VERBS)
 
 
 def test_what_no_grant_covers_is_not_seen() -> None:

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from talon.access.secret import masked
 from talon.domain.errors import GRPC_STATUS, FieldError, TalonError, Unavailable
 
 DOMAIN = "talon"
@@ -32,7 +33,7 @@ def status_of(error: TalonError) -> grpc.StatusCode:
 def render(error: TalonError, request_id: str) -> tuple[grpc.StatusCode, str, Metadata]:
     """-> (status, message, trailing metadata) of `error`. The details are ErrorInfo with the stable code, RequestInfo, RetryInfo
     where trying again may help, and BadRequest with the wrong fields: all of them, or as many as fit."""
-    code, message = status_of(error), _cut(error.detail, MESSAGE_BYTES_MAX)
+    code, message = status_of(error), _cut(masked(error.detail), MESSAGE_BYTES_MAX)
     status = Status(code=code.value[0], message=message)
     _add(status, ErrorInfo(reason=error.code, domain=DOMAIN))
     _add(status, RequestInfo(request_id=request_id))
@@ -48,7 +49,7 @@ def render(error: TalonError, request_id: str) -> tuple[grpc.StatusCode, str, Me
 def _bad_request(errors: Sequence[FieldError], most: int) -> BadRequest:
     found = BadRequest()
     for count, one in enumerate(errors):
-        field = BadRequest.FieldViolation(field=_cut(one.field, 200), description=_cut(one.message, 400))
+        field = BadRequest.FieldViolation(field=_cut(masked(one.field), 200), description=_cut(masked(one.message), 400))
         if found.ByteSize() + field.ByteSize() > most - 200:
             rest = len(errors) - count
             found.field_violations.add(field="", description=f"and {rest} more: what fits into a gRPC status is told")

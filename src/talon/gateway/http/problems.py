@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from talon.access.secret import masked
 from talon.domain.errors import CODES, FieldError, Invalid, Malformed, Refused, TalonError, Unauthenticated
 
 TYPE_BASE = "https://talon.dev/errors/"
@@ -68,9 +69,9 @@ def render(error: TalonError, request_id: str) -> tuple[int, bytes, list[tuple[b
         type=TYPE_BASE + error.code,
         title=CODES.get(error.code, error.code),
         status=status,
-        detail=error.detail,
+        detail=masked(error.detail),
         code=error.code,
-        errors=[FieldProblem(one.field, one.message, _shown(one.value)) for one in error.errors],
+        errors=[FieldProblem(masked(one.field), masked(one.message), _shown(one.value)) for one in error.errors],
         request_id=request_id,
     )
     body = msgspec.json.encode(problem)
@@ -101,7 +102,7 @@ def _shown(value: Any) -> Any:
     """A field's value as far as it is fit to be shown: short, and something JSON can say."""
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = value if isinstance(value, str) else repr(value)
+    text = masked(value if isinstance(value, str) else repr(value))
     return text if len(text) <= VALUE_SHOWN_MAX else text[:VALUE_SHOWN_MAX] + "…"
 
 
