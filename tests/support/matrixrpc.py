@@ -107,6 +107,7 @@ def _sessions(client: Client) -> dict[str, Ask]:
         "getSession": lambda at: (stubs.Get, at_session(at)),
         "listSessions": lambda at: (stubs.List, pb.ListSessionsRequest(namespace=at.namespace, agent=at.agent)),
         "sendMessage": lambda at: (stubs.Send, pb.SendRequest(session=at_session(at))),
+        "getImage": lambda at: (stubs.GetImage, pb.ImageRef(session=at_session(at), seq=1)),
         "streamSession": lambda at: (stubs.Stream, pb.StreamRequest(session=at_session(at), turn_id=GHOST_ID)),
         "cancelTurn": lambda at: (stubs.Cancel, pb.CancelRequest(session=at_session(at), turn_id=GHOST_ID)),
         "getLoopState": lambda at: (stubs.State, at_session(at)),

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import click
 
 from talon.cli.connection import At, connection_options
-from talon.cli.errors import Failed
+from talon.cli.errors import Failed, WrongUse
+from talon.cli.images import content_of
 from talon.cli.output import note
 from talon.cli.render import Answer, summary
 from talon.cli.sse import Event
@@ -27,21 +28,24 @@ CANCEL_S = 2.0
 @click.command("chat")
 @click.argument("agent")
 @click.option("--session", metavar="ID", help="go on with this session, or begin it [a new one]")
+@click.option("--image", "images", multiple=True, metavar="FILE", help="an image that goes with the first message")
 @connection_options
-def command(at: At, agent: str, session: str | None) -> None:
+def command(at: At, agent: str, session: str | None, images: tuple[str, ...]) -> None:
     """Talk to an agent.
 
-    On a terminal: Ctrl-C cancels the running turn, twice leaves, Ctrl-D leaves. With piped input every line is a message, and
-    only answers go to stdout.
+    On a terminal: Ctrl-C cancels the running turn, twice leaves, Ctrl-D leaves; a line `/image FILE` puts an image to the next
+    message. With piped input every line is a message, and only answers go to stdout.
 
     \b
     Examples:
       talon chat assistant
       talon chat assistant --session monday
       echo "What time is it?" | talon chat assistant
+      talon chat assistant --image plan.png
     """
+    content_of("", images)  # says what is wrong with a file before anything is begun
     with asyncio.Runner() as runner:
-        chat = _Chat(at, agent, runner)
+        chat = _Chat(at, agent, runner, images)
         try:
             runner.run(chat.open(session))
             failed = chat.talk()
@@ -52,8 +56,9 @@ def command(at: At, agent: str, session: str | None) -> None:
 
 
 class _Chat:
-    def __init__(self, at: At, agent: str, runner: asyncio.Runner) -> None:
+    def __init__(self, at: At, agent: str, runner: asyncio.Runner, images: tuple[str, ...]) -> None:
         self._at = at
+        self._images = list(images)  # of the next message
         self._agent = agent
         self._runner = runner
         self._client = at.client()
@@ -77,13 +82,27 @@ class _Chat:
             import_module("readline")  # gives input() line editing and a history
         failed = 0
         while (line := self._read()) is not None:
-            if not line.strip():
+            if not line.strip() or self._is_image(line):
                 continue
             outcome = self._runner.run(self._turn(line))
             if outcome == "left":
                 raise KeyboardInterrupt
             failed += outcome == "failed"
         return failed
+
+    def _is_image(self, line: str) -> bool:
+        """Whether a line of the terminal names an image for the next message, which it then keeps."""
+        command, _, file = line.strip().partition(" ")
+        if not self._terminal or command != "/image":
+            return False
+        try:
+            content_of("", [file.strip()])
+        except WrongUse as error:
+            note(str(error))
+        else:
+            self._images.append(file.strip())
+            note(f"{len(self._images)} of the next message's images")
+        return True
 
     def _read(self) -> str | None:
         if not self._terminal:
@@ -106,7 +125,8 @@ class _Chat:
         from talon.cli.follow import follow
 
         path = self._at.session_path(self._agent, self._session, "message")
-        receipt = await self._client.call("POST", path, body={"content": text})
+        receipt = await self._client.call("POST", path, body={"content": content_of(text, self._images)})
+        self._images.clear()
         stream = self._at.session_path(self._agent, self._session, "stream")
         watching = asyncio.ensure_future(follow(self._client, stream, receipt, Answer().show))
         cancels: list[asyncio.Future[Any]] = []

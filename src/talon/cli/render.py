@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from talon.cli.sse import Event
 from talon.cli.text import one_line, safe, styled
@@ -23,6 +23,14 @@ def _joined(*parts: Any) -> str:
     return ", ".join(str(part) for part in parts if part not in (None, ""))
 
 
+def _said(content: Any) -> str:
+    """A message's words; an image as what it is."""
+    if not isinstance(content, list):
+        return str(content)
+    parts = cast("list[Payload]", content)
+    return " ".join(str(part.get("text") or f"[{part.get('media_type')}, {part.get('size')} bytes]") for part in parts)
+
+
 def _queued(p: Payload) -> str:
     behind = p.get("behind")
     if not behind:
@@ -37,7 +45,7 @@ def _waiting(p: Payload) -> str:
 
 #: type -> what the entry says. A type that is not here shows its payload as it is.
 WORDS: dict[str, Callable[[Payload], str]] = {
-    "message.received": lambda p: f"{p.get('role', 'user')}: {p.get('content', '')}",
+    "message.received": lambda p: f"{p.get('role', 'user')}: {_said(p.get('content', ''))}",
     "message.completed": lambda p: f"{p.get('role', 'assistant')}: {p.get('content', '')}",
     "turn.queued": _queued,
     "turn.started": lambda p: _joined(f"{p.get('agent')} revision {p.get('revision')}", f"worker {p.get('worker', '')}"),

@@ -182,7 +182,10 @@ async def open_worker(runtime: Runtime) -> AsyncGenerator[Worker]:
         registry, providers = await _load(runtime)
         models = load_models(providers.catalogue(), runtime.settings.models.catalogue)
     cache = ContextCache()
-    limits = ContextLimits(settings.context.entries_max, settings.context.chars_max, settings.context.tool_result_chars_max)
+    context = settings.context
+    limits = ContextLimits(
+        context.entries_max, context.chars_max, context.tool_result_chars_max, context.images_max, context.images_max_bytes
+    )
     lease = _lease(runtime)
     names = tuple(info.name for info in providers.catalogue())
     traffic = Traffic(runtime.store, runtime.clock, _quotas(settings), models)
@@ -374,6 +377,8 @@ def gateway_settings(settings: Settings) -> Any:
         allowed_origins=gateway.allow_origins,
         body_max=gateway.body_max_bytes,
         message_max=gateway.message_max_bytes,
+        image_max=gateway.image_max_bytes,
+        images_max=gateway.message_images_max,
         metadata_max=gateway.metadata_max_bytes,
         queue_max=settings.session.queue_max,
         heartbeat_s=gateway.heartbeat_s,

@@ -11,6 +11,7 @@ import click
 
 from talon.cli.connection import At, agent_and_session, agent_option, connection_options, pairs, run
 from talon.cli.errors import Failed, WrongUse
+from talon.cli.images import content_of
 from talon.cli.output import as_json, emit, output_option
 from talon.cli.render import Answer, summary
 from talon.cli.sse import Event
@@ -18,10 +19,12 @@ from talon.cli.text import one_line, styled
 from talon.domain.session import STRATEGIES
 
 
-def _content(rest: tuple[str, ...]) -> str:
-    """The message: the argument, or stdin for `-` and when something is piped in."""
+def _content(rest: tuple[str, ...], images: tuple[str, ...]) -> str:
+    """The message's text: the argument, or stdin for `-` and when something is piped in; with images there may be none."""
     if rest and rest[0] != "-":
         return rest[0]
+    if not rest and images:
+        return ""
     if not rest and sys.stdin.isatty():
         raise WrongUse('expected AGENT SESSION "text", or - to read the text from standard input')
     try:
@@ -44,6 +47,7 @@ def _print_json(event: Event) -> None:
 @click.option("--strategy", type=click.Choice(STRATEGIES), default="enqueue", show_default=True, help="what to do when it is busy")
 @click.option("--key", default="", help="idempotency key: sending again under it sends nothing twice")
 @click.option("--metadata", multiple=True, metavar="KEY=TEXT", help="metadata of the message; KEY:=JSON for other values")
+@click.option("--image", multiple=True, metavar="FILE", help="an image that goes with the text: PNG, JPEG, WebP or GIF")
 @click.option("--create", "make", is_flag=True, help="create the session if it does not exist")
 @output_option
 @connection_options
@@ -57,11 +61,13 @@ def send(
       talon session send customer-support renewals "Review renewals due in 14 days." --wait
       talon session send customer-support renewals "Only those above 5,000 EUR" --strategy steer
       cat notes.txt | talon session send customer-support renewals - --key notes-2026-11-20
+      talon session send customer-support renewals "Which of these is due?" --image page1.png --image page2.png --wait
     """
     from talon.cli.follow import follow, must_be_completed
 
     name, session, rest = agent_and_session(words, agent, "AGENT SESSION TEXT", rest=1)
-    body: dict[str, Any] = {"content": _content(rest), "strategy": options["strategy"]}
+    images: tuple[str, ...] = options["image"]
+    body: dict[str, Any] = {"content": content_of(_content(rest, images), images), "strategy": options["strategy"]}
     if options["metadata"]:
         body["metadata"] = pairs("--metadata", options["metadata"])
     params = {"create": "true"} if options["make"] else {}

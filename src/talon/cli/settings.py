@@ -152,6 +152,10 @@ class Gateway(Group):
         json_schema_extra={"expects": "a list of origins, each `http(s)://host[:port]`"},
     )
     message_max_bytes: int = Field(default=1_048_576, ge=1, le=67_108_864, description="longest message content, in UTF-8 bytes")
+    image_max_bytes: int = Field(
+        default=3_932_160, ge=1, le=67_108_864, description="largest image of a message, in bytes before base64"
+    )
+    message_images_max: int = Field(default=8, ge=0, le=64, description="most images of one message; 0: messages have none")
     body_max_bytes: int = Field(default=8_388_608, ge=1024, le=268_435_456, description="longest request body, in bytes")
     metadata_max_bytes: int = Field(
         default=65_536, ge=2, le=16_777_216, description="longest metadata of a message or session, in bytes"
@@ -286,6 +290,10 @@ class Context(Group):
     chars_max: int = Field(default=16_000, ge=1000, le=100_000_000, description="characters of earlier turns in a model call")
     tool_result_chars_max: int = Field(
         default=2000, ge=100, le=100_000_000, description="characters of a tool's result in a model call, once it is not the newest"
+    )
+    images_max: int = Field(default=8, ge=0, le=100, description="images in a model call: the newest of the conversation")
+    images_max_bytes: int = Field(
+        default=12_582_912, ge=0, le=268_435_456, description="bytes of all images in a model call, before base64"
     )
 
 

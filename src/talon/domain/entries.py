@@ -13,8 +13,11 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from talon.domain.content import Content, images_of
+
 #: What this program can fold. An entry with a higher `min_reader` keeps a session from being claimed by it.
-READER = 1
+#: 2 knows messages of parts.
+READER = 2
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,17 +87,36 @@ class Payload(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     type: ClassVar[str] = ""
 
+    @property
+    def min_reader(self) -> int:
+        """The oldest reader that can fold it."""
+        return 1
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Digests of the images' blobs that it speaks of."""
+        return ()
+
 
 class MessageReceived(Payload, frozen=True, kw_only=True):
-    """A message from outside. `role` is `user` except in imported history; `imported` ones started no turn."""
+    """A message from outside. `role` is `user` except in imported history; `imported` ones started no turn. `content` is as it was
+    sent, a text or parts; of an image the entry has the digest of its blob."""
 
     type = "message.received"
-    content: str
+    content: Content
     role: str = always("user")
     strategy: str = always("enqueue")
     source: str = "http"
     metadata: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     imported: bool = False
+
+    @property
+    def min_reader(self) -> int:
+        return 1 if isinstance(self.content, str) else 2
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(image.blob for image in images_of(self.content)))
 
 
 class Behind(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -487,6 +509,7 @@ END_REASONS: dict[str, dict[str, str]] = {
     },
     "turn.denied": {
         "agent_not_found": "No such agent",
+        "images_not_taken": "No model of the agent takes images",
         "unresolved_reference": "The agent names something that nobody serves",
     },
 }
@@ -522,6 +545,12 @@ class NewEntry(msgspec.Struct, frozen=True):
     v: int = 1
     min_reader: int = 1
     blob: str = ""  # digest of the payload in the blob table; then `payload` is empty
+    images: tuple[str, ...] = ()  # digests of the blobs that the payload speaks of
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """All blobs that live as long as this entry."""
+        return (*self.images, self.blob) if self.blob else self.images
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -548,4 +577,5 @@ _ENCODER = msgspec.json.Encoder()
 
 def new_entry(payload: Payload, turn_id: str = "", traceparent: str = "") -> NewEntry:
     """Encode `payload` as an entry for turn `turn_id` (empty: of the session, of no turn)."""
-    return NewEntry(payload.type, _ENCODER.encode(payload), turn_id, traceparent)
+    data = _ENCODER.encode(payload)
+    return NewEntry(payload.type, data, turn_id, traceparent, min_reader=payload.min_reader, images=payload.images)

@@ -186,6 +186,7 @@ CODES: dict[str, str] = {
     "forbidden_origin": "The Origin is not allowed",
     "idempotency_conflict": "The key was used for another request",
     "identity_unavailable": "The identity provider cannot be reached",
+    "image_not_found": "No such image",
     "in_use": "Others depend on it",
     "internal": "A mistake in Talon",
     "invalid": "A field is wrong",

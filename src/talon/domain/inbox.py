@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from talon.domain import entries as e
+from talon.domain.content import Content
 from talon.domain.errors import Conflict, NotFound, Throttled
 from talon.domain.schedules import Firing
 from talon.domain.session import ApprovalRow, SessionRow, Strategy, TurnRow
@@ -174,7 +175,7 @@ class Message(msgspec.Struct, frozen=True):
     """
 
     where: tuple[str, str, str]
-    content: str
+    content: Content
     turn_id: str
     strategy: Strategy = "enqueue"
     source: str = "http"

@@ -158,6 +158,11 @@ class Models:
                 return msgspec.structs.replace(known, name=name)
         return None
 
+    def is_blind(self, provider: str, name: str) -> bool:
+        """Whether a model is known to take no images. What stands there for every other model says nothing of that."""
+        known = next((found for one in spellings(name) if (found := self._known.get((provider, one))) is not None), None)
+        return known is not None and not known.vision
+
     def providers_of(self, name: str, providers: Iterable[str]) -> tuple[str, ...]:
         """Those of `providers` that are known to have a model of that name."""
         return tuple(one for one in providers if any((one, spelling) in self._known for spelling in spellings(name)))

@@ -38,6 +38,8 @@ class GatewaySettings:
     allowed_origins: tuple[str, ...] = ()
     body_max: int = 8 * MIB
     message_max: int = 1 * MIB
+    image_max: int = 3840 * KIB
+    images_max: int = 8
     metadata_max: int = 64 * KIB
     queue_max: int = 100
     heartbeat_s: float = 15.0

@@ -23,12 +23,13 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """The models to ask, in order. `windows` are those context windows that are known, by profile. `rules` say why it came so.
-    Without profiles `rules` ends with what is wrong."""
+    """The models to ask, in order. `windows` are those context windows that are known, by profile; `blind` are the profiles whose
+    models are known to take no images. `rules` say why it came so. Without profiles `rules` ends with what is wrong."""
 
     profiles: tuple[Profile, ...]
     windows: dict[str, int]
     rules: tuple[str, ...]
+    blind: tuple[str, ...] = ()
 
     @property
     def problem(self) -> str:
@@ -55,6 +56,7 @@ def choose(effective: Effective, wanted: Wanted, served: Sequence[str], models: 
     4 the model that the session's config names comes first
     5 what no configured provider serves is left out
     6 the session's thinkingLevel takes the place of the profiles' own
+    7 a model that is known to take no images is passed over while a message of the turn has one
 
     Where a route holds, 3 and 4 choose among its models only.
     """
@@ -63,8 +65,11 @@ def choose(effective: Effective, wanted: Wanted, served: Sequence[str], models: 
         found = _choose(effective, wanted, served, models, rules.append)
     except _Nothing as nothing:
         return Choice((), {}, (*rules, str(nothing)))
+    blind = tuple(one.name for one in found if models.is_blind(one.provider, one.model))
+    if blind:
+        rules.append(f"7 passed over while a message of the turn has an image: {', '.join(blind)}")
     windows = {one.name: known.context_window for one in found if (known := models.find(one.provider, one.model)) is not None}
-    return Choice(found, {name: window for name, window in windows.items() if window}, tuple(rules))
+    return Choice(found, {name: window for name, window in windows.items() if window}, tuple(rules), blind)
 
 
 def _choose(effective: Effective, wanted: Wanted, served: Sequence[str], models: Models, say: Say) -> tuple[Profile, ...]:

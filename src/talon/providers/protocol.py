@@ -48,11 +48,16 @@ class Text(msgspec.Struct, frozen=True, tag="text"):
 
 
 class Image(msgspec.Struct, frozen=True, tag="image", omit_defaults=True):
-    """A part of a message: an image, by `data` of type `mime` (`image/png`), or by a `url` that the vendor fetches itself."""
+    """A part of a message: an image, by `data` of type `mime` (`image/png`), or by a `url` that the vendor fetches itself.
+
+    One with a `blob` is still to be read from there, `size` bytes; no provider gets such a one.
+    """
 
     mime: str = ""
     data: bytes = b""
     url: str = ""
+    blob: str = ""
+    size: int = 0
 
 
 Part = Text | Image

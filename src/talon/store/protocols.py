@@ -89,7 +89,12 @@ class Journal(Protocol):
         ...
 
     async def put_blob(self, namespace: str, payload: bytes) -> str:
-        """Store a payload over 64 KiB outside the group commit; -> digest. Idempotent. Namespaces share nothing (kernel §8)."""
+        """Store an image, or a payload over 64 KiB, outside the group commit; -> digest. Idempotent. Namespaces share nothing
+        (kernel §8)."""
+        ...
+
+    async def read_blobs(self, sid: int, digests: Sequence[str]) -> Mapping[str, bytes]:
+        """Those blobs of the session's namespace by their digests; what is not there, or is another namespace's, is left out."""
         ...
 
     async def collect_blobs(self) -> int:

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from talon.domain.content import Content
 from talon.domain.entries import Entry, NewEntry
 from talon.domain.errors import Unavailable
 from talon.domain.inbox import Message, Operation, Receipt
@@ -108,7 +109,7 @@ class JournalWriter:
         A message over `BLOB_MIN_BYTES` goes into a blob first. `Unavailable` is told at once: the requester has somebody to tell,
         and a key to try again with.
         """
-        if isinstance(op, Message) and len(op.content) > BLOB_MIN_BYTES // 4:  # a character has at most four bytes
+        if isinstance(op, Message) and _may_be_large(op.content):
             new = op.entry()
             if len(new.payload) > BLOB_MIN_BYTES:
                 digest = await self._journal.put_blob(op.where[0], new.payload)
@@ -158,7 +159,12 @@ class JournalWriter:
 
 
 def _spilled(new: NewEntry, digest: str) -> Spilled:
-    return Spilled(new.type, b"", new.turn_id, new.traceparent, new.v, new.min_reader, digest, whole=new.payload)
+    return Spilled(new.type, b"", new.turn_id, new.traceparent, new.v, new.min_reader, digest, new.images, new.payload)
+
+
+def _may_be_large(content: Content) -> bool:
+    """Whether a message may be over `BLOB_MIN_BYTES`. A character has at most four bytes; parts are looked at."""
+    return not isinstance(content, str) or len(content) > BLOB_MIN_BYTES // 4
 
 
 def _whole(op: Operation, receipt: Receipt) -> Receipt:

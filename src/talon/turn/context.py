@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import msgspec
 
 from talon.domain import entries as e
-from talon.providers.protocol import ChatMessage, ToolCall
+from talon.domain.content import Content, Part, TextPart
+from talon.providers.protocol import ChatMessage, Image, Text, ToolCall
 from talon.turn.machine.state import AssistantItem, Call, State, UserItem
 
 UNCERTAIN = (
@@ -22,11 +23,14 @@ UNCERTAIN = (
 
 class ContextLimits(msgspec.Struct, frozen=True):
     """Bounds of what one model call sees. `entries_max` and `chars_max` bound the tail of earlier turns; a tool result
-    that is not of the latest step is cut to `tool_result_chars_max`."""
+    that is not of the latest step is cut to `tool_result_chars_max`. Of all images the newest are sent, at most `images_max` and
+    `images_bytes_max` together."""
 
     entries_max: int = 80
     chars_max: int = 16_000
     tool_result_chars_max: int = 2_000
+    images_max: int = 8
+    images_bytes_max: int = 12 * 1024 * 1024
 
 
 _LEFT_OUT = "\n[… {} characters left out …]\n"
@@ -48,13 +52,24 @@ def transcript(state: State, limits: ContextLimits) -> tuple[ChatMessage, ...]:
     for item in state.transcript:
         match item:
             case UserItem(content=content):
-                out.append(ChatMessage(role="user", content=content))
+                out.append(user_message(content))
             case AssistantItem(content=content, calls=numbers, opaque=opaque):
                 calls = [state.call(number) for number in numbers]
                 asked = tuple(map(_tool_call, calls))
                 out.append(ChatMessage(role="assistant", content=content, tool_calls=asked, opaque=opaque))
                 out.extend(_result(call, state.iteration, limits) for call in calls)
     return tuple(out)
+
+
+def user_message(content: Content) -> ChatMessage:
+    """A message as a model gets it; its images are still to be read (`talon.turn.pictures`)."""
+    if isinstance(content, str):
+        return ChatMessage(role="user", content=content)
+    return ChatMessage(role="user", parts=tuple(map(_part, content)))
+
+
+def _part(part: Part) -> Text | Image:
+    return Text(part.text) if isinstance(part, TextPart) else Image(part.media_type, blob=part.blob, size=part.size)
 
 
 def _tool_call(call: Call) -> ToolCall:

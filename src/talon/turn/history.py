@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import msgspec
 
 from talon.domain import entries as e
-from talon.providers.protocol import ChatMessage, ToolCall
-from talon.turn.context import UNCERTAIN, ContextLimits, shorten
+from talon.domain.content import text_of
+from talon.providers.protocol import ChatMessage, Image, Text, ToolCall
+from talon.turn.context import UNCERTAIN, ContextLimits, shorten, user_message
 
 NO_RESULT = "This call was not completed: its turn ended first."
 
@@ -43,7 +44,12 @@ def history(entries: Sequence[e.Entry], limits: ContextLimits) -> tuple[ChatMess
 
 
 def _size(unit: Unit) -> int:
-    return sum(len(message.content) + sum(len(call.arguments) + len(call.name) for call in message.tool_calls) for message in unit)
+    return sum(_chars(message) + sum(len(call.arguments) + len(call.name) for call in message.tool_calls) for message in unit)
+
+
+def _chars(message: ChatMessage) -> int:
+    """Characters of its text; images have bounds of their own."""
+    return len(message.content) + sum(len(part.text) for part in message.parts if isinstance(part, Text))
 
 
 def _cut(units: Sequence[Unit], room: int) -> list[Unit]:
@@ -65,6 +71,10 @@ def _cut(units: Sequence[Unit], room: int) -> list[Unit]:
 
 def _shortened(unit: Unit, chars_max: int) -> Unit:
     message = unit[0]
+    if message.parts and _chars(message) > chars_max:
+        text = "\n".join(part.text for part in message.parts if isinstance(part, Text))
+        images = tuple(part for part in message.parts if isinstance(part, Image))
+        return (msgspec.structs.replace(message, parts=(*images, Text(shorten(text, chars_max)))),)
     return (msgspec.structs.replace(message, content=shorten(message.content, chars_max)),)
 
 
@@ -123,7 +133,7 @@ def _units(turn: Sequence[e.Entry], limits: ContextLimits) -> list[Unit]:
     for entry in turn:
         match entry.decode():
             case e.MessageReceived(content=content, role=role) if content:
-                message = ChatMessage(role="assistant" if role == "assistant" else "user", content=content)
+                message = ChatMessage(role="assistant", content=text_of(content)) if role == "assistant" else user_message(content)
                 (held if step else out).append((message,))
             case e.ModelFinished(content=content, calls=calls) if calls:
                 close()

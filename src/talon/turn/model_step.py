@@ -8,11 +8,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import cast
 
+import msgspec
+
 from talon.domain import entries as e
 from talon.domain.entries import Money
 from talon.domain.ids import Clock
 from talon.manifest.effective import Profile
-from talon.providers.estimate import estimate_usage, input_chars, tokens_of
+from talon.providers.estimate import estimate_usage, input_tokens
 from talon.providers.protocol import (
     AnswerSchema,
     ChatMessage,
@@ -34,6 +36,7 @@ from talon.turn.fragments import FragmentStream, Pace
 from talon.turn.history import history
 from talon.turn.ledger import Draft, Intent, Ledger
 from talon.turn.machine import CallModel, State, Wait
+from talon.turn.pictures import choose, with_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,9 @@ class ModelStep:
         seq = announced.seq
         profile = next(profile for profile in pin.definition.profiles if profile.name == announced.profile)
         request = self._request(ledger, pin, profile)
+        sid = ledger.session.sid
+        messages = await with_bytes(request.messages, lambda digests: self.journal.read_blobs(sid, digests))
+        request = msgspec.structs.replace(request, messages=messages)
         stream = FragmentStream(seq, ledger.fragments, self.pace)
         asked = self.traffic.size(profile, lambda: self._asked(request))
         began_s = self.clock.monotonic_s()
@@ -147,11 +153,9 @@ class ModelStep:
 
     def _request(self, ledger: Ledger, pin: Pin, profile: Profile) -> ChatRequest:
         form = profile.answer_schema
-        messages = (
-            ChatMessage(role="system", content=pin.definition.system_prompt),
-            *history(ledger.history, self.limits),
-            *transcript(ledger.state, self.limits),
-        )
+        said = (*history(ledger.history, self.limits), *transcript(ledger.state, self.limits))
+        system = ChatMessage(role="system", content=pin.definition.system_prompt)
+        messages = (system, *choose(said, self.limits, blind=profile.name in pin.definition.blind))
         return ChatRequest(
             model=profile.model,
             messages=messages,
@@ -172,7 +176,7 @@ class ModelStep:
     @staticmethod
     def _asked(request: ChatRequest) -> int:
         """The tokens that a quota is asked for: the input by estimate, and the output's limit where the request names one."""
-        return tokens_of(input_chars(request)) + (request.max_output_tokens or 0)
+        return input_tokens(request) + (request.max_output_tokens or 0)
 
     async def abandoned(self, ledger: Ledger, pin: Pin, model_seq: int) -> e.StreamReset:
         """What the call at `model_seq` cost, as far as anybody can tell: its worker is gone, its answer with it (K4)."""

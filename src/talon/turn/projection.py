@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from talon.domain.content import text_of
 from talon.domain.entries import TurnCancelled, TurnCompleted, TurnDenied, TurnFailed
 from talon.domain.session import LoopState, TurnState
 from talon.store.model import TurnChange
@@ -48,7 +49,7 @@ def _state(after: State) -> tuple[TurnState, str | None]:
 def loop_state(state: State, iterations_max: int) -> LoopState:
     """Where the loop stands (`seeds/003`): names of calls as sub-tasks."""
     first = state.transcript[0] if state.transcript else None
-    goal = first.content if isinstance(first, UserItem) else ""
+    goal = text_of(first.content) if isinstance(first, UserItem) else ""
     return LoopState(
         phase=_phase(state),
         iteration=state.iteration,

@@ -28,6 +28,7 @@ def bounds_of(pin: Pin | None, attempts: int, attempts_max: int) -> Bounds:
         model_retries_max=limits.model_retries_max,
         providers={profile.name: profile.provider for profile in pin.definition.profiles},
         windows=pin.definition.windows,
+        blind=pin.definition.blind,
         on_refusal=pin.definition.on_refusal,
     )
 

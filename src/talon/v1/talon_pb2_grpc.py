@@ -551,6 +551,11 @@ class SessionsStub:
                 request_serializer=talon_dot_v1_dot_talon__pb2.StreamRequest.SerializeToString,
                 response_deserializer=talon_dot_v1_dot_talon__pb2.StreamEvent.FromString,
                 _registered_method=True)
+        self.GetImage = channel.unary_unary(
+                '/talon.v1.Sessions/GetImage',
+                request_serializer=talon_dot_v1_dot_talon__pb2.ImageRef.SerializeToString,
+                response_deserializer=talon_dot_v1_dot_talon__pb2.ContentImage.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/talon.v1.Sessions/Cancel',
                 request_serializer=talon_dot_v1_dot_talon__pb2.CancelRequest.SerializeToString,
@@ -602,6 +607,13 @@ class SessionsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetImage(self, request, context):
+        """An image of a message, as it was sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """Ends a turn: at once if nobody runs it, else by its worker.
         """
@@ -643,6 +655,11 @@ def add_SessionsServicer_to_server(servicer, server):
                     servicer.Stream,
                     request_deserializer=talon_dot_v1_dot_talon__pb2.StreamRequest.FromString,
                     response_serializer=talon_dot_v1_dot_talon__pb2.StreamEvent.SerializeToString,
+            ),
+            'GetImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetImage,
+                    request_deserializer=talon_dot_v1_dot_talon__pb2.ImageRef.FromString,
+                    response_serializer=talon_dot_v1_dot_talon__pb2.ContentImage.SerializeToString,
             ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
@@ -790,6 +807,33 @@ class Sessions:
             '/talon.v1.Sessions/Stream',
             talon_dot_v1_dot_talon__pb2.StreamRequest.SerializeToString,
             talon_dot_v1_dot_talon__pb2.StreamEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/talon.v1.Sessions/GetImage',
+            talon_dot_v1_dot_talon__pb2.ImageRef.SerializeToString,
+            talon_dot_v1_dot_talon__pb2.ContentImage.FromString,
             options,
             channel_credentials,
             insecure,

@@ -91,8 +91,9 @@ def test_every_reason_of_a_failed_or_denied_turn_is_in_the_table() -> None:
                 failed |= _text(node.args[1])
             elif name == "Unresolved":
                 denied |= _text(node.args[0])
-            elif name == "TurnFailed":
-                failed |= {one for word in node.keywords if word.arg == "reason" for one in _text(word.value)}
+            elif name in ("TurnFailed", "TurnDenied"):
+                said = {one for word in node.keywords if word.arg == "reason" for one in _text(word.value)}
+                failed, denied = (failed | said, denied) if name == "TurnFailed" else (failed, denied | said)
     assert failed == set(END_REASONS["turn.failed"])
     assert denied == set(END_REASONS["turn.denied"])
     assert set(END_REASONS["turn.completed"]) == {TurnCompleted().reason}

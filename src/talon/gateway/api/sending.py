@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import msgspec
 
-from talon.domain.errors import FieldError, NotFound, TooLarge
+from talon.domain.errors import NotFound
 from talon.domain.ids import is_name, is_namespace
 from talon.domain.inbox import Creation, Message, Receipt
 from talon.domain.session import STRATEGIES, Strategy
 from talon.gateway.api.asked import Asked, wrong
-from talon.gateway.api.lookup import missing_session
+from talon.gateway.api.lookup import missing_session, require_agent
+from talon.gateway.api.parts import SentContent, check, kept
 from talon.gateway.api.sessions import SessionWanted, bare_session_revision, bounded_json, create_session
 from talon.gateway.deps import GatewayDeps
 from talon.store.protocols import Where
@@ -21,9 +23,9 @@ BARE_MAX = 1024
 
 
 class MessageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is sent."""
+    """What is sent: a text, or parts, texts and images in their order."""
 
-    content: str
+    content: SentContent
     strategy: str = "enqueue"
     metadata: dict[str, Any] = {}
 
@@ -42,37 +44,35 @@ class Sending:
         only where nobody minds whether it was accepted: a turn may have been claimed for this process.
         """
         self._check(body)
+        content, images = kept(body.content, where[0])
+        if images:
+            await self._keep(where, images)
         message = Message(
             where=where,
-            content=body.content,
+            content=content,
             turn_id=self._deps.ids.uuid7(),
             strategy=cast(Strategy, body.strategy),
             source=asked.source,
             metadata=body.metadata,
-            key=asked.key_of((*where, body)),
+            key=asked.key_of((*where, msgspec.structs.replace(body, content=content) if images else body)),
             queue_max=self._deps.settings.queue_max,
             traceparent=asked.traceparent,
         )
         return await self._accept(message, create)
 
     def _check(self, body: MessageBody) -> None:
-        content = body.content
-        if not content or content.isspace():
-            raise wrong("content", "is empty: a message needs text")
-        size = len(content) if content.isascii() else len(content.encode())
-        most = self._deps.settings.message_max
-        if size > most:
-            raise TooLarge(
-                "too_large",
-                f"content has {size} bytes, a message may have {most}",
-                (FieldError("content", f"at most {most} bytes, not {size}"),),
-            )
-        if "\0" in content:
-            raise wrong("content", f"has a NUL character at position {content.index(chr(0))}; text has none")
+        check(body.content, self._deps.settings)
         if body.strategy not in STRATEGIES:
             raise wrong("strategy", f"must be one of {', '.join(STRATEGIES)}", body.strategy)
         if body.metadata:
             bounded_json("metadata", body.metadata, self._deps.settings.metadata_max)
+
+    async def _keep(self, where: Where, images: Mapping[str, bytes]) -> None:
+        """Make the images durable, before the message that speaks of them (kernel §4); others are collected later."""
+        namespace, agent, _ = where
+        await require_agent(self._deps.store, namespace, agent)
+        for data in images.values():
+            await self._deps.store.put_blob(namespace, data)
 
     async def _accept(self, message: Message, create: bool) -> Receipt:
         namespace, agent, session = message.where

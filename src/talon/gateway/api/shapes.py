@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from talon.domain.content import Content
 from talon.domain.entries import ApprovalRequested, Entry, MessageCompleted, MessageReceived
 from talon.domain.session import ApprovalRow, LoopState, SessionRow, TurnRow
 from talon.gateway.times import rfc3339, rfc3339_or_none
@@ -73,12 +74,13 @@ class JournalEntry(msgspec.Struct, frozen=True):
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
-    """A message of the conversation."""
+    """A message of the conversation. Where it was sent as parts, `content` has them; the bytes of an image are at
+    `…/messages/SEQ/images/NUMBER`, the number of the part from 0."""
 
     seq: int
     turn_id: str | None
     role: str
-    content: str
+    content: Content
     at: str
     metadata: dict[str, Any]
     imported: bool
@@ -169,12 +171,12 @@ def message(one: Entry) -> ChatMessage:
     """A message's entry as it is shown."""
     payload = one.decode()
     if isinstance(payload, MessageReceived):
-        role, content, metadata, imported = payload.role, payload.content, payload.metadata, payload.imported
+        role, metadata, imported = payload.role, payload.metadata, payload.imported
     elif isinstance(payload, MessageCompleted):
-        role, content, metadata, imported = payload.role, payload.content, {}, payload.imported
+        role, metadata, imported = payload.role, {}, payload.imported
     else:
         raise TypeError(f"entry {one.seq} of type {one.type} is no message")
-    return ChatMessage(one.seq, one.turn_id or None, role, content, rfc3339(one.at_ms), dict(metadata), imported)
+    return ChatMessage(one.seq, one.turn_id or None, role, payload.content, rfc3339(one.at_ms), dict(metadata), imported)
 
 
 def approval(row: ApprovalRow, owner: SessionRow) -> Approval:

@@ -87,6 +87,7 @@ _SESSIONS = {
     "deleteSession": Row("session", "sessions.write"),
     "listEntries": Row("session", "sessions.read"),
     "listMessages": Row("session", "sessions.read"),
+    "getImage": Row("session", "sessions.read"),
     "sendMessage": Row("session", "sessions.write"),
     "streamSession": Row("session", "sessions.read"),
     "listTurns": Row("session", "sessions.read"),

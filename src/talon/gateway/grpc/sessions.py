@@ -10,7 +10,9 @@ import msgspec
 from talon.domain.session import SessionConfig
 from talon.gateway.api.approvals import Outcome, list_approvals, require_approval, resolve_approval
 from talon.gateway.api.asked import wrong
+from talon.gateway.api.images import image_of
 from talon.gateway.api.lookup import require_session
+from talon.gateway.api.parts import SentContent, SentImage, SentPart, SentText
 from talon.gateway.api.permits import At
 from talon.gateway.api.sending import MessageBody, Sending
 from talon.gateway.api.sessions import SessionWanted, create_session, id_of_key, list_sessions
@@ -33,6 +35,7 @@ def sessions(deps: GatewayDeps) -> Mapping[str, Method]:
         "Get": Method(("getSession",), pb.SessionRef, _at, served.get),
         "List": Method(("listSessions",), pb.ListSessionsRequest, _at_agent, served.list),
         "Send": Method(("sendMessage",), pb.SendRequest, _at_session, served.send, changes=True),
+        "GetImage": Method(("getImage",), pb.ImageRef, _at_session, served.image),
         "Stream": Method(("streamSession",), pb.StreamRequest, _at_session, streaming.stream, streams=True),
         "Cancel": Method(("cancelTurn",), pb.CancelRequest, _at_session, served.cancel, changes=True),
         "State": Method(("getLoopState",), pb.SessionRef, _at, served.state),
@@ -54,6 +57,25 @@ def where_of(ref: pb.SessionRef) -> Where:
     return ref.namespace, ref.agent, ref.session_id
 
 
+def content_of(message: pb.SendRequest) -> SentContent:
+    """What is sent. Raises `Invalid` for a message of both a text and parts, or with a part of nothing."""
+    if not message.parts:
+        return message.content
+    if message.content:
+        raise wrong("content", "stands beside `parts`: a message is a text or parts, and a text may be one of these")
+    return tuple(_part(number, part) for number, part in enumerate(message.parts))
+
+
+def _part(number: int, part: pb.ContentPart) -> SentPart:
+    match part.WhichOneof("part"):
+        case "text":
+            return SentText(part.text)
+        case "image":
+            return SentImage(part.image.media_type, part.image.data)
+        case _:
+            raise wrong(f"content[{number}]", "is neither a text nor an image")
+
+
 def config_of(message: pb.SessionConfig) -> SessionConfig:
     """Raises `Invalid` for what is no config."""
     given: dict[str, Any] = {"model": message.model, "thinkingLevel": message.thinking_level}
@@ -71,7 +93,7 @@ def _at(ref: pb.SessionRef) -> At:
     return At(*where_of(ref))
 
 
-def _at_session(message: pb.SendRequest | pb.StreamRequest | pb.CancelRequest) -> At:
+def _at_session(message: pb.SendRequest | pb.ImageRef | pb.StreamRequest | pb.CancelRequest) -> At:
     return _at(message.session)
 
 
@@ -115,7 +137,7 @@ class Sessions:
 
     async def send(self, call: Call, message: pb.SendRequest) -> pb.SendResponse:
         """`sendMessage`."""
-        body = MessageBody(message.content, message.strategy or "enqueue", object_of("metadata_json", message.metadata_json))
+        body = MessageBody(content_of(message), message.strategy or "enqueue", object_of("metadata_json", message.metadata_json))
         receipt = await self._sending.send(
             where_of(message.session), body, call.asked(message.idempotency_key), create=message.create
         )
@@ -126,6 +148,11 @@ class Sessions:
             strategy=receipt.strategy,
             replayed=receipt.replayed,
         )
+
+    async def image(self, call: Call, message: pb.ImageRef) -> pb.ContentImage:
+        """`getImage`."""
+        found = await image_of(self._deps, where_of(message.session), message.seq, message.number)
+        return pb.ContentImage(media_type=found.media_type, data=found.data)
 
     async def cancel(self, call: Call, message: pb.CancelRequest) -> pb.Turn:
         """`cancelTurn`."""

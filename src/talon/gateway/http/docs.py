@@ -18,6 +18,7 @@ STATUS: dict[str, int] = {
     "forbidden_origin": 403,
     "agent_not_found": 404,
     "approval_not_found": 404,
+    "image_not_found": 404,
     "key_not_found": 404,
     "kind_not_found": 404,
     "knowledge_not_found": 404,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from talon.domain.content import IMAGE_TYPES
 from talon.domain.errors import AheadOfJournal, Gone
 from talon.domain.session import SessionConfig, SessionRow
 from talon.gateway.api import shapes
+from talon.gateway.api.images import SEQ_MAX, image_of
 from talon.gateway.api.lookup import require_session
+from talon.gateway.api.parts import PARTS_MAX
 from talon.gateway.api.sessions import (
     SessionUpdate,
     SessionWanted,
@@ -31,6 +34,9 @@ from talon.gateway.http.wire import Cursor, Limit, page, reply
 
 SESSIONS = "/v1/ns/{ns}/agents/{agent}/sessions"
 SESSION = SESSIONS + "/{session_id}"
+_IMAGES = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in IMAGE_TYPES}
+Seq = Annotated[int, Path(ge=1, le=SEQ_MAX, description="The message's entry.")]
+Number = Annotated[int, Path(ge=0, lt=PARTS_MAX, description="The part of the message, counted from 0.")]
 
 
 class ConfigFields(Body):
@@ -76,6 +82,7 @@ def router(deps: GatewayDeps) -> APIRouter:
     _collection(api, deps)
     _one(api, deps)
     _read(api, deps)
+    _images(api, deps)
     return api
 
 
@@ -185,6 +192,18 @@ def _read(api: APIRouter, deps: GatewayDeps) -> None:
         row = await require_session(store, (ns, agent, session_id))
         found = await store.read_messages(row.sid, _after(row, cursor), limit)
         return page([shapes.message(one) for one in found], str(found[-1].seq) if len(found) == limit else "")
+
+
+def _images(api: APIRouter, deps: GatewayDeps) -> None:
+    @api.get(
+        SESSION + "/messages/{seq}/images/{number}",
+        operation_id="getImage",
+        summary="An image of a message, as it was sent: the part of that number, counted from 0",
+        responses=doc(None, 200, refused=("session_not_found", "image_not_found"), content=_IMAGES),
+    )
+    async def image(ns: str, agent: str, session_id: str, seq: Seq, number: Number) -> Response:
+        found = await image_of(deps, (ns, agent, session_id), seq, number)
+        return Response(found.data, media_type=found.media_type, headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
 
 def _after(row: SessionRow, cursor: str) -> int:

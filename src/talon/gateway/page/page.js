@@ -212,8 +212,21 @@ function show(event) {
   if (type === "turn.completed") className = "end-good";
   else if (ENDS.includes(type)) className = "end-bad";
   else if (["tool.failed", "tool.denied", "tool.uncertain", "model.failed", "stream.reset"].includes(type)) className = "warn";
-  add(row(seq, type, describe(type, payload, turn), className, time));
+  const item = row(seq, type, describe(type, payload, turn), className, time);
+  if (Array.isArray(payload.content)) item.lastElementChild.append(...pictures(seq, payload.content));
+  add(item);
   if (type.startsWith("approval.") || type === "tool.uncertain" || ENDS.includes(type)) refreshSoon();
+}
+
+function pictures(seq, parts) {
+  return parts.flatMap((part, number) => {
+    if (part.type !== "image") return [];
+    const image = make("img");
+    image.loading = "lazy";
+    image.alt = `${part.media_type}, ${part.size} bytes`;
+    image.src = sessionPath("messages", String(seq), "images", String(number));
+    return [image];
+  });
 }
 
 function showDelta(seq, turn, type, payload, time) {
@@ -246,11 +259,14 @@ function setTurn(turn) {
   $("cancel").hidden = !turn;
 }
 
+const textOf = (content) =>
+  Array.isArray(content) ? content.filter((part) => part.type === "text").map((part) => part.text).join("\n") : content;
+
 function describe(type, payload, turn) {
   const tool = payload.call ? calls.get(`${turn} ${payload.call}`) ?? `call ${payload.call}` : "";
   switch (type) {
     case "message.received":
-    case "message.completed": return payload.content;
+    case "message.completed": return textOf(payload.content);
     case "tool.requested": return `${payload.name} ${payload.arguments}`;
     case "tool.finished": return `${tool}: ${payload.output}`;
     case "tool.failed":
@@ -324,8 +340,26 @@ $("create").addEventListener("submit", guarded(async () => {
   location.hash = hashOf(at.ns, at.agent, session.id);
 }));
 
+async function contentOf(text, files) {
+  if (!files.length) return text;
+  const images = await Promise.all(Array.from(files, async (file) => ({ type: "image", media_type: file.type, data: await base64Of(file) })));
+  return text.trim() ? [{ type: "text", text }, ...images] : images;
+}
+
+function base64Of(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(new Problem(`${file.name} cannot be read`));
+    reader.readAsDataURL(file);
+  });
+}
+
+const needsText = () => { $("content").required = !$("images").files.length; };
+$("images").addEventListener("change", needsText);
+
 $("send").addEventListener("submit", guarded(async () => {
-  const content = $("content").value;
+  const content = await contentOf($("content").value, $("images").files);
   const strategy = $("strategy").value;
   const body = JSON.stringify([sessionPath(), content, strategy]);
   // A message that is sent again after a lost answer keeps its key, so that it is accepted once.
@@ -338,6 +372,8 @@ $("send").addEventListener("submit", guarded(async () => {
   }
   pendingKey = null;
   $("content").value = "";
+  $("images").value = "";
+  needsText();
   $("content").focus();
 }));
 

@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from talon.providers.protocol import ChatMessage, ChatRequest
+from talon.providers.protocol import ChatMessage, ChatRequest, Text
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -37,13 +37,17 @@ class Conversation(msgspec.Struct, frozen=True):
         return cls(
             model=request.model,
             system="\n".join(m.content for m in messages if m.role == "system"),
-            user=messages[last].content if last >= 0 else "",
+            user=_text(messages[last]) if last >= 0 else "",
             results=tuple(m.content for m in turn if m.role == "tool"),
             step=1 + sum(m.role == "assistant" for m in turn),
             calls=sum(len(m.tool_calls) for m in messages),
             tools=tuple(tool.name for tool in request.tools),
             messages=messages,
         )
+
+
+def _text(message: ChatMessage) -> str:
+    return "\n".join(part.text for part in message.parts if isinstance(part, Text)) or message.content
 
 
 def refusal(request: ChatRequest) -> str:

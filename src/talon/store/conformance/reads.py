@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from talon.domain import entries as e
+from talon.domain.content import ImagePart, TextPart
 from talon.store.conformance import support as s
 from talon.store.model import Claimed, Fragment, NewSession
 from talon.store.paging import BLOB_KEEP_MS
@@ -173,6 +174,22 @@ class BlobSuite:
         digest = await store.put_blob("other", b"secret")
         await s.commit(store, s.append(claimed, entries=(e.NewEntry("message.completed", b"", blob=digest),)))
         assert (await store.read_messages(claimed.session.sid, 2, 10))[0].payload == b""
+
+    async def test_images_live_as_long_as_the_entries_that_speak_of_them(self, store: Store, execute: s.Execute) -> None:
+        claimed = await s.running(store)
+        sid = claimed.session.sid
+        digests = [await store.put_blob(s.NAMESPACE, data) for data in (b"sent", b"steered", b"nobody's")]
+        parts = [(TextPart("see"), ImagePart("image/png", 4, digest)) for digest in digests[:2]]
+        await s.deliver(store, s.message(claimed.session, parts[0]))
+        await s.commit(store, s.append(claimed, e.MessageReceived(content=parts[1])))
+        await execute(f"UPDATE blobs SET put_at_ms = put_at_ms - {BLOB_KEEP_MS + 60_000}")
+        assert await store.collect_blobs() == 1
+        assert await store.read_blobs(sid, digests) == {digests[0]: b"sent", digests[1]: b"steered"}
+        other = await store.put_blob("other", b"sent")
+        assert await store.read_blobs(sid, [other]) == {}
+        assert await store.read_blobs(sid, []) == {}
+        messages = [one.decode() for one in await store.read_messages(sid, 0, 10)]
+        assert [one.content for one in messages if isinstance(one, e.MessageReceived)][1:] == parts
 
     @pytest.mark.parametrize(("age_ms", "collected"), [(BLOB_KEEP_MS - 60_000, 0), (BLOB_KEEP_MS + 60_000, 2)])
     async def test_blobs_without_a_reference_are_collected_after_a_day(

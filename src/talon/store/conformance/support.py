@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from talon.domain import entries as e
+from talon.domain.content import Content
 from talon.domain.errors import Conflict
 from talon.domain.inbox import Message, Operation, Receipt
 from talon.domain.session import SessionRow, Strategy, TurnRow
@@ -74,7 +75,7 @@ async def turn_of(store: Store, session: SessionRow, turn_id: str) -> TurnRow:
     return row
 
 
-def message(session: SessionRow, content: str = "hello", strategy: Strategy = "enqueue", **more: Any) -> Message:
+def message(session: SessionRow, content: Content = "hello", strategy: Strategy = "enqueue", **more: Any) -> Message:
     """A message with a fresh turn id."""
     return Message(
         where=where(session), content=content, turn_id=more.pop("turn_id", None) or fresh_id(), strategy=strategy, **more
@@ -89,7 +90,9 @@ async def deliver(store: Store, operation: Operation) -> Receipt:
     return answer
 
 
-async def send(store: Store, session: SessionRow, content: str = "hello", strategy: Strategy = "enqueue", **more: Any) -> Receipt:
+async def send(
+    store: Store, session: SessionRow, content: Content = "hello", strategy: Strategy = "enqueue", **more: Any
+) -> Receipt:
     return await deliver(store, message(session, content, strategy, **more))
 
 

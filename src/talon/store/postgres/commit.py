@@ -72,7 +72,7 @@ def _looked_for(refused: Sequence[Append]) -> list[list[object]]:
 
 
 def _size(append: Append) -> Size:
-    if append.queue or append.approvals or append.cancel_approvals or any(new.blob for new in append.entries):
+    if append.queue or append.approvals or append.cancel_approvals or any(new.blobs for new in append.entries):
         return Size.ALL
     return Size.FRAGMENTS if append.fragments or append.drop_fragments else Size.STEPS
 
@@ -131,7 +131,7 @@ def _rare_arguments(batch: Sequence[Append]) -> list[list[object]]:
     closed = [(append.sid, append.turn.turn_id if append.turn else None) for append in batch if append.cancel_approvals]
     opened = [(append.sid, p.id, p.turn_id, p.call, p.kind, p.payload) for append in batch for p in append.approvals]
     # In one order, since the same payload may be in two batches.
-    blobs = sorted({(new.blob, append.sid) for append in batch for new in append.entries if new.blob})
+    blobs = sorted({(digest, append.sid) for append in batch for new in append.entries for digest in new.blobs})
     return [
         *transpose(queued, 5),
         *transpose(closed, 2),

@@ -200,7 +200,9 @@ class Draft:
     def parts(self) -> dict[str, Rows]:
         """The rows for each part of `deliver_sql.write` that has any, in the order of its parts."""
         spared = " ".join(self._resolved)
-        blobs = {(self._sessions[sid].namespace, new.blob, sid) for sid, _, some in self._entries for new in some if new.blob}
+        blobs = {
+            (self._sessions[sid].namespace, digest, sid) for sid, _, some in self._entries for new in some for digest in new.blobs
+        }
         rows: dict[str, Rows] = {
             "moved": [
                 (*_values(self._sessions[sid], MOVED_ARRAYS), reader, self._versions[sid])

@@ -84,7 +84,7 @@ class PostgresReads:
     async def _whole(self, sid: int, found: Sequence[Found]) -> list[Entry]:
         """The entries with their payloads; nearly all hold them themselves, and look for none."""
         digests = [digest for _, digest in found if digest]
-        blobs = {row[0]: row[1] for row in await self._db.fetch(_BLOBS, sid, digests)} if digests else {}
+        blobs = await self.read_blobs(sid, digests)
         return [with_payload(one, blobs) for one in found]
 
     async def read_fragments(self, sid: int, seq: int) -> list[Fragment]:
@@ -97,6 +97,9 @@ class PostgresReads:
         digest = blob_digest(namespace, payload)
         await self._db.fetch(_PUT_BLOB, namespace, digest, payload)
         return digest
+
+    async def read_blobs(self, sid: int, digests: Sequence[str]) -> Mapping[str, bytes]:
+        return {row[0]: row[1] for row in await self._db.fetch(_BLOBS, sid, list(digests))} if digests else {}
 
     async def collect_blobs(self) -> int:
         async def write(connection: Connection) -> int:

@@ -89,7 +89,7 @@ async def insert_session(connection: Connection, new: NewSession) -> tuple[Sessi
         if new.history:
             types = bits(entry.type for entry in new.history)
             await connection.execute(_HISTORY, session.sid, session.last_seq, now, types, pack(new.history))
-            await connection.execute(_KEEP, session.namespace, sorted({entry.blob for entry in new.history if entry.blob}))
+            await connection.execute(_KEEP, session.namespace, sorted({digest for entry in new.history for digest in entry.blobs}))
         return session, True
 
 

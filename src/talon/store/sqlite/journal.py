@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from talon.domain.entries import CONTEXT_TYPES, MESSAGE_TYPES, TURN_ENDS, Entry, NewEntry
@@ -95,6 +95,9 @@ class JournalPart:
         await self._db.write(lambda connection, now: connection.execute(sql.BLOB_PUT, (namespace, digest, namespace, payload, now)))
         return digest
 
+    async def read_blobs(self, sid: int, digests: Sequence[str]) -> Mapping[str, bytes]:
+        return await self._db.read(lambda connection: _blobs(connection, sid, digests))
+
     async def collect_blobs(self) -> int:
         def collect(connection: sqlite3.Connection, now: int) -> int:
             connection.execute(sql.KEYS_FORGET, (now - KEY_KEEP_MS,))
@@ -139,8 +142,8 @@ def write_entries(
     types = bits([new.type for new in entries])
     connection.execute(sql.JOURNAL_INSERT, (session.sid, last_seq, now, types, mark, pack(entries)))
     for new in entries:
-        if new.blob:
-            connection.execute(sql.BLOB_KEEP, (session.namespace, new.blob))
+        for digest in new.blobs:
+            connection.execute(sql.BLOB_KEEP, (session.namespace, digest))
 
 
 def _commit(connection: sqlite3.Connection, batch: Sequence[Append], now: int) -> list[Appended | Exception]:
@@ -220,8 +223,12 @@ def values_of(row: Any) -> tuple[Any, ...]:
 def _whole(connection: sqlite3.Connection, sid: int, found: Sequence[Found]) -> list[Entry]:
     """The entries with their payloads; nearly all hold them themselves, and look for none."""
     digests = {digest for _, digest in found if digest}
-    blobs = {digest: row[0] for digest in digests if (row := connection.execute(sql.BLOB, (digest, sid)).fetchone())}
+    blobs = _blobs(connection, sid, digests)
     return [with_payload(one, blobs) for one in found]
+
+
+def _blobs(connection: sqlite3.Connection, sid: int, digests: Iterable[str]) -> dict[str, bytes]:
+    return {digest: row[0] for digest in digests if (row := connection.execute(sql.BLOB, (digest, sid)).fetchone())}
 
 
 def _marks(count: int) -> str:

@@ -8,8 +8,9 @@ import msgspec
 class Bounds(msgspec.Struct, frozen=True):
     """What bounds this turn: the definition's limits, its profiles, the trust in keys, and the claims without progress so far.
 
-    `providers` and `windows` (tokens, where known) are by profile. `resting` are profiles that are better not asked now, with the
-    milliseconds until they may be: a circuit is open. `on_refusal`: end | next.
+    `providers` and `windows` (tokens, where known) are by profile. `blind` are profiles whose models are known to take no images.
+    `resting` are profiles that are better not asked now, with the milliseconds until they may be: a circuit is open. `on_refusal`:
+    end | next.
     """
 
     profiles: tuple[str, ...]
@@ -23,5 +24,6 @@ class Bounds(msgspec.Struct, frozen=True):
     model_retries_max: int = 20
     providers: dict[str, str] = {}
     windows: dict[str, int] = {}
+    blind: tuple[str, ...] = ()
     on_refusal: str = "end"
     resting: dict[str, int] = {}

@@ -59,7 +59,7 @@ def next_model_call(state: State, bounds: Bounds, now_ms: int) -> Command:
     alive = [name for name in bounds.profiles if not _is_out(name, state, bounds)]
     left = [name for name in alive if tried[name] < MODEL_ROUNDS_MAX]
     if not left:
-        return _nobody_left(state, tried_out=bool(alive))
+        return _nobody_left(state, bounds, tried_out=bool(alive))
     pause = {name: _pause_ms(name, state, bounds, now_ms) for name in left}
     ready = [name for name in left if not pause[name]]
     if not state.rested:
@@ -75,6 +75,8 @@ def next_model_call(state: State, bounds: Bounds, now_ms: int) -> Command:
 
 
 def _is_out(name: str, state: State, bounds: Bounds) -> bool:
+    if name in bounds.blind and state.has_images:
+        return True
     for failure in state.failures:
         rule = rule_of(failure)
         if rule in ("model", "refusal", "window") and failure.profile == name:
@@ -106,12 +108,19 @@ def jitter_ms(state: State, ceiling: int) -> int:
     return int.from_bytes(drawn[:8], "big") * (ceiling + 1) >> 64
 
 
+def _sees_nothing(bounds: Bounds) -> str:
+    names = ", ".join(bounds.profiles)
+    return f"the message has an image, and no model of the agent takes any ({names}): see `vision` in the catalogue of models"
+
+
 def _why(last: Failure | None, otherwise: str) -> str:
     return f"{last.error}: {last.detail}" if last else otherwise
 
 
-def _nobody_left(state: State, *, tried_out: bool) -> Command:
+def _nobody_left(state: State, bounds: Bounds, *, tried_out: bool) -> Command:
     if not state.failures:
+        if bounds.profiles and state.has_images:
+            return finish(state, e.TurnDenied(reason="images_not_taken", detail=_sees_nothing(bounds)))
         return fail(state, "model_failed", "the turn has no model to ask")
     last = state.failures[-1]
     if not state.iteration and all(failure.error == "unresolved" for failure in state.failures):

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from talon.domain import entries as e
+from talon.domain.content import Content
 from talon.turn.machine.state import AssistantItem, Call, Failure, ModelCall, State, UserItem
 
 
@@ -45,7 +46,7 @@ def _message_received(state: State, p: e.MessageReceived, seq: int) -> State:
 
 
 def _input_steered(state: State, p: e.InputSteered, seq: int) -> State:
-    content = dict(state.received).get(p.message_seq, "")
+    content: Content = dict(state.received).get(p.message_seq, "")
     left = tuple(item for item in state.offered if item[0] != p.message_seq)
     if p.state == "offered":
         # Steered before the turn began: it is simply part of the first context.

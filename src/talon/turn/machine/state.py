@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from talon.domain.content import Content, images_of
 from talon.domain.entries import Money, Opaque, Payload, TurnCancelRequested, Usage
 
 #: requested  the model asked, nothing was done          started    intent is durable, this worker runs it
@@ -61,7 +62,7 @@ class Failure(msgspec.Struct, frozen=True):
 class UserItem(msgspec.Struct, frozen=True):
     """A message that the model sees at this place."""
 
-    content: str
+    content: Content
 
 
 class AssistantItem(msgspec.Struct, frozen=True):
@@ -89,8 +90,8 @@ class State(msgspec.Struct, frozen=True):
     revision: int = 0
     definition: str = ""
     transcript: tuple[Item, ...] = ()
-    offered: tuple[tuple[int, str], ...] = ()
-    received: tuple[tuple[int, str], ...] = ()
+    offered: tuple[tuple[int, Content], ...] = ()
+    received: tuple[tuple[int, Content], ...] = ()
     iteration: int = 0
     model: ModelCall | None = None
     failures: tuple[Failure, ...] = ()
@@ -122,6 +123,12 @@ class State(msgspec.Struct, frozen=True):
     def open_calls(self) -> tuple[Call, ...]:
         """The calls that the model still waits for."""
         return tuple(call for call in self.calls if call.status != "closed")
+
+    @property
+    def has_images(self) -> bool:
+        """Whether a message of the turn, or one that is about to join it, has an image: only models that see may answer."""
+        told = (item.content for item in self.transcript if isinstance(item, UserItem))
+        return any(images_of(content) for content in (*told, *(content for _, content in self.offered)))
 
     def active_s(self, now_ms: int) -> float:
         """Seconds in which the turn was not waiting, until `now_ms`."""
