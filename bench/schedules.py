@@ -1,9 +1,10 @@
 """Many schedules due in the same second, and many that are not: how late the last one fires, and what idle ones cost.
 
-    PYTHONPATH=tests python -m bench.schedules [--store sqlite|pg] [--due 50000] [--idle 100000]
+    PYTHONPATH=tests python -m bench.schedules [--store sqlite|pg] [--due 50000] [--idle 100000] [--out FILE]
 
-One scheduler with its journal writer in this process, on a real database; lags are those of the history: from when an occurrence
-was due to the commit that fired it, by the database's clock.
+What idle ones cost is counted (`bench.idle`), among 10 and among so many. Then one scheduler with its journal writer in this
+process, on a real database: lags are those of the history, from when an occurrence was due to the commit that fired it, by the
+database's clock.
 """
 
 from __future__ import annotations
@@ -12,26 +13,31 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
-from support.postgres import running_server
+from bench.idle import PostgresCounter, SqliteCounter
+from soak.run import machine
+from support.postgres import PostgresServer, running_server
 from talon.cli.system import SystemClock, SystemIds
 from talon.dispatch.schedules.scheduler import Scheduler, SchedulerSettings
 from talon.dispatch.schedules.wakeups import Wakeups
+from talon.domain.inbox import Operation, Receipt
 from talon.domain.schedules import SchedulePlan, Timing, encode_plan
 from talon.manifest.effective import Effective, Profile, encode
 from talon.store import postgres, sqlite
 from talon.store.protocols import Store
 from talon.store.resources import Changes, PutResource
-from talon.store.schedules import Fires
+from talon.store.schedules import Due, Fires
 from talon.store.writer import JournalWriter
 
 IDS = SystemIds()
+NEVER = "2900-01-01T00:00:00Z"
 _AT_ONCE = 1_000
 
 
@@ -60,20 +66,8 @@ async def prepare(store: Store) -> None:
     await store.change(Changes(puts))
 
 
-async def idle_cost(store: Store, looks: int = 200) -> float:
-    """Milliseconds of one look for what is due, where nothing is."""
-    began = time.perf_counter()
-    for _ in range(looks):
-        assert not (await store.take_due(1_000, 10_000)).rows
-    return 1000 * (time.perf_counter() - began) / looks
-
-
-async def measure(store: Store, due: int, idle: int) -> dict[str, Any]:
-    """Idle ones first, then as many at once."""
-    await prepare(store)
-    told: dict[str, Any] = {"look_ms_among_none": await idle_cost(store)}
-    await fill(store, idle, "idle", at="2900-01-01T00:00:00Z")
-    told |= {"idle": idle, "look_ms_among_idle": await idle_cost(store)}
+async def burst(store: Store, due: int) -> dict[str, Any]:
+    """As many at once: how long that takes, and how late they are."""
     seconds = max(20.0, due / 500)  # they must all be there before they are due
     at = datetime.fromtimestamp(int(time.time() + seconds), UTC)
     uids = await fill(store, due, "due", at=at.isoformat())
@@ -98,17 +92,72 @@ async def measure(store: Store, due: int, idle: int) -> dict[str, Any]:
     lags = sorted([row.at_ms - row.due_ms for uid in uids for row in (await store.list_firings(uid, "", 2))[0]])
     if len(lags) != due:
         raise SystemExit(f"{len(lags)} records of {due} schedules")
-    told |= {"due": due, "took_s": round(took, 2), "cpu_s": round(time.process_time() - cpu, 2), "per_s": round(due / took)}
+    told = {"due": due, "took_s": round(took, 2), "cpu_s": round(time.process_time() - cpu, 2), "per_s": round(due / took)}
     return told | {"lag_p50_ms": lags[len(lags) // 2], "lag_p99_ms": lags[len(lags) * 99 // 100], "lag_max_ms": lags[-1]}
 
 
-async def on(kind: str, url: str, directory: str, due: int, idle: int) -> dict[str, Any]:
-    """One store."""
-    path = Path(directory) / "talon.db"
-    store: Store = await postgres.open_store(url, IDS) if url else await sqlite.open_store(path, SystemClock(), IDS)
+async def looks_per_s(store: Store, seconds: float = 5.0) -> float:
+    """How often a scheduler looks that has nothing to do."""
+    looks, plain = 0, store.take_due
+
+    async def counted(limit: int, hold_ms: int) -> Due:
+        nonlocal looks
+        looks += 1
+        return await plain(limit, hold_ms)
+
+    async def nothing(_: Operation) -> Receipt:
+        raise AssertionError("nothing is due")
+
+    with patch.object(store, "take_due", counted):
+        scheduler = Scheduler(store, Wakeups(store, nothing, IDS, 100), SchedulerSettings(""))
+        task = asyncio.create_task(scheduler.run())
+        await asyncio.sleep(seconds)
+        scheduler.stop()
+        await task
+    return looks / seconds
+
+
+async def on_sqlite(path: Path, due: int, idle: Sequence[int]) -> dict[str, Any]:
+    """Among ever more idle ones, then as many as are due at once."""
+    counter, told = SqliteCounter(), dict[str, Any]()
+    with counter.watching():
+        store = await sqlite.open_store(path, SystemClock(), IDS)
     try:
         await store.migrate()
-        return {"store": kind, **await measure(store, due, idle)}
+        await prepare(store)
+        have = 0
+        for count in idle:
+            await fill(store, count - have, f"idle-{have}", at=NEVER)
+            have = count
+            told[f"a look among {count} idle"] = await counter.work(store)
+        told["looks_per_s"] = await looks_per_s(store)
+        return told | await burst(store, due)
+    finally:
+        await store.close()
+
+
+async def on_postgres(server: PostgresServer, directory: Path, due: int, idle: Sequence[int]) -> dict[str, Any]:
+    """As `on_sqlite`; while work is counted nobody else is connected."""
+    url = server.create_database()
+    counter, told, have = PostgresCounter(server, url, IDS), dict[str, Any](), 0
+    for count in idle:
+        async with _store(url) as store:
+            if not have:
+                await prepare(store)
+            await fill(store, count - have, f"idle-{have}", at=NEVER)
+        have = count
+        told[f"a look among {count} idle"] = await counter.work()
+        told[f"talon up among {count} idle, per second"] = await counter.product(directory)
+    async with _store(url) as store:
+        told["looks_per_s"] = await looks_per_s(store)
+        return told | await burst(store, due)
+
+
+@asynccontextmanager
+async def _store(url: str) -> AsyncGenerator[Store]:
+    store = await postgres.open_store(url, IDS)
+    try:
+        yield store
     finally:
         await store.close()
 
@@ -119,12 +168,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", choices=("sqlite", "pg"), default="pg")
     parser.add_argument("--due", type=int, default=50_000)
     parser.add_argument("--idle", type=int, default=100_000)
+    parser.add_argument("--out", type=Path, help="file for the result")
     options = parser.parse_args(arguments)
+    bound, idle = machine(), (10, options.idle)
     with ExitStack() as stack:
-        directory = stack.enter_context(TemporaryDirectory(prefix="talon-bench-"))
-        server = stack.enter_context(running_server(fsync=True)) if options.store == "pg" else None
-        url = server.create_database() if server else ""
-        print(json.dumps(asyncio.run(on(options.store, url, directory, options.due, options.idle)), indent=2))
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="talon-bench-")))
+        if options.store == "pg":
+            told = asyncio.run(on_postgres(stack.enter_context(running_server(fsync=True)), directory, options.due, idle))
+        else:
+            told = asyncio.run(on_sqlite(directory / "talon.db", options.due, idle))
+    text = json.dumps({"store": options.store, **bound, **told}, indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
     return 0
 
 
