@@ -63,7 +63,7 @@ class Firing(msgspec.Struct, frozen=True):
 
     It moves on to `next` (None: it never fires again), after `missed` ones were recorded. `occurrence_ms` is the one that is fired
     by the message that carries this; None: none is, all were missed. `manual`: somebody fired it by hand; the row stays where it
-    is, and need not be at any occurrence.
+    is, and need not be at any occurrence. `ahead_ms`: so long before `next` is due somebody else is to be told of it.
     """
 
     uid: str
@@ -80,6 +80,7 @@ class Firing(msgspec.Struct, frozen=True):
     overlap: Overlap = "queue"
     history_limit: int = 100
     manual: bool = False
+    ahead_ms: int = 0
 
 
 class Owner(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from talon.domain.inbox import Receipt
 from talon.domain.schedules import Firing, Stand, decode_plan
 from talon.manifest.occurrences import first_after
 from talon.store.resources import ResourceRow
-from talon.store.schedules import Fires, FiringRow, ScheduleRow
+from talon.store.schedules import Dropped, Fires, FiringRow, ScheduleRow
 
 
 def changed_row(old: ScheduleRow | None, fires: Fires, resource: ResourceRow, now: int) -> ScheduleRow:
@@ -26,13 +26,28 @@ def changed_row(old: ScheduleRow | None, fires: Fires, resource: ResourceRow, no
         new = msgspec.structs.replace(new, done_ms=old.done_ms, fired=old.fired, recorded=old.recorded)
     if not fires.enabled:
         return new
+    ahead = fires.ahead_ms
     if old is None or not old.enabled:
-        return _standing(new, first_after(plan.timing, resource.uid, now, now))
+        return standing(new, first_after(plan.timing, resource.uid, now, now), now, ahead)
+    stands = None if old.occurrence_ms is None or old.due_ms is None else Stand(old.occurrence_ms, old.due_ms)
     if decode_plan(old.plan).timing == plan.timing:
-        return msgspec.structs.replace(old, generation=new.generation, plan=new.plan, look_ms=old.due_ms, failures=0, error="")
-    if old.occurrence_ms is not None and old.due_ms is not None and old.due_ms <= now:
-        return _standing(new, Stand(old.occurrence_ms, old.due_ms))
-    return _standing(new, first_after(plan.timing, resource.uid, now, now))
+        kept = msgspec.structs.replace(old, generation=new.generation, plan=new.plan, failures=0, error="")
+        return standing(kept, stands, now, ahead)
+    if stands is not None and stands.due_ms <= now:
+        return standing(new, stands, now, ahead)
+    return standing(new, first_after(plan.timing, resource.uid, now, now), now, ahead)
+
+
+def dropped(old: ScheduleRow | None, new: ScheduleRow | None, now: int) -> Dropped | None:
+    """The occurrence that somebody was told of and that a change takes away, if it does; `new` None: the schedule is deleted.
+
+    Told was who made a scheduler look later than it is due. (One that is just in hand looks the same: then nobody may know of it.)
+    """
+    if old is None or old.occurrence_ms is None or old.due_ms is None or not now < old.due_ms < (old.look_ms or 0):
+        return None
+    if new is not None and (new.since_ms, new.occurrence_ms) == (old.since_ms, old.occurrence_ms):
+        return None
+    return Dropped(old.uid, old.since_ms, old.occurrence_ms)
 
 
 def stands_at(row: ScheduleRow | None, firing: Firing) -> bool:
@@ -84,7 +99,7 @@ def advanced(row: ScheduleRow, firing: Firing, given: Receipt | None, now: int) 
         return msgspec.structs.replace(row, fired=fired, recorded=recorded), records
     done = firing.occurrence_ms if firing.occurrence_ms is not None else firing.missed.last_ms if firing.missed else row.done_ms
     after = msgspec.structs.replace(row, done_ms=done, fired=fired, recorded=recorded, failures=0, error="")
-    return _standing(after, firing.next), records
+    return standing(after, firing.next, now, firing.ahead_ms), records
 
 
 def _fired(row: ScheduleRow, firing: Firing, given: Receipt, number: int, now: int) -> FiringRow:
@@ -107,7 +122,9 @@ def _fired(row: ScheduleRow, firing: Firing, given: Receipt, number: int, now: i
     )
 
 
-def _standing(row: ScheduleRow, stand: Stand | None) -> ScheduleRow:
+def standing(row: ScheduleRow, stand: Stand | None, now: int, ahead_ms: int) -> ScheduleRow:
+    """The row at another occurrence, looked at when that is due, or `ahead_ms` before."""
     if stand is None:
         return msgspec.structs.replace(row, occurrence_ms=None, due_ms=None, look_ms=None)
-    return msgspec.structs.replace(row, occurrence_ms=stand.occurrence_ms, due_ms=stand.due_ms, look_ms=stand.due_ms)
+    look_ms = stand.due_ms if not ahead_ms else min(stand.due_ms, max(now, stand.due_ms - ahead_ms))
+    return msgspec.structs.replace(row, occurrence_ms=stand.occurrence_ms, due_ms=stand.due_ms, look_ms=look_ms)

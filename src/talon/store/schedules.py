@@ -17,6 +17,8 @@ from talon.domain.schedules import Firing, Stand
 
 #: What comes back from beyond this far ahead was put there by a clock that has been set back since.
 LOOK_MAX_MS = 120_000
+#: How long after it is due a row may be left to somebody else who was told of it.
+LATE_MAX_MS = 60_000
 #: Characters of an error that are kept.
 ERROR_MAX = 1_000
 Outcome = Literal["fired", "skipped", "missed"]
@@ -27,7 +29,8 @@ class ScheduleRow(msgspec.Struct, frozen=True):
 
     `enabled` is False while it is paused. `since_ms` is when it was last given its timing, or enabled: nothing before that is due.
     `occurrence_ms` and `due_ms` are None where it does not fire again (paused, over). `look_ms` is when a scheduler looks at it:
-    when it is due, later while one has it in hand or after a failure. `done_ms` is the last occurrence that was dealt with (0:
+    when it is due; before that to tell somebody else of it, up to `LATE_MAX_MS` later when that was done; later while one has it
+    in hand or after a failure. `done_ms` is the last occurrence that was dealt with (0:
     none), `tzdata` the version of the zones that the occurrence was computed with. `fired` counts what was fired, `recorded` all
     records. `failures` counts the attempts in a row that failed, `error` says why the last one did.
     """
@@ -76,11 +79,29 @@ class FiringRow(msgspec.Struct, frozen=True):
 
 
 class Fires(msgspec.Struct, frozen=True):
-    """What the change of a Schedule says to its row."""
+    """What the change of a Schedule says to its row. `ahead_ms`: so long before it is due somebody else is to be told of it."""
 
     plan: bytes
     enabled: bool
     tzdata: str
+    ahead_ms: int = 0
+
+
+class Look(msgspec.Struct, frozen=True):
+    """When to look again at a row, if it still stands at that occurrence, of the timing that it was given at `since_ms`."""
+
+    uid: str
+    since_ms: int
+    occurrence_ms: int
+    look_ms: int
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """An occurrence that somebody else was told of, and at which its schedule stands no more, because that was changed."""
+
+    uid: str
+    since_ms: int
+    occurrence_ms: int
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -96,7 +117,20 @@ class Schedules(Protocol):
     """Runtime rows of schedules. What a call costs grows with what is due, not with what there is."""
 
     async def take_due(self, limit: int, hold_ms: int) -> Due:
-        """Up to `limit` rows that are due, nobody else's for the next `hold_ms`: of two who ask at once none gets the other's."""
+        """Up to `limit` rows that are to be looked at, nobody else's for the next `hold_ms`: of two who ask at once none gets the
+        other's. Those that are not due yet are there for somebody else to be told of them."""
+        ...
+
+    async def schedule_now(self, uid: str) -> tuple[int, ScheduleRow | None]:
+        """The store's time, and where a schedule stands, whoever has it in hand; None if there is no such schedule."""
+        ...
+
+    async def look_later(self, looks: Sequence[Look]) -> list[bool]:
+        """Look at these again when they say; -> of each, whether it still stands there. Otherwise nothing is written."""
+        ...
+
+    async def take_dropped(self, limit: int) -> list[Dropped]:
+        """Up to `limit` occurrences that were dropped, which are forgotten with that."""
         ...
 
     async def pass_over(self, firings: Sequence[Firing]) -> list[bool]:
@@ -119,6 +153,6 @@ class Schedules(Protocol):
         """Rows with an occurrence that was computed with zones older than `tzdata`, by (tzdata, uid), those after `after`."""
         ...
 
-    async def stand_anew(self, row: ScheduleRow, stand: Stand | None, tzdata: str) -> bool:
+    async def stand_anew(self, row: ScheduleRow, stand: Stand | None, tzdata: str, ahead_ms: int = 0) -> bool:
         """Put another occurrence in the place of the one that `row` stands at, unless it has moved on; -> whether it was."""
         ...

@@ -21,7 +21,7 @@ from talon.store.conformance.projections import ProjectionSuite
 from talon.store.conformance.queue import HoldSuite, QueueSuite
 from talon.store.conformance.reads import BlobSuite, FragmentSuite, ReadSuite
 from talon.store.conformance.resources import ResourceSuite, RevisionSuite
-from talon.store.conformance.schedules import DueSuite, FiringSuite, ScheduleRowSuite
+from talon.store.conformance.schedules import AheadSuite, DueSuite, FiringSuite, ScheduleRowSuite
 from talon.store.conformance.schema import SchemaSuite
 from talon.store.conformance.secrets import SecretSuite
 from talon.store.conformance.sessions import ListSuite, SessionSuite
@@ -32,6 +32,7 @@ from talon.store.conformance.watches import WatchSuite
 
 __all__ = [
     "AccessLogSuite",
+    "AheadSuite",
     "ApprovalSuite",
     "BlobSuite",
     "CancelSuite",

@@ -17,7 +17,7 @@ from talon.store.conformance import support as s
 from talon.store.conformance.support import Execute
 from talon.store.protocols import Store
 from talon.store.resources import Changes, DeleteResource, PutResource, ResourceRow
-from talon.store.schedules import Fires, FiringRow, ScheduleRow
+from talon.store.schedules import Dropped, Fires, FiringRow, Look, ScheduleRow
 
 HOUR_MS = 3_600_000
 HOLD_MS = 60_000
@@ -28,12 +28,14 @@ def plan(timing: Timing = HOURLY, **more: Any) -> SchedulePlan:
     return SchedulePlan(timing, s.AGENT, more.pop("session", "s1"), more.pop("message", "wake up"), **more)
 
 
-async def put(store: Store, name: str, what: SchedulePlan, enabled: bool = True, tzdata: str = "2025a") -> ResourceRow:
+async def put(
+    store: Store, name: str, what: SchedulePlan, enabled: bool = True, tzdata: str = "2025a", ahead_ms: int = 0
+) -> ResourceRow:
     """Create or change a schedule, as any path does."""
     await s.ensure_agent(store)
     old = await store.get_resource(s.NAMESPACE, "Schedule", name)
     body = msgspec.json.encode({"spec": msgspec.to_builtins(what), "enabled": enabled})
-    fires = Fires(encode_plan(what), enabled, tzdata)
+    fires = Fires(encode_plan(what), enabled, tzdata, ahead_ms)
     uid, generation = (s.fresh_id(), 0) if old is None else (old.uid, old.generation)
     refs = (Ref("Agent", s.AGENT),)
     change = PutResource(s.NAMESPACE, "Schedule", name, uid, generation, body, refs=refs, fires=fires)
@@ -203,6 +205,95 @@ class DueSuite:
             "2025b",
         )
         assert not await store.stand_anew(first[0], stand, "2025c")
+
+
+class AheadSuite:
+    """Rows of which somebody else is told before they are due."""
+
+    AHEAD_MS = 30 * 24 * HOUR_MS
+
+    async def ahead(self, store: Store, what: SchedulePlan | None = None, enabled: bool = True) -> ScheduleRow:
+        """A schedule of which somebody is to be told."""
+        made = await put(store, "ahead", what or plan(), enabled, ahead_ms=self.AHEAD_MS)
+        return await row_of(store, made.uid)
+
+    async def told(self, store: Store) -> ScheduleRow:
+        """One of which somebody was told."""
+        row = await self.ahead(store)
+        assert await store.look_later([self.later(row)]) == [True]
+        return row
+
+    def later(self, row: ScheduleRow, late_ms: int = 30_000) -> Look:
+        assert row.occurrence_ms is not None
+        assert row.due_ms is not None
+        return Look(row.uid, row.since_ms, row.occurrence_ms, row.due_ms + late_ms)
+
+    async def test_it_is_looked_at_before_it_is_due_and_not_earlier_than_that(self, store: Store) -> None:
+        row = await self.ahead(store)
+        assert row.look_ms == row.since_ms
+        due = await store.take_due(10, HOLD_MS)
+        assert [one.uid for one in due.rows] == [row.uid]
+        assert due.rows[0].due_ms == row.due_ms
+        assert (await store.take_due(10, HOLD_MS)).rows == ()
+        far = await self.ahead(store, plan(Timing("every", every_ms=2 * self.AHEAD_MS)))
+        assert far.look_ms == (far.due_ms or 0) - self.AHEAD_MS
+        assert (await store.take_due(10, HOLD_MS)).rows == ()
+
+    async def test_who_was_told_is_left_a_while_and_not_taken_for_a_clock_that_was_ahead(self, store: Store) -> None:
+        row = await self.told(store)
+        assert (await row_of(store, row.uid)).look_ms == (row.due_ms or 0) + 30_000
+        assert (await store.take_due(10, HOLD_MS)).rows == ()
+        other = [
+            self.later(msgspec.structs.replace(row, occurrence_ms=1)),
+            self.later(msgspec.structs.replace(row, since_ms=1)),
+            self.later(msgspec.structs.replace(row, uid="nobody")),
+            self.later(row, 5),
+        ]
+        assert await store.look_later(other) == [False, False, False, True]
+        assert (await row_of(store, row.uid)).look_ms == (row.due_ms or 0) + 5
+
+    async def test_the_next_one_is_looked_at_ahead_too(self, store: Store, execute: Execute) -> None:
+        await s.create(store)
+        row = await self.ahead(store)
+        await make_due(execute, row.uid)
+        row = await row_of(store, row.uid)
+        far = Stand(row.since_ms + 2 * self.AHEAD_MS, row.since_ms + 2 * self.AHEAD_MS)
+        await s.deliver(store, wakeup(firing(row, next=far, ahead_ms=self.AHEAD_MS)))
+        after = await row_of(store, row.uid)
+        assert (after.due_ms, after.look_ms) == (far.due_ms, far.due_ms - self.AHEAD_MS)
+        stand = Stand(row.since_ms + 3 * self.AHEAD_MS, row.since_ms + 3 * self.AHEAD_MS)
+        assert await store.stand_anew(after, stand, "2025b", self.AHEAD_MS)
+        assert (await row_of(store, row.uid)).look_ms == stand.due_ms - self.AHEAD_MS
+        assert await store.stand_anew(await row_of(store, row.uid), None, "2025b", self.AHEAD_MS)
+        assert (await row_of(store, row.uid)).look_ms is None
+
+    async def test_what_a_change_takes_away_after_somebody_was_told_is_kept_until_it_is_taken(self, store: Store) -> None:
+        assert await store.take_dropped(10) == []
+        row = await self.told(store)
+        lost = Dropped(row.uid, row.since_ms, row.occurrence_ms or 0)
+        kept = await self.ahead(store, plan(message="another"))
+        assert (kept.occurrence_ms, kept.look_ms != row.look_ms) == (row.occurrence_ms, True)
+        assert await store.take_dropped(10) == []
+        await store.look_later([self.later(row)])
+        paused = await self.ahead(store, enabled=False)
+        assert paused.look_ms is None
+        assert await store.take_dropped(10) == [lost]
+        assert await store.take_dropped(10) == []
+
+    async def test_a_deletion_takes_away_too_but_not_what_nobody_was_told_of(self, store: Store) -> None:
+        row = await self.told(store)
+        untold = await put(store, "untold", plan())
+        for name in ("ahead", "untold"):
+            await store.change(Changes(deletes=(DeleteResource(s.NAMESPACE, "Schedule", name, 1),)))
+        assert await store.take_dropped(10) == [Dropped(row.uid, row.since_ms, row.occurrence_ms or 0)]
+        assert (await store.schedule_now(untold.uid))[1] is None
+
+    async def test_one_is_seen_with_the_stores_time_whoever_has_it_in_hand(self, store: Store) -> None:
+        row = await self.ahead(store)
+        (held,) = (await store.take_due(10, HOLD_MS)).rows
+        now_ms, found = await store.schedule_now(row.uid)
+        assert found == msgspec.structs.replace(held, look_ms=found.look_ms) if found else False
+        assert row.since_ms <= now_ms < (row.due_ms or 0)
 
 
 class FiringSuite:

@@ -14,8 +14,8 @@ from talon.store.postgres.driver import Connection
 from talon.store.postgres.rows import NOW_MS, columns, transpose
 from talon.store.postgres.sessions import agent_lock, begin
 from talon.store.resources import ResourceRow
-from talon.store.schedule_apply import advanced, changed_row, stands_at
-from talon.store.schedules import ERROR_MAX, LOOK_MAX_MS, Due, Fires, FiringRow, ScheduleRow
+from talon.store.schedule_apply import advanced, changed_row, dropped, stands_at
+from talon.store.schedules import ERROR_MAX, LATE_MAX_MS, LOOK_MAX_MS, Dropped, Due, Fires, FiringRow, Look, ScheduleRow
 
 _STORED = FiringRow.__struct_fields__[:-2]  # the turn's state is read, not stored
 _FIELDS = ScheduleRow.__struct_fields__
@@ -40,7 +40,7 @@ WITH due AS MATERIALIZED (
     SELECT s.uid FROM schedules s WHERE s.look_ms <= {NOW_MS} ORDER BY s.look_ms LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
 ),
 stranded AS MATERIALIZED (
-    SELECT s.uid FROM schedules s WHERE s.look_ms > s.due_ms AND s.look_ms > {NOW_MS} + {LOOK_MAX_MS}
+    SELECT s.uid FROM schedules s WHERE s.look_ms > s.due_ms + {LATE_MAX_MS} AND s.look_ms > {NOW_MS} + {LOOK_MAX_MS}
     ORDER BY s.look_ms LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE schedules s SET look_ms = {NOW_MS} + $2::bigint
@@ -49,11 +49,28 @@ RETURNING {_ROW}"""
 #: The time, when the first of them is looked at, and whether a clock that was ahead holds any.
 NEXT = f"""
 SELECT {NOW_MS}, (SELECT s.look_ms FROM schedules s WHERE s.look_ms IS NOT NULL ORDER BY s.look_ms LIMIT 1),
-    EXISTS (SELECT FROM schedules s WHERE s.look_ms > s.due_ms AND s.look_ms > {NOW_MS} + {LOOK_MAX_MS})"""
+    EXISTS (SELECT FROM schedules s WHERE s.look_ms > s.due_ms + {LATE_MAX_MS} AND s.look_ms > {NOW_MS} + {LOOK_MAX_MS})"""
 PUT_OFF = f"""
 UPDATE schedules s SET look_ms = {NOW_MS} + $3::bigint, failures = s.failures + 1, error = $4
 WHERE s.uid = $1 AND s.occurrence_ms = $2"""
 SOME = f"SELECT {_ROW} FROM schedules s WHERE s.uid = ANY($1::text[])"
+#: The time, and a row if it is there.
+NOW = f"SELECT n.now, {_ROW} FROM (SELECT {NOW_MS} AS now) n LEFT JOIN schedules s ON s.uid = $1"
+#: In the order in which everybody locks them.
+LATER = """
+WITH locked AS MATERIALIZED (SELECT s.uid FROM schedules s WHERE s.uid = ANY($1::text[]) ORDER BY s.uid FOR NO KEY UPDATE)
+UPDATE schedules s SET look_ms = n.look_ms
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS n(uid, since_ms, occurrence_ms, look_ms, nth)
+WHERE s.uid = ANY (ARRAY[n.uid]) AND n.uid IN (SELECT uid FROM locked)
+    AND s.since_ms = n.since_ms AND s.occurrence_ms = n.occurrence_ms
+RETURNING n.nth"""
+DROP = """
+INSERT INTO dropped_occurrences (uid, since_ms, occurrence_ms) SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[])
+ON CONFLICT DO NOTHING"""
+TAKE_DROPPED = """
+DELETE FROM dropped_occurrences d WHERE d.ctid IN (
+    SELECT ctid FROM dropped_occurrences LIMIT $1 FOR UPDATE SKIP LOCKED)
+RETURNING d.uid, d.since_ms, d.occurrence_ms"""
 LOCK = f"SELECT {_ROW} FROM schedules s WHERE s.uid = ANY($1::text[]) ORDER BY s.uid FOR NO KEY UPDATE"
 PUT = f"""
 INSERT INTO schedules ({", ".join(_FIELDS)}) SELECT * FROM unnest({_arrays(_FIELDS, 1)})
@@ -81,8 +98,9 @@ WHERE f.uid = $1 AND f.number < $2 ORDER BY f.number DESC LIMIT $3"""
 OUTDATED = f"""
 SELECT {_ROW} FROM schedules s WHERE s.occurrence_ms IS NOT NULL AND s.tzdata < $1 AND (s.tzdata, s.uid) > ($2, $3)
 ORDER BY s.tzdata, s.uid LIMIT $4"""
-ANEW = """
-UPDATE schedules s SET occurrence_ms = $4, due_ms = $5, look_ms = $5, tzdata = $6
+ANEW = f"""
+UPDATE schedules s SET occurrence_ms = $4, due_ms = $5, tzdata = $7,
+    look_ms = CASE WHEN $5::bigint IS NOT NULL THEN least($5::bigint, greatest({NOW_MS}, $6::bigint)) END
 WHERE s.uid = $1 AND s.generation = $2 AND s.occurrence_ms = $3 RETURNING 1"""
 
 
@@ -102,6 +120,17 @@ class PostgresSchedules:
             return Due(now, tuple(rows), None if look_ms is None else max(0, look_ms - now))
 
         return await self._db.pool.run(take, again=False)
+
+    async def schedule_now(self, uid: str) -> tuple[int, ScheduleRow | None]:
+        ((now, *row),) = await self._db.fetch(NOW, uid)
+        return now, None if row[0] is None else ScheduleRow(*row)
+
+    async def look_later(self, looks: Sequence[Look]) -> list[bool]:
+        stood = {nth for (nth,) in await self._db.fetch(LATER, *transpose(map(msgspec.structs.astuple, looks), 4))}
+        return [nth in stood for nth in range(1, len(looks) + 1)]
+
+    async def take_dropped(self, limit: int) -> list[Dropped]:
+        return [Dropped(*row) for row in await self._db.fetch(TAKE_DROPPED, limit, again=False)]
 
     async def pass_over(self, firings: Sequence[Firing]) -> list[bool]:
         async def write(connection: Connection) -> list[bool]:
@@ -133,10 +162,11 @@ class PostgresSchedules:
     async def list_outdated(self, tzdata: str, after: tuple[str, str], limit: int) -> list[ScheduleRow]:
         return [ScheduleRow(*row) for row in await self._db.fetch(OUTDATED, tzdata, *after, limit)]
 
-    async def stand_anew(self, row: ScheduleRow, stand: Stand | None, tzdata: str) -> bool:
+    async def stand_anew(self, row: ScheduleRow, stand: Stand | None, tzdata: str, ahead_ms: int = 0) -> bool:
         occurrence_ms, due_ms = (None, None) if stand is None else (stand.occurrence_ms, stand.due_ms)
         place = (row.uid, row.generation, row.occurrence_ms)
-        return bool(await self._db.fetch(ANEW, *place, occurrence_ms, due_ms, tzdata, again=False))
+        told_ms = None if due_ms is None else due_ms - ahead_ms
+        return bool(await self._db.fetch(ANEW, *place, occurrence_ms, due_ms, told_ms, tzdata, again=False))
 
 
 async def open_firing(connection: Connection, operations: Iterable[Operation]) -> dict[str, ScheduleRow]:
@@ -186,8 +216,13 @@ async def change_schedules(
     if not puts and not gone:
         return
     rows = await lock_schedules(connection, [*(resource.uid for _, resource in puts), *gone])
+    changed: list[ScheduleRow] = []
     if puts:
         changed = [changed_row(rows.get(resource.uid), fires, resource, now) for fires, resource in puts]
         await connection.execute(PUT, *transpose(map(msgspec.structs.astuple, changed), len(_FIELDS)))
     if gone:
         await connection.execute(DELETE, gone)
+    after = {row.uid: row for row in changed}
+    lost = [one for uid, row in rows.items() if (one := dropped(row, after.get(uid), now)) is not None]
+    if lost:
+        await connection.execute(DROP, *transpose(map(msgspec.structs.astuple, lost), 3))

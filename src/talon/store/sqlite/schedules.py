@@ -11,8 +11,8 @@ from talon.domain.inbox import Receipt
 from talon.domain.schedules import Firing, Stand
 from talon.store.paging import cursor_after, position_of
 from talon.store.resources import ResourceRow
-from talon.store.schedule_apply import advanced, changed_row, stands_at
-from talon.store.schedules import ERROR_MAX, LOOK_MAX_MS, Due, Fires, FiringRow, ScheduleRow
+from talon.store.schedule_apply import advanced, changed_row, dropped, standing, stands_at
+from talon.store.schedules import ERROR_MAX, LATE_MAX_MS, LOOK_MAX_MS, Dropped, Due, Fires, FiringRow, Look, ScheduleRow
 from talon.store.sqlite.connection import Database
 from talon.store.sqlite.journal import values_of
 from talon.store.sqlite.sql import columns
@@ -27,9 +27,13 @@ ONE = f"SELECT {_ROW} FROM schedules WHERE uid = ?"
 SOME = f"SELECT {_ROW} FROM schedules WHERE uid IN (%s)"
 DUE = f"SELECT {_ROW} FROM schedules WHERE look_ms <= ? ORDER BY look_ms LIMIT ?"
 #: Held by a clock that was ahead of this one.
-STRANDED = f"SELECT {_ROW} FROM schedules WHERE look_ms > due_ms AND look_ms > ? LIMIT ?"
+STRANDED = f"SELECT {_ROW} FROM schedules WHERE look_ms > due_ms + {LATE_MAX_MS} AND look_ms > ? LIMIT ?"
 NEXT = "SELECT min(look_ms) FROM schedules WHERE look_ms IS NOT NULL"
 HOLD = "UPDATE schedules SET look_ms = ? WHERE uid = ?"
+LATER = "UPDATE schedules SET look_ms = ? WHERE uid = ? AND since_ms = ? AND occurrence_ms = ?"
+DROP = "INSERT OR IGNORE INTO dropped_occurrences (uid, since_ms, occurrence_ms) VALUES (?, ?, ?)"
+DROPPED = "SELECT uid, since_ms, occurrence_ms FROM dropped_occurrences LIMIT ?"
+FORGET = "DELETE FROM dropped_occurrences WHERE uid = ? AND since_ms = ? AND occurrence_ms = ?"
 PUT = f"INSERT OR REPLACE INTO schedules ({_ROW}) VALUES ({', '.join('?' * len(ScheduleRow.__struct_fields__))})"
 DELETE, DELETE_FIRINGS = "DELETE FROM schedules WHERE uid = ?", "DELETE FROM firings WHERE uid = ?"
 PUT_OFF = """
@@ -62,6 +66,28 @@ class SchedulesPart:
 
         return await self._db.write(take)
 
+    async def schedule_now(self, uid: str) -> tuple[int, ScheduleRow | None]:
+        return await self._db.read(lambda connection: (self._db.clock.now_ms(), schedule(connection, uid)))
+
+    async def look_later(self, looks: Sequence[Look]) -> list[bool]:
+        def write(connection: sqlite3.Connection, _: int) -> list[bool]:
+            return [
+                connection.execute(LATER, (one.look_ms, one.uid, one.since_ms, one.occurrence_ms)).rowcount > 0 for one in looks
+            ]
+
+        return await self._db.write(write)
+
+    async def take_dropped(self, limit: int) -> list[Dropped]:
+        def find(connection: sqlite3.Connection) -> list[Dropped]:
+            return [Dropped(*row) for row in connection.execute(DROPPED, (limit,))]
+
+        def take(connection: sqlite3.Connection, _: int) -> list[Dropped]:
+            found = find(connection)
+            connection.executemany(FORGET, map(msgspec.structs.astuple, found))
+            return found
+
+        return await self._db.write(take) if await self._db.read(find) else []
+
     async def pass_over(self, firings: Sequence[Firing]) -> list[bool]:
         def write(connection: sqlite3.Connection, now: int) -> list[bool]:
             return [_passed(connection, firing, now) for firing in firings]
@@ -93,16 +119,12 @@ class SchedulesPart:
         rows = await self._db.read(lambda connection: connection.execute(OUTDATED, (tzdata, *after, limit)).fetchall())
         return [_row(row) for row in rows]
 
-    async def stand_anew(self, row: ScheduleRow, stand: Stand | None, tzdata: str) -> bool:
-        def write(connection: sqlite3.Connection, _: int) -> bool:
-            now = schedule(connection, row.uid)
-            if now is None or (now.generation, now.occurrence_ms) != (row.generation, row.occurrence_ms):
+    async def stand_anew(self, row: ScheduleRow, stand: Stand | None, tzdata: str, ahead_ms: int = 0) -> bool:
+        def write(connection: sqlite3.Connection, now: int) -> bool:
+            found = schedule(connection, row.uid)
+            if found is None or (found.generation, found.occurrence_ms) != (row.generation, row.occurrence_ms):
                 return False
-            occurrence_ms, due_ms = (None, None) if stand is None else (stand.occurrence_ms, stand.due_ms)
-            put_schedule(
-                connection,
-                msgspec.structs.replace(now, occurrence_ms=occurrence_ms, due_ms=due_ms, look_ms=due_ms, tzdata=tzdata),
-            )
+            put_schedule(connection, standing(msgspec.structs.replace(found, tzdata=tzdata), stand, now, ahead_ms))
             return True
 
         return await self._db.write(write)
@@ -131,9 +153,15 @@ def change_schedules(
     connection: sqlite3.Connection, puts: Iterable[tuple[Fires, ResourceRow]], deleted: Iterable[ResourceRow], now: int
 ) -> None:
     """What a change of resources does to the rows beside them."""
+    lost: list[Dropped | None] = []
     for fires, resource in puts:
-        put_schedule(connection, changed_row(schedule(connection, resource.uid), fires, resource, now))
+        old = schedule(connection, resource.uid)
+        new = changed_row(old, fires, resource, now)
+        put_schedule(connection, new)
+        lost.append(dropped(old, new, now))
     gone = [(row.uid,) for row in deleted if row.kind == "Schedule"]
+    lost += [dropped(schedule(connection, uid), None, now) for (uid,) in gone]
+    connection.executemany(DROP, [msgspec.structs.astuple(one) for one in lost if one is not None])
     connection.executemany(DELETE, gone)
     connection.executemany(DELETE_FIRINGS, gone)
 

@@ -348,8 +348,16 @@ CREATE TABLE schedules (
     error         text    COLLATE "C" NOT NULL
 ) WITH (fillfactor = 70);
 CREATE INDEX schedules_due ON schedules (look_ms) WHERE look_ms IS NOT NULL;
-CREATE INDEX schedules_held ON schedules (look_ms) WHERE look_ms > due_ms;
+CREATE INDEX schedules_held ON schedules (look_ms) WHERE look_ms > due_ms + 60000;  -- talon.store.schedules.LATE_MAX_MS
 CREATE INDEX schedules_zones ON schedules (tzdata, uid) WHERE occurrence_ms IS NOT NULL;
+
+-- Occurrences that somebody outside was told of, and that a change of their schedule took away (talon.store.schedules.Dropped).
+CREATE TABLE dropped_occurrences (
+    uid           text   COLLATE "C" NOT NULL,
+    since_ms      bigint NOT NULL,
+    occurrence_ms bigint NOT NULL,
+    PRIMARY KEY (uid, since_ms, occurrence_ms)
+);
 
 -- What became of their occurrences, the newest of each schedule. `number` counts them.
 CREATE TABLE firings (

@@ -333,8 +333,16 @@ CREATE TABLE schedules (
     error         TEXT    NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX schedules_due ON schedules (look_ms) WHERE look_ms IS NOT NULL;
-CREATE INDEX schedules_held ON schedules (look_ms) WHERE look_ms > due_ms;
+CREATE INDEX schedules_held ON schedules (look_ms) WHERE look_ms > due_ms + 60000;  -- talon.store.schedules.LATE_MAX_MS
 CREATE INDEX schedules_zones ON schedules (tzdata, uid) WHERE occurrence_ms IS NOT NULL;
+
+-- Occurrences that somebody outside was told of, and that a change of their schedule took away (talon.store.schedules.Dropped).
+CREATE TABLE dropped_occurrences (
+    uid           TEXT    NOT NULL,
+    since_ms      INTEGER NOT NULL,
+    occurrence_ms INTEGER NOT NULL,
+    PRIMARY KEY (uid, since_ms, occurrence_ms)
+) WITHOUT ROWID;
 
 -- What became of their occurrences, the newest of each schedule. `number` counts them.
 CREATE TABLE firings (
