@@ -9,4 +9,4 @@ pytest.register_assert_rewrite("talon.store.conformance", "support")
 settings.register_profile("talon", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("talon")
 
-pytest_plugins = ["support.aimockserver", "support.browser", "support.postgres"]
+pytest_plugins = ["support.aimockserver", "support.browser", "support.postgres", "support.tasksemulator"]

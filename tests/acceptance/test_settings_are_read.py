@@ -90,9 +90,16 @@ def test_every_active_setting_is_read_by_the_booted_program(database_url: str, t
         "gateway.auth.oidc.issuer=https://idp.example",
         "gateway.auth.oidc.client_id=talon",
     )
-    embedded = unread(tmp_path, {}, *providers, *access)
+    tasks = "control_plane.scheduler.cloud_tasks"
+    clock = (
+        "control_plane.scheduler.backend=cloud_tasks",
+        *(f"{tasks}.{name}=x" for name in ("project", "location", "queue")),
+        f"{tasks}.callback_url=http://127.0.0.1:19790",
+        f"{tasks}.service_account=x@x.example",
+        f"{tasks}.port=0",
+    )
+    embedded = unread(tmp_path, {}, *providers, *access, *clock)
     shared = unread(tmp_path, {"DATABASE_URL": database_url}, *providers)
     # The lease is only a row on PostgreSQL; on SQLite it is the lock on the data directory.
-    # Of the scheduler's backends only one is active, so there is nothing to choose.
-    assert embedded & shared <= {"control_plane.scheduler.backend"}
-    assert embedded <= {"control_plane.scheduler.backend", "worker.lease_ttl_s"}
+    assert embedded & shared == set()
+    assert embedded <= {"worker.lease_ttl_s"}

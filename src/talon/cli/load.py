@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from talon.cli import access_settings, leaves, sources
+from talon.cli import access_settings, leaves, scheduler_settings, sources
 from talon.cli.errors import WrongUse
 from talon.cli.leaves import Leaf
 from talon.cli.settings import Settings
@@ -83,6 +83,7 @@ def load(
     warnings = [line for source in found for line in source.warnings]
     warnings += _inactive(merged)
     warnings += access_settings.warnings(settings.gateway)
+    warnings += scheduler_settings.warnings(settings.control_plane.scheduler, merged)
     return Loaded(
         settings, tuple(warnings), file, {path: given.where for path, given in merged.items() if given.where != "default"}
     )
@@ -222,6 +223,9 @@ def secret_of(key: str) -> tuple[str, str] | None:
 
 
 def _cross_checks(settings: Settings, merged: Mapping[str, Given]) -> Iterator[str]:
+    def where(path: str) -> str:
+        return f" ({merged[path].where})" if path in merged else ""
+
     try:
         database = database_of(settings)
     except ValueError as error:
@@ -230,7 +234,8 @@ def _cross_checks(settings: Settings, merged: Mapping[str, Given]) -> Iterator[s
     else:
         if settings.control_plane.message_broker.driver == "postgres" and isinstance(database, SqliteAt):
             yield "control_plane.message_broker.driver: 'postgres' needs PostgreSQL as the database: set DATABASE_URL, or use local"
-    yield from access_settings.mistakes(settings.gateway, lambda path: f" ({merged[path].where})" if path in merged else "")
+    yield from access_settings.mistakes(settings.gateway, where)
+    yield from scheduler_settings.mistakes(settings.control_plane.scheduler, merged, where)
     if settings.worker.lease_ttl_s <= settings.worker.sweep_s:
         yield f"worker.sweep_s: {settings.worker.sweep_s:g} must be shorter than worker.lease_ttl_s"
     for name, provider in settings.providers.items():

@@ -26,6 +26,7 @@ from talon.cli.configured import provider_configs
 from talon.cli.errors import WrongUse, found_here
 from talon.cli.keyring import open_vault
 from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of, secret_of, worker_name_of
+from talon.cli.scheduler_settings import is_active
 from talon.cli.settings import Settings
 from talon.cli.system import SystemClock, SystemIds
 from talon.dispatch.brokers.local import LocalBroker
@@ -248,7 +249,8 @@ def _wakeups(runtime: Runtime) -> Wakeups:
     def changed(namespaces: Sequence[str]) -> None:
         runtime.bells.ring(Bell(namespaces=tuple(namespaces)))
 
-    resources = Resources(runtime.store, runtime.ids, runtime.vault, changed, now_ms=runtime.clock.now_ms)
+    ahead_ms = ahead_ms_of(runtime.settings)
+    resources = Resources(runtime.store, runtime.ids, runtime.vault, changed, now_ms=runtime.clock.now_ms, ahead_ms=ahead_ms)
     return SessionWakeups(runtime.store, resources, Deletions(runtime.store, changed), WAKEUPS_MAX)
 
 
@@ -365,6 +367,15 @@ def _poke(hub: Any, plane: Any, bell: Bell) -> None:
     plane.watches.changed(bell.namespaces)
 
 
+def ahead_ms_of(settings: Settings) -> int:
+    """How long before it is due Cloud Tasks is told of an occurrence; 0 where it is not."""
+    if not is_active(settings):
+        return 0
+    from talon.dispatch.schedules.cloudtasks.announcer import AHEAD_MS
+
+    return AHEAD_MS
+
+
 def gateway_settings(settings: Settings) -> Any:
     """The gateway's own values from the program's settings."""
     from talon.gateway.deps import GatewaySettings
@@ -391,4 +402,5 @@ def gateway_settings(settings: Settings) -> Any:
         principal_requests_burst=gateway.principal_requests_burst,
         browser_session_max_s=gateway.auth.session_max_s,
         stream_buffer_max=gateway.stream_buffer_bytes,
+        schedules_ahead_ms=ahead_ms_of(settings),
     )

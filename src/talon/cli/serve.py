@@ -8,24 +8,29 @@ import gc
 import logging
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from talon.cli.access import tls_of
 from talon.cli.errors import Failed
 from talon.cli.load import grpc_port_of, port_of, secret_of
 from talon.cli.runtime import Role, Runtime, open_gateway, open_runtime, open_worker
-from talon.cli.scheduling import open_scheduler, schedules
+from talon.cli.scheduling import open_scheduler, own_port, schedules
 from talon.cli.settings import Settings
 from talon.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from talon.dispatch.schedules.cloudtasks.callbacks import Callbacks
+    from talon.gateway.tls import TlsFiles
 
 log = logging.getLogger("talon")
 WATCH_S = 0.5
 #: What calls under way get to finish.
 GRACE_S = 5.0
-#: Roles whose port answers health questions, and nothing else.
+#: Roles whose port answers health questions, and the calls of Cloud Tasks if it calls.
 HEALTH_ONLY: tuple[Role, ...] = ("worker", "scheduler")
 #: New objects between two looks for cycles. What a turn leaves is freed without them; at Python's 700 a thousand streams spent a
 #: fifth of their time on being looked through.
@@ -63,8 +68,8 @@ def _secrets(settings: Settings) -> Iterator[str]:
         key = provider.api_key.get_secret_value() if provider.api_key else ""
         if secret_of(key) is None:
             yield from parts(key)
-    auth, database = settings.gateway.auth, settings.control_plane.database
-    for one in (auth.bootstrap_key, auth.jwt.secret, auth.oidc.client_secret):
+    auth, database, tasks = settings.gateway.auth, settings.control_plane.database, settings.control_plane.scheduler.cloud_tasks
+    for one in (auth.bootstrap_key, auth.jwt.secret, auth.oidc.client_secret, tasks.secret):
         yield one.get_secret_value() if one else ""
     for key in settings.secrets.key.get_secret_value().split(",") if settings.secrets.key else ():
         yield key.strip()
@@ -90,18 +95,20 @@ async def _main(role: Role, settings: Settings) -> int:
             if role in ("up", "worker"):
                 worker = await stack.enter_async_context(open_worker(runtime))
                 log.info("worker %s runs up to %d turns", worker.id, settings.worker.concurrency)
+            callbacks: Callbacks | None = None
             if schedules(role, settings):
-                await stack.enter_async_context(open_scheduler(runtime))
-            url, grpc, app = await stack.enter_async_context(_servers(role, runtime, worker))
+                callbacks = await stack.enter_async_context(open_scheduler(runtime))
+            doors = await stack.enter_async_context(_servers(role, runtime, worker, callbacks))
             if role == "up" and settings.apply:
                 from talon.cli.apply import apply_at_start  # an HTTP client: only who applies pays for its import
                 from talon.gateway.server import inside
 
-                async with inside(app) as socket:
-                    await apply_at_start(socket, runtime.room.inside, settings.apply)
+                async with inside(doors.app) as path:
+                    await apply_at_start(path, runtime.room.inside, settings.apply)
             gc.freeze()  # what is there now stays as long as the process: the collector need not walk through it again and again
             gc.set_threshold(COLLECT_EVERY)
-            print(f"talon ready {url}" + (f"\ntalon grpc {grpc}" if grpc else ""), flush=True)
+            told = (f"talon ready {doors.url}", *(f"talon {what} {where}" for what, where in doors.others.items()))
+            print(*told, sep="\n", flush=True)
             broken = await _until(stop, runtime)
             log.info("stopping: no new requests, turns are drained")
         if broken:
@@ -130,26 +137,31 @@ async def _until(stop: asyncio.Event, runtime: Runtime) -> str:
     return ""
 
 
+class _Doors(NamedTuple):
+    """Where this process listens: its base URL, and what else there is by what it is called. `app` is the HTTP application."""
+
+    url: str
+    others: dict[str, str]
+    app: Any
+
+
 @contextlib.asynccontextmanager
-async def _servers(role: Role, runtime: Runtime, worker: Worker | None) -> AsyncGenerator[tuple[str, str, Any]]:
-    """The HTTP side, a gateway's or a worker's health questions, and a gateway's gRPC. -> (base URL, HOST:PORT of gRPC or "", the
-    HTTP application). Requests end before it does."""
-    from talon.gateway.server import bind, serve
+async def _servers(role: Role, runtime: Runtime, worker: Worker | None, callbacks: Callbacks | None) -> AsyncGenerator[_Doors]:
+    """The HTTP side, a gateway's or a worker's own port, and a gateway's gRPC. Requests end before it does."""
+    from talon.gateway.server import serve
 
     tls = tls_of(runtime.settings.gateway.tls)
     host, wanted = runtime.settings.gateway.host, port_of(runtime.settings, role)
-    try:
-        sock = bind(host, wanted)
-    except OSError as error:
-        raise Failed(f"cannot listen on {host}:{wanted}: {error.strerror}; choose another --port (0 picks one)") from None
+    sock = _bound(host, wanted, "--port")
     stop = asyncio.Event()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def on_ready(host: str, port: int) -> None:
-        scheme = "http" if tls is None else "https"
-        ready.set_result(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
+        ready.set_result(_url(host, port, tls))
 
     app, deps = open_gateway(runtime, worker, health_only=role in HEALTH_ONLY)
+    if callbacks is not None and role in HEALTH_ONLY:
+        app = own_port(deps, callbacks, runtime.settings)
     beside: set[asyncio.Task[None]] = set()
     if role not in HEALTH_ONLY:
         beside = {
@@ -161,11 +173,16 @@ async def _servers(role: Role, runtime: Runtime, worker: Worker | None) -> Async
     runtime.vital.extend(beside)
     task = asyncio.create_task(serve(app, sock, deps.hub, stop, settings=deps.settings, tls=tls, on_ready=on_ready), name="http")
     grpc: _Grpc | None = None
+    others: dict[str, str] = {}
     try:
-        if role not in HEALTH_ONLY and runtime.settings.gateway.grpc:
-            grpc = await _grpc(runtime.settings, deps, tls)
-        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
-        yield await ready if ready.done() else await _broken(task), grpc.address if grpc else "", app
+        async with contextlib.AsyncExitStack() as stack:
+            if role not in HEALTH_ONLY and runtime.settings.gateway.grpc:
+                grpc = await _grpc(runtime.settings, deps, tls)
+                others |= {"grpc": grpc.address} if grpc else {}
+            if role not in HEALTH_ONLY and callbacks is not None:
+                others["callbacks"] = await stack.enter_async_context(_own_port(runtime.settings, deps, callbacks, tls))
+            await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+            yield _Doors(await ready if ready.done() else await _broken(task), others, app)
     finally:
         stop.set()
         if grpc is not None:
@@ -176,6 +193,34 @@ async def _servers(role: Role, runtime: Runtime, worker: Worker | None) -> Async
             await asyncio.wait(beside)
         await task
         await runtime.room.upkeep.close()
+
+
+def _bound(host: str, port: int, name: str) -> socket.socket:
+    from talon.gateway.server import bind
+
+    try:
+        return bind(host, port)
+    except OSError as error:
+        raise Failed(f"cannot listen on {host}:{port}: {error.strerror}; choose another {name} (0 picks one)") from None
+
+
+def _url(host: str, port: int, tls: TlsFiles | None) -> str:
+    scheme = "http" if tls is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+@contextlib.asynccontextmanager
+async def _own_port(settings: Settings, deps: Any, callbacks: Callbacks, tls: TlsFiles | None) -> AsyncGenerator[str]:
+    """The worker's own port beside the gateway's, in one process; -> where it is."""
+    from talon.gateway.server import beside
+
+    scheduler = settings.control_plane.scheduler
+    given = "port" in scheduler.cloud_tasks.model_fields_set or settings.gateway.port != 0
+    wanted = scheduler.cloud_tasks.port if given else 0
+    sock = _bound(settings.gateway.host, wanted, "control_plane.scheduler.cloud_tasks.port")
+    host, port = sock.getsockname()[:2]
+    async with beside(own_port(deps, callbacks, settings), sock, deps.settings, tls):
+        yield _url(host, port, tls)
 
 
 class _Grpc(NamedTuple):

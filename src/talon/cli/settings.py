@@ -238,11 +238,57 @@ class MessageBroker(Group):
     )
 
 
+class CloudTasks(Group):
+    """Google Cloud Tasks as a second clock of schedules."""
+
+    project: str = Field(default="", description="the project of the queue")
+    location: str = Field(default="", description="the location of the queue, as europe-west3")
+    queue: str = Field(default="", description="the queue; it must exist")
+    callback_url: HttpUrl | None = Field(
+        default=None,
+        description="where Cloud Tasks reaches the worker's own port; it calls /v1/callbacks/schedules below that",
+        json_schema_extra=URL,
+    )
+    service_account: str = Field(
+        default="", description="the service account whose OIDC token Cloud Tasks shows when it calls; other accounts' are refused"
+    )
+    audience: str = Field(default="", description="what that token's `aud` is (default: the URL that is called)")
+    issuer: str = Field(default="https://accounts.google.com", description="what that token's `iss` must be")
+    jwks_url: HttpUrl = Field(
+        default="https://www.googleapis.com/oauth2/v3/certs",
+        description="where the keys that sign it (RS256) are published",
+        json_schema_extra=URL,
+    )
+    secret: SecretStr | None = Field(
+        default=None,
+        description="instead of a service account: what Talon signs a token for each task with, the same for all processes; "
+        "best in the environment",
+        json_schema_extra={"expects": "a text of 32 bytes or more"},
+    )
+    endpoint: HttpUrl | None = Field(
+        default=None,
+        description="where Cloud Tasks is (default: Google's own); http:// for an emulator on this machine",
+        json_schema_extra=URL,
+    )
+    late_s: float = Field(
+        default=10.0, ge=1, le=45, description="seconds after which the database fires an occurrence that no call came for"
+    )
+    port: int = Field(
+        default=19790,
+        ge=0,
+        le=65535,
+        description="of `talon up`: the port that calls come to, at gateway.host; 0 picks a free one and prints it (`talon worker` "
+        "and `talon scheduler` have them on their own port)",
+    )
+
+
 class Scheduler(Group):
     """What keeps timers."""
 
     backend: Literal["local", "cloud_tasks"] = Field(
-        default="local", description="where timers are kept", json_schema_extra={"inactive_values": ["cloud_tasks"]}
+        default="local",
+        description="what keeps the time of schedules: the database alone, or Google Cloud Tasks before it (needs the extra "
+        "`google`, and a queue)",
     )
     in_workers: bool = Field(
         default=True, description="`talon worker` fires schedules too; false leaves that to `talon scheduler` and `talon up`"
@@ -250,6 +296,7 @@ class Scheduler(Group):
     hold_s: float = Field(
         default=10.0, ge=1, le=60, description="seconds after which others fire what a scheduler took and did not fire"
     )
+    cloud_tasks: CloudTasks = CloudTasks()
 
 
 class ControlPlane(Group):

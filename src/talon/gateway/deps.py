@@ -30,6 +30,7 @@ class GatewaySettings:
 
     `allowed_hosts` are host names (no port) that a `Host` header may carry beside loopback names and `host` itself; `*` allows all.
     `allowed_origins` (`https://ui.example.com`) may change state from another site's pages; the gateway's own page always may.
+    `schedules_ahead_ms`: so long before it is due somebody else is told of a schedule's occurrence (0: nobody is).
     """
 
     host: str = "127.0.0.1"
@@ -53,6 +54,7 @@ class GatewaySettings:
     browser_session_max_s: int = 28_800
     stream_buffer_max: int = 1 * MIB
     poll_s: float = 1.0
+    schedules_ahead_ms: int = 0
 
 
 class JournalWriter(Protocol):

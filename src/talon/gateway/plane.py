@@ -32,7 +32,7 @@ def control_plane(
     watches = Watches(store, hub, settings)
     hub.on_close.append(watches.close)
     return Plane(
-        resources=Resources(store, ids, sealer, watches.changed, now_ms=hub.clock.now_ms),
+        resources=Resources(store, ids, sealer, watches.changed, now_ms=hub.clock.now_ms, ahead_ms=settings.schedules_ahead_ms),
         watches=watches,
         deletions=Deletions(store, watches.changed),
         finisher=Finisher(store, writer, hub, watches, ids),

@@ -52,7 +52,7 @@ Revision = tuple[str, str, int]  # namespace, agent, revision
 
 class Resources:
     """Resources of one store, planned and applied. `changed` is told the namespaces that were written to, `now_ms` tells
-    the time. Remembers immutable revisions, at most `revisions_max` of them."""
+    the time, `ahead_ms` is what schedules say of it (`Fires`). Remembers immutable revisions, at most `revisions_max` of them."""
 
     def __init__(
         self,
@@ -62,8 +62,9 @@ class Resources:
         changed: Callable[[Sequence[str]], None] = lambda _: None,
         revisions_max: int = 512,
         now_ms: Callable[[], int] = lambda: 0,
+        ahead_ms: int = 0,
     ) -> None:
-        self._now_ms = now_ms
+        self._now_ms, self._ahead_ms = now_ms, ahead_ms
         self._store, self._ids, self._sealer, self._changed = store, ids, sealer, changed
         self._revisions: dict[Revision, RevisionRow] = {}
         self._revisions_max = revisions_max
@@ -232,7 +233,7 @@ class Resources:
             cause=cause or put.cause,
             sealed=sealed.sealed if sealed else None,
             key_id=sealed.key_id if sealed else "",
-            fires=_fires(put),
+            fires=_fires(put, self._ahead_ms),
         )
 
     async def _new_session(self, session: PlannedSession) -> NewSession:
@@ -263,14 +264,14 @@ class _Differs(Exception):
     """A restored manifest comes to another definition today."""
 
 
-def _fires(put: Put) -> Fires | None:
+def _fires(put: Put, ahead_ms: int) -> Fires | None:
     """What a Schedule says to the row beside it."""
     if put.kind != "Schedule" or put.body is None:
         return None
     model = load(put.body)
     if not isinstance(model, kinds.ScheduleDoc):
         raise AssertionError("a body is of its kind")
-    return Fires(encode_plan(plan_of(model.spec)), model.spec.enabled, tzdata_version())
+    return Fires(encode_plan(plan_of(model.spec)), model.spec.enabled, tzdata_version(), ahead_ms)
 
 
 def _known(row: ResourceRow, revisions: Mapping[Revision, RevisionRow]) -> Stored:

@@ -105,16 +105,32 @@ async def inside(app: ASGIApp) -> AsyncGenerator[Path]:
     """Serve `app` on a Unix socket that only this user reaches, for requests of this very process; -> its path."""
     with tempfile.TemporaryDirectory(prefix="talon-") as directory:
         path = Path(directory) / "inside"
-        server = _Quiet(_config(app, 1.0, GatewaySettings(), uds=str(path)))
-        running = asyncio.create_task(server.serve(), name="uvicorn inside")
-        listening = asyncio.create_task(server.listening.wait())
-        try:
-            await asyncio.wait({running, listening}, return_when=asyncio.FIRST_COMPLETED)
+        async with _serving(_config(app, 1.0, GatewaySettings(), uds=str(path)), None):
             yield path
-        finally:
-            listening.cancel()
-            server.should_exit = True
-            await running
+
+
+@contextlib.asynccontextmanager
+async def beside(
+    app: ASGIApp, sock: socket.socket, settings: GatewaySettings, tls: TlsFiles | None, grace_s: float = 5.0
+) -> AsyncGenerator[None]:
+    """Serve an `app` without streams on one more socket (see `bind`), until the way out; requests under way get `grace_s`."""
+    with contextlib.closing(sock):
+        async with _serving(_config(app, grace_s, settings, tls), [sock]):
+            yield
+
+
+@contextlib.asynccontextmanager
+async def _serving(config: uvicorn.Config, sockets: list[socket.socket] | None) -> AsyncGenerator[None]:
+    server = _Quiet(config)
+    running = asyncio.create_task(server.serve(sockets), name="uvicorn beside")
+    listening = asyncio.create_task(server.listening.wait())
+    try:
+        await asyncio.wait({running, listening}, return_when=asyncio.FIRST_COMPLETED)
+        yield
+    finally:
+        listening.cancel()
+        server.should_exit = True
+        await running
 
 
 def _config(

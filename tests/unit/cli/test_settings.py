@@ -25,6 +25,7 @@ from talon.cli.load import (
     port_of,
     secret_of,
 )
+from talon.cli.scheduler_settings import is_active
 from talon.cli.settings import Settings
 
 SEED = """
@@ -182,10 +183,55 @@ def test_the_first_documents_talon_yaml_is_accepted_and_what_is_not_active_is_na
     warned = {line.split(" = ")[0] for line in loaded.warnings if line.endswith(NOT_ACTIVE)}
     assert warned == {
         "control_plane.message_broker.driver",
-        "control_plane.scheduler.backend",
         "worker.pull_mode",
         "worker.mcp_routes",
     }
+    (told,) = [line for line in loaded.warnings if line.startswith("control_plane.scheduler.backend")]
+    assert "names no queue, so the database alone keeps the time" in told
+    assert not is_active(loaded.settings)
+
+
+QUEUE = {"project": "p", "location": "europe-west3", "queue": "q"}
+CALLED = {"callback_url": "https://w.example", "service_account": "a@p.example"}
+
+
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        ({**QUEUE, **CALLED}, ()),
+        ({**QUEUE, "callback_url": "http://127.0.0.1:19790", "secret": KEY, "endpoint": "http://localhost:8123"}, ()),
+        (
+            {"late_s": 5},
+            ("project: not given", "location: not given", "queue: not given", "callback_url: not given", "give a service"),
+        ),
+        ({**QUEUE, **CALLED, "queue": "a/b"}, ("queue: 'a/b' is none",)),
+        ({**QUEUE, **CALLED, "callback_url": "http://w.example"}, ("callback_url: 'http://w.example' is not encrypted",)),
+        ({**QUEUE, **CALLED, "jwks_url": "http://k.example"}, ("jwks_url: 'http://k.example' is not encrypted",)),
+        ({**QUEUE, **CALLED, "endpoint": "http://t.example"}, ("endpoint: 'http://t.example' is not encrypted",)),
+        ({**QUEUE, "callback_url": "https://w.example", "secret": "sekret"}, ("secret: the value (hidden) is shorter than 32",)),
+    ],
+)
+def test_cloud_tasks_is_told_what_it_needs_or_the_program_does_not_start(
+    given: dict[str, Any], lines: tuple[str, ...], tmp_path: Path
+) -> None:
+    scheduler = {"backend": "cloud_tasks", "cloud_tasks": given}
+    text = yaml.safe_dump({"control_plane": {"scheduler": scheduler}})
+    if not lines:
+        assert is_active(read(tmp_path, text).settings)
+        return
+    found = mistakes(tmp_path, text)
+    assert len(found) == len(lines)
+    for line, expected in zip(found, lines, strict=True):
+        assert line.startswith("control_plane.scheduler.cloud_tasks")
+        assert expected in line
+        assert "sekret" not in line
+
+
+def test_what_is_said_of_cloud_tasks_and_not_used_is_a_warning(tmp_path: Path) -> None:
+    loaded = read(tmp_path, yaml.safe_dump({"control_plane": {"scheduler": {"cloud_tasks": QUEUE}}}))
+    (line,) = loaded.warnings
+    assert "not used, control_plane.scheduler.backend is 'local'" in line
+    assert not is_active(loaded.settings)
 
 
 def test_postgres_without_a_url_says_what_to_set(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@
 Any number of them share the work, and none has to be told of the others: a row that one holds is the others' again after the hold,
 and whoever then comes second is refused. Nothing is kept but in the store: one that dies at any instruction leaves an occurrence
 either fired and moved on, or neither.
+
+Where somebody else keeps the time too (an `Ahead`), rows come before they are due: he is told, and they come again if he is silent.
 """
 
 from __future__ import annotations
@@ -15,40 +17,48 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from talon.dispatch.schedules.wakeups import Agent, Wakeups
+from talon.dispatch.schedules.firing import Firer
+from talon.dispatch.schedules.wakeups import Wakeups
 from talon.domain.bell import Bell
-from talon.domain.errors import Conflict, TalonError, Unavailable
-from talon.domain.schedules import Firing, SchedulePlan, Stand, decode_plan
-from talon.manifest.effective import Effective
-from talon.manifest.occurrences import first_after, session_of, step
+from talon.domain.errors import Unavailable
+from talon.domain.schedules import Stand, decode_plan
+from talon.manifest.occurrences import first_after
 from talon.store.protocols import Store
-from talon.store.schedules import ScheduleRow
+from talon.store.schedules import Due, Look, ScheduleRow
 
 #: Rows that are taken at once.
 BATCH_MAX = 1_000
-#: Between two attempts to fire what could not be fired, doubled each time up to the second.
-RETRY_FIRST_MS, RETRY_MOST_MS = 1_000, 60_000
-#: How many rows are decided before others get a turn on the event loop.
-_BREATH = 50
 log = logging.getLogger(__name__)
+
+
+class Ahead(Protocol):
+    """Somebody else who keeps the time."""
+
+    def offer(self, rows: Sequence[ScheduleRow], now_ms: int) -> None:
+        """Tell him of occurrences that come; the rows are this scheduler's for a while. Does not wait and does not raise; what it
+        cannot take comes again."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSettings:
     """`hold_s`: how long rows that were taken are left to their taker; `sweep_s`: between two looks that nothing announced;
-    `tzdata`: the version of the zones that this process computes with."""
+    `tzdata`: the version of the zones that this process computes with; `ahead_ms`: see `Firer`."""
 
     tzdata: str
     hold_s: float = 10.0
     sweep_s: float = 1.0
+    ahead_ms: int = 0
 
 
 class Scheduler:
-    """One scheduler of a process. `run` until `stop`; `hear` is given every bell of the process."""
+    """One scheduler of a process. `run` until `stop`; `hear` is given every bell of the process. Its `firer` others may use too."""
 
-    def __init__(self, store: Store, wakeups: Wakeups, settings: SchedulerSettings) -> None:
-        self._store, self._wakeups, self._settings = store, wakeups, settings
+    def __init__(self, store: Store, wakeups: Wakeups, settings: SchedulerSettings, ahead: Ahead | None = None) -> None:
+        self._store, self._settings, self._ahead = store, settings, ahead
+        self.firer = Firer(store, wakeups, settings.ahead_ms)
         self._wake = asyncio.Event()
         self._stopping = False
         self._zones_checked = False
@@ -56,7 +66,11 @@ class Scheduler:
     def hear(self, bell: Bell) -> None:
         """Look now: a resource was written, which may be a schedule."""
         if bell.namespaces or bell.everything:
-            self._wake.set()
+            self.look()
+
+    def look(self) -> None:
+        """Look now: a schedule has moved on."""
+        self._wake.set()
 
     def stop(self) -> None:
         """Take nothing more; `run` ends when what it has taken is dealt with."""
@@ -74,7 +88,7 @@ class Scheduler:
                     self._zones_checked = True
                 due = await self._store.take_due(BATCH_MAX, int(self._settings.hold_s * 1000))
                 if due.rows:
-                    await self._deal_with(due.rows, due.now_ms)
+                    await self._look_at(due)
                     continue
                 if due.next_in_ms is not None:
                     pause_s = min(pause_s, due.next_in_ms / 1000)
@@ -83,51 +97,15 @@ class Scheduler:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause_s)
 
-    # --- firing --------------------------------------------------------------------------------------------------------------
-
-    async def _deal_with(self, rows: Sequence[ScheduleRow], now_ms: int) -> None:
-        """Fire, or record as missed, what is due of `rows`. Raises `Unavailable` if some of it could not be written."""
-        work: list[tuple[ScheduleRow, SchedulePlan, Firing]] = []
-        for nth, row in enumerate(rows):
-            if nth % _BREATH == 0:
-                await asyncio.sleep(0)
-            try:
-                plan = decode_plan(row.plan)
-                work.append((row, plan, _firing(row, plan, now_ms)))
-            except Exception as error:
-                log.exception("schedule %s/%s cannot be computed", row.namespace, row.name)
-                await self._put_off(row, f"its next time cannot be computed: {error}")
-        passed = [firing for _, _, firing in work if firing.occurrence_ms is None]
-        if passed:
-            await self._store.pass_over(passed)
-        fired = [one for one in work if one[2].occurrence_ms is not None]
-        agents = await self._wakeups.agents({(firing.namespace, firing.agent) for _, _, firing in fired})
-        done = await asyncio.gather(*(self._fire(*one, agents) for one in fired), return_exceptions=True)
-        for error in done:
-            if isinstance(error, BaseException):
-                raise error
-
-    async def _fire(self, row: ScheduleRow, plan: SchedulePlan, firing: Firing, agents: dict[Agent, tuple[int, Effective]]) -> None:
-        """Send one; what goes wrong is told by its row, and tried again."""
-        try:
-            await self._wakeups.send(plan, firing, agents.get((firing.namespace, firing.agent)))
-        except Conflict as error:
-            if error.code == "firing_superseded":
-                log.debug("schedule %s/%s has moved on", row.namespace, row.name)
-            else:
-                await self._put_off(row, f"{error.detail} [{error.code}]")
-        except TalonError as error:
-            if isinstance(error, Unavailable) and error.http_status == Unavailable.http_status:
-                raise  # it is the database's matter, not this schedule's; the hold ends by itself
-            await self._put_off(row, f"{error.detail} [{error.code}]")
-        except Exception as error:
-            log.exception("schedule %s/%s cannot be fired", row.namespace, row.name)
-            await self._put_off(row, f"{type(error).__name__}: {error}")
-
-    async def _put_off(self, row: ScheduleRow, error: str) -> None:
-        wait_ms = min(RETRY_MOST_MS, RETRY_FIRST_MS * 2 ** min(row.failures, 16))
-        log.warning("schedule %s/%s: %s; next try in %.0f s", row.namespace, row.name, error, wait_ms / 1000)
-        await self._store.put_off(row.uid, row.occurrence_ms or 0, wait_ms, error)
+    async def _look_at(self, due: Due) -> None:
+        """Fire what is due; tell of the rest, or leave it until it is."""
+        early = [row for row in due.rows if row.due_ms is not None and row.due_ms > due.now_ms]
+        if early and self._ahead is not None:
+            self._ahead.offer(early, due.now_ms)
+        elif early:
+            await self._store.look_later([Look(row.uid, row.since_ms, row.occurrence_ms or 0, row.due_ms or 0) for row in early])
+        if len(early) < len(due.rows):
+            await self.firer.deal_with([row for row in due.rows if row.due_ms is None or row.due_ms <= due.now_ms], due.now_ms)
 
     # --- zones ---------------------------------------------------------------------------------------------------------------
 
@@ -139,34 +117,11 @@ class Scheduler:
             for row in rows:
                 await asyncio.sleep(0)
                 try:
-                    renewed += await self._store.stand_anew(row, _anew(row), version)
+                    renewed += await self._store.stand_anew(row, _anew(row), version, self.firer.ahead_ms)
                 except ValueError as error:
-                    await self._put_off(row, f"its next time cannot be computed with the zones of {version}: {error}")
+                    await self.firer.put_off(row, f"its next time cannot be computed with the zones of {version}: {error}")
             place = (rows[-1].tzdata, rows[-1].uid)
         log.info("schedules fire by the time zones of %s; %d were computed anew", version or "an unknown version", renewed)
-
-
-def _firing(row: ScheduleRow, plan: SchedulePlan, now_ms: int) -> Firing:
-    """What becomes of a row that is due."""
-    if row.occurrence_ms is None or row.due_ms is None:
-        raise AssertionError("a row that stands at nothing is never due")
-    done = step(plan, row.uid, Stand(row.occurrence_ms, row.due_ms), row.since_ms, now_ms)
-    fire = done.fire
-    return Firing(
-        uid=row.uid,
-        namespace=row.namespace,
-        name=row.name,
-        generation=row.generation,
-        at_ms=row.occurrence_ms,
-        occurrence_ms=None if fire is None else fire.occurrence_ms,
-        due_ms=row.due_ms if fire is None else fire.due_ms,
-        next=done.next,
-        missed=done.missed,
-        agent=plan.agent,
-        session="" if fire is None else session_of(plan, row.name, fire.occurrence_ms),
-        overlap=plan.overlap,
-        history_limit=plan.history_limit,
-    )
 
 
 def _anew(row: ScheduleRow) -> Stand | None:

@@ -145,10 +145,10 @@ def _methods(api: FastAPI, path: str) -> str:
     return ", ".join(sorted(found)) or "GET"  # what is not in the document is the page: read only
 
 
-def create_app(deps: GatewayDeps, *, health_only: bool = False) -> ASGIApp:
+def create_app(deps: GatewayDeps, *, health_only: bool = False, beside: Sequence[BareRoute] = ()) -> ASGIApp:
     """The gateway's ASGI application. It starts nothing: streams and connections live in `deps`.
 
-    `health_only` leaves out everything but `/healthz` and `/readyz`: the port of a worker.
+    `health_only` leaves out everything but `/healthz` and `/readyz`: the port of a worker, which may have routes `beside`.
     """
     guard = Guard(deps.access.authenticator, deps.holding)
     api = FastAPI(
@@ -166,7 +166,7 @@ def create_app(deps: GatewayDeps, *, health_only: bool = False) -> ASGIApp:
     for kind in (TalonError, RequestValidationError, ValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, on_error)
     if health_only:
-        return Front(api, (), deps.settings, deps.ids, deps.clock, guard)
+        return Front(api, beside, deps.settings, deps.ids, deps.clock, guard)
     api.openapi = lambda: openapi.document(api, deps.settings.page_max, asks=deps.access.authenticator.asks)
     streams = Streaming(deps)
     bare = (

@@ -57,13 +57,15 @@ BareEndpoint = Callable[[Scope, Receive, Send, dict[str, str]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class BareRoute:
-    """A hot route served beside FastAPI. `checks_origin`: refuse pages of other sites also for reading (streams)."""
+    """A hot route served beside FastAPI. `checks_origin`: refuse pages of other sites also for reading (streams). `guarded` is
+    False where the endpoint recognises its callers by itself."""
 
     operation: str
     method: str
     path: str  # with {name} places, as in OpenAPI
     endpoint: BareEndpoint
     checks_origin: bool = False
+    guarded: bool = True
 
 
 def path_pattern(template: str) -> re.Pattern[str]:
@@ -165,7 +167,8 @@ class Front:
             if route.checks_origin:
                 self._check_origin(headers)
             places = match.groupdict()
-            await self._guard.admit(scope, route.operation, places)
+            if route.guarded:
+                await self._guard.admit(scope, route.operation, places)
             await route.endpoint(scope, receive, send, places)
             return
         if known:
