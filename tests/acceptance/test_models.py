@@ -13,7 +13,7 @@ import pytest_asyncio
 import yaml
 
 from support.product import Api, Product
-from support.recorder import Recorder, asks_then_answers, breaks_off, recording, refuses
+from support.recorder import Recorder, asks_then_answers, billed, breaks_off, recording, refuses
 from support.stage import talon
 from support.vendors.openai_chat import SCHEMA
 from support.vendors.table import VENDORS
@@ -98,6 +98,7 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Scen
         providers = {name: vendor.provider(name) for name in names}
         providers |= {f"by-{one.kind.replace('_', '-')}": vendor.provider(one.kind, one.kind, one.path) for one in VENDORS}
         providers["by-bedrock"] |= {"region": "us-east-1", "api_key": "AKIDEXAMPLE:secret"}
+        providers["billed"] = vendor.provider("billed", "openrouter", "/api/v1")
         providers["limited"] = vendor.provider("limited", requests_per_minute=60)
         (directory / "catalogue.yaml").write_text(yaml.safe_dump(CATALOGUE))
         config = {"providers": providers, "models": {"catalogue": "catalogue.yaml"}, "worker": {"sweep_s": 0.25}}
@@ -159,6 +160,19 @@ async def test_each_call_has_its_cost_and_the_turn_the_sum(scene: Scene) -> None
     assert shown["loop"]["totalCost"] == pytest.approx(0.0019)
     unknown = await scene.run(await scene.agent({"provider": "other", "name": "m"}))
     assert "cost" not in of(unknown, "model.finished")[0], "a price that nobody knows is not 0"
+
+
+async def test_what_the_vendor_says_that_a_call_costs_is_its_cost(scene: Scene) -> None:
+    agent = await scene.agent({"provider": "billed", "name": "m"})
+    scene.vendor.behaviours["billed"] = billed("stop", cost=0.00012, is_byok=True, cost_details={"upstream_inference_cost": 0.0024})
+    journal = await scene.run(agent)
+    assert scene.vendor.calls["billed"][0]["usage"] == {"include": True}
+    finished = of(journal, "model.finished")[0]
+    assert (finished["cost"], finished["cost_source"]) == ({"amount": "0.00252", "currency": "USD"}, "reported")
+    assert of(journal, "turn.completed")[0]["costs"] == [finished["cost"]]
+    scene.vendor.behaviours["billed"] = billed("content_filter", cost=0.5, cost_details={"upstream_inference_cost": 0.4})
+    failed = of(await scene.run(agent, "filtered"), "model.failed")[0]
+    assert (failed["cost"], failed["cost_source"]) == ({"amount": "0.5", "currency": "USD"}, "reported")
 
 
 async def test_a_session_says_which_model_how_much_it_thinks_and_whether_it_shows_it(scene: Scene) -> None:

@@ -79,6 +79,17 @@ def asks_then_answers(tool: str) -> Behaviour:
     return answer
 
 
+def billed(reason: str, **usage: Any) -> Behaviour:
+    """An answer that ends for `reason`, and says more of its usage than tokens."""
+    counts = {"prompt_tokens": USED[0], "completion_tokens": USED[2], **usage}
+    body = _delta("fine") + _delta("", reason) + _event(choices=[], usage=counts) + b"data: [DONE]\n\n"
+
+    async def answer(number: int, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, content_type="text/event-stream")
+
+    return answer
+
+
 def refuses(status: int, message: str = "no", retry_after_s: int | None = None) -> Behaviour:
     """An error, each time."""
 

@@ -201,7 +201,7 @@ async def _asked(settings: Settings, name: str) -> dict[str, Any]:
                 known = models.find(provider, model)
                 prices = known.prices if known else None
                 told |= {"input_tokens": event.usage.input_tokens, "output_tokens": event.usage.output_tokens}
-                told["cost"] = str(cost_of(event.usage, prices)) if prices else ""
+                told["cost"] = str(event.cost or (cost_of(event.usage, prices) if prices else ""))
     except ProviderError as error:
         told |= {"error": error.error, "detail": error.detail}
     finally:

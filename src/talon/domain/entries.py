@@ -210,7 +210,8 @@ class ModelStarted(Payload, frozen=True, kw_only=True):
 class ModelFinished(Payload, frozen=True, kw_only=True):
     """A model answered. `content` is empty when the text is the turn's answer: then `message.completed` holds it, once.
     The `calls` tool calls of the answer are the `tool.requested` entries that follow in the same commit. `opaque` is what the
-    vendor wants back with them. No `cost`: the model's price is not known."""
+    vendor wants back with them. No `cost`: the model's price is not known. `cost_source` is `reported` where the vendor said what
+    it costs; else it is reckoned by the worker's catalogue."""
 
     type = "model.finished"
     stop_reason: str
@@ -222,11 +223,13 @@ class ModelFinished(Payload, frozen=True, kw_only=True):
     duration_ms: int = 0
     opaque: Opaque | None = None
     cost: Money | None = None
+    cost_source: str = ""
 
 
 class ModelFailed(Payload, frozen=True, kw_only=True):
     """A model call failed. `error` is a class: timeout | connection | rate_limit | overloaded | server | authentication |
-    bad_request | context_overflow | content_filter | refusal | malformed | empty | unresolved | cancelled."""
+    bad_request | context_overflow | content_filter | refusal | malformed | empty | unresolved | cancelled. `cost_source` as in
+    `model.finished`."""
 
     type = "model.failed"
     error: str
@@ -236,6 +239,7 @@ class ModelFailed(Payload, frozen=True, kw_only=True):
     retry_after_s: float | None = None
     usage: Usage = Usage()
     cost: Money | None = None
+    cost_source: str = ""
 
 
 class StreamReset(Payload, frozen=True, kw_only=True):

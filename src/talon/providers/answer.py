@@ -5,11 +5,12 @@ Pure: no I/O and no clock, so every oddity of a compatible server is a test on p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import msgspec
 
-from talon.domain.entries import Opaque, Usage
+from talon.domain.entries import Money, Opaque, Usage
 from talon.providers.estimate import estimate_usage, tokens_of
 from talon.providers.faults import from_event, safe_text
 from talon.providers.limits import CallLimits
@@ -42,7 +43,7 @@ class _Slot:
 class Answer:
     """Collects one answer of provider `provider` to `request`. Not to be used again after `finish` or an error.
 
-    A reader calls `text`, `reasoning`, `call`, `keep`, … in the order in which things came, and sets `id`, `model` and `stop`.
+    A reader calls `text`, `reasoning`, `call`, `keep`, … in the order in which things came; it sets `id`, `model`, `stop`, `cost`.
     """
 
     def __init__(self, provider: str, request: ChatRequest, limits: CallLimits, secret: str = "") -> None:
@@ -52,7 +53,7 @@ class Answer:
         self._answer_max = limits.answer_max
         self._secret = secret
         self._slots: list[_Slot] = []
-        self._usage: Usage | None = None
+        self._tokens: Callable[[], Usage] | None = None
         self._chars = 0  # everything that the model wrote
         self._text = 0  # characters of it that were for the reader, and since something else came
         self._run = 0
@@ -65,6 +66,7 @@ class Answer:
         self.id = ""
         self.model = ""
         self.stop: StopReason | None = None  # why the model stopped; None until it has
+        self.cost: Money | None = None  # what the vendor says that it costs; few do
 
     def text(self, piece: str, out: list[ChatEvent]) -> None:
         """More text for the reader. Raises `ProviderError("malformed")` above `answer_max`."""
@@ -159,9 +161,10 @@ class Answer:
         if chars > self._limits.answer_max:
             raise self.error("malformed", f"the answer is longer than answer_max ({self._limits.answer_max} characters)")
 
-    def counted(self, usage: Usage) -> None:
-        """Tokens as the vendor counted them so far; `estimated`: of the output not all is counted yet."""
-        self._usage = usage
+    def counted(self, count: Callable[[], Usage]) -> None:
+        """What gives the tokens as the vendor counted them so far; `estimated`: of the output not all is counted yet. It is asked
+        when the answer ends: some vendors count with every event."""
+        self._tokens = count
 
     def failed(self, error: object) -> NoReturn:
         """The answer carries an error object in place of more: raises what it is."""
@@ -184,7 +187,7 @@ class Answer:
             raise self.error("empty", f"the answer is empty (it ended as {self.stop or 'nothing at all'})")
         # Some servers say "stop" although they call tools, and some that they call tools although they do not.
         stop = "length" if cut else "tool_calls" if calls else "stop"
-        return Finished(stop, self.usage(), calls, self.model, self._opaque(calls))
+        return Finished(stop, self.usage(), calls, self.model, self._opaque(calls), self.cost)
 
     def _calls(self, *, cut: bool) -> tuple[ToolCall, ...]:
         calls: list[ToolCall] = []
@@ -218,7 +221,7 @@ class Answer:
 
     def usage(self) -> Usage:
         """As the server counted; what it has not counted is estimated from the request and from what has arrived."""
-        known = self._usage
+        known = self._tokens() if self._tokens is not None else None
         uncounted = known is not None and self._chars and not known.input_tokens and not known.output_tokens  # some say 0 for it
         if known is None or uncounted:
             return estimate_usage(self._request, self._chars)
@@ -231,7 +234,7 @@ class Answer:
         return self._with_usage(ProviderError(error, safe_text(f"providers.{self._provider}: {detail}", self._secret)))
 
     def _with_usage(self, error: ProviderError) -> ProviderError:
-        error.usage = self.usage()
+        error.usage, error.cost = self.usage(), self.cost
         return error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -12,6 +11,7 @@ from yarl import URL
 
 from talon.providers.answer import Answer
 from talon.providers.anthropic_reader import MessagesReader
+from talon.providers.claude import takes_forced_tools, takes_sampling, thinking_of
 from talon.providers.content import Kept, call_id, encode, given, laid_out, parts_of, runs, valid_arguments
 from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatMessage, ChatRequest, Part, Text, ToolCall
@@ -20,11 +20,6 @@ from talon.providers.sse import SseParser
 VERSION = "2023-06-01"
 #: The vendor wants a bound; this one holds where nobody gave one.
 MAX_TOKENS = 8192
-#: Tokens of thinking by level, for models that take a budget. The vendor takes no budget below the least.
-_BUDGETS = {"low": 2048, "medium": 8192, "high": 24_576}
-_BUDGET_MIN = 1024
-#: Models up to 4.5 think by a budget, later ones as much as they find right, guided by an effort.
-_VERSION_OF = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
 #: In place of a message without content, which the vendor does not take.
 _NOTHING = "(nothing)"
 _EPHEMERAL = {"type": "ephemeral"}
@@ -34,8 +29,8 @@ class Anthropic:
     """`base_url` ends before `/v1/messages` (`https://api.anthropic.com`); one that ends in `/v1` is understood as well.
 
     Where the model is to think, `temperature`, `top_k`, a low `top_p` and a forced tool are against the vendor's rules and are not
-    sent. It does not think in the middle of calls that another model began (the vendor wants its own thoughts back there), nor
-    where `max_output_tokens`, half of which it may think, leaves no room.
+    sent; newer models take none of them at all. It does not think in the middle of calls that another model began (the vendor wants
+    its own thoughts back there), nor where `max_output_tokens`, half of which it may think, leaves no room.
     """
 
     leaves_out: ClassVar[frozenset[str]] = frozenset({"seed"})
@@ -67,17 +62,18 @@ class Anthropic:
         body: dict[str, Any] = {"model": request.model, "max_tokens": limit, "messages": messages, "stream": True}
         body |= given(
             system=system,
-            top_p=request.top_p if not thinks or (request.top_p or 0) >= 0.95 else None,
             stop_sequences=request.stop,
             thinking=thinking,
             tools=tuple({"name": t.name, "description": t.description, "input_schema": t.parameters} for t in request.tools),
         )
-        if not thinks:
-            body |= given(temperature=request.temperature, top_k=request.top_k)
+        if takes_sampling(request.model):
+            body |= given(top_p=request.top_p if not thinks or (request.top_p or 0) >= 0.95 else None)
+            if not thinks:
+                body |= given(temperature=request.temperature, top_k=request.top_k)
         if request.user:
             body["metadata"] = {"user_id": request.user}
         if request.tools:
-            body |= given(tool_choice=_choice(request, forced=not thinks))
+            body |= given(tool_choice=_choice(request, forced=not thinks and takes_forced_tools(request.model)))
         output = given(effort=effort)
         if request.answer_schema is not None:
             output["format"] = {"type": "json_schema", "schema": request.answer_schema.schema}
@@ -94,24 +90,6 @@ class Anthropic:
     def reader(self, answer: Answer) -> MessagesReader:
         """See `Dialect.reader`."""
         return MessagesReader(answer)
-
-
-def thinking_of(request: ChatRequest, limit: int) -> tuple[dict[str, Any] | None, str]:
-    """(the vendor's `thinking`, its effort)."""
-    level = request.thinking
-    if not level:
-        return None, ""
-    last = next((m for m in reversed(request.messages) if m.role != "tool"), None)
-    foreign = last is not None and bool(last.tool_calls) and last.opaque is None
-    if level == "off" or foreign:
-        return {"type": "disabled"}, ""
-    found = _VERSION_OF.search(request.model)
-    if found is None or (int(found[1]), int(found[2] or 0)) >= (4, 6):
-        return {"type": "adaptive", "display": "summarized"}, level
-    budget = min(_BUDGETS[level], limit // 2)
-    if budget < _BUDGET_MIN:
-        return {"type": "disabled"}, ""
-    return {"type": "enabled", "budget_tokens": budget}, ""
 
 
 def _choice(request: ChatRequest, *, forced: bool) -> dict[str, Any] | None:

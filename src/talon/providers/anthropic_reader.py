@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
+from talon.providers.claude import Thoughts
 from talon.providers.content import encode
+from talon.providers.decoding import Decoding, text_of
 from talon.providers.protocol import ChatEvent, StopReason
 
 _STOPS: dict[str, StopReason] = {  # an unknown reason is a stop
@@ -33,6 +37,19 @@ class _Usage(msgspec.Struct, gc=False):
     cache_read_input_tokens: int | None = None
     output_tokens_details: _OutputDetails | None = None
 
+    def counted(self, *, final: bool) -> Usage:
+        """In Talon's words."""
+        read, written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
+        thought = self.output_tokens_details
+        return Usage(
+            (self.input_tokens or 0) + read + written,
+            self.output_tokens or 0,
+            read,
+            not final,
+            written,
+            (thought.thinking_tokens if thought is not None else None) or 0,
+        )
+
 
 class _Block(msgspec.Struct, gc=False):
     """text | thinking | redacted_thinking | tool_use; others are read over."""
@@ -45,16 +62,6 @@ class _Block(msgspec.Struct, gc=False):
     thinking: str | None = None
     signature: str | None = None
     data: str | None = None
-
-
-class _Thought:
-    """A thinking block that is being written."""
-
-    __slots__ = ("signature", "text")
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-        self.signature: list[str] = []
 
 
 class _StopDetails(msgspec.Struct, gc=False):
@@ -94,8 +101,7 @@ class _Event(msgspec.Struct, gc=False):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Event).decode
-_decode_message = msgspec.json.Decoder(_Message).decode
+_EVENT, _MESSAGE = Decoding(_Event), Decoding(_Message)
 
 
 class MessagesReader:
@@ -104,37 +110,26 @@ class MessagesReader:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._usage = _Usage()
-        self._thoughts: dict[int, _Thought] = {}  # by the index of their block
+        self._thoughts = Thoughts(answer)
 
-    def take(self, event: bytes, out: list[ChatEvent]) -> bool:
+    def take(self, events: Sequence[bytes], out: list[ChatEvent]) -> bool:
         """See `Reader.take`; `message_stop` is the end."""
-        e = _decode(event)
-        match e.type:
-            case "content_block_delta" if e.delta is not None:
-                self._delta(e.index, e.delta, out)
-            case "content_block_start" if e.content_block is not None:
-                self._start(e.index, e.content_block, out)
-            case "content_block_stop":
-                self._stop(e.index)
-            case "message_start" if e.message is not None:
-                self._answer.id = e.message.id or ""
-                self._answer.model = e.message.model or ""
-                self._count(e.message.usage)
-            case "message_delta":
-                self._count(e.usage, final=True)
-                if e.delta is not None:
-                    self._stopped(e.delta.stop_reason, e.delta.stop_details)
-            case "message_stop":
-                return True
-            case _ if e.error is not None:
-                self._answer.failed(e.error)
-            case _:
-                pass  # ping, and what may come in later versions
+        text = self._answer.text
+        for e in _EVENT.each(events):
+            delta = e.delta
+            if e.type != "content_block_delta" or delta is None:
+                if e.type == "message_stop":
+                    return True
+                self._event(e, out)
+            elif delta.type == "text_delta":
+                text(delta.text or "", out)
+            else:
+                self._delta(e.index, delta, out)
         return False
 
     def whole(self, body: bytes, out: list[ChatEvent]) -> None:
         """A message that was not streamed."""
-        message = _decode_message(body)
+        message = _MESSAGE.one(body)
         if message.error is not None:
             self._answer.failed(message.error)
         self._answer.id, self._answer.model = message.id or "", message.model or ""
@@ -144,45 +139,53 @@ class MessagesReader:
         self._count(message.usage, final=True)
         self._stopped(message.stop_reason, message.stop_details)
 
+    def _event(self, e: _Event, out: list[ChatEvent]) -> None:
+        match e.type:
+            case "content_block_start" if e.content_block is not None:
+                self._start(e.index, e.content_block, out)
+            case "content_block_stop":
+                self._stop(e.index)
+            case "message_start" if e.message is not None:
+                self._answer.id, self._answer.model = e.message.id or "", e.message.model or ""
+                self._count(e.message.usage)
+            case "message_delta":
+                self._count(e.usage, final=True)
+                if e.delta is not None:
+                    self._stopped(e.delta.stop_reason, e.delta.stop_details)
+            case _ if e.error is not None:
+                self._answer.failed(e.error)
+            case _:
+                pass  # ping, and what may come in later versions
+
     def _start(self, index: int, block: _Block, out: list[ChatEvent]) -> None:
         match block.type:
             case "text":
                 self._answer.text(block.text or "", out)
             case "thinking":
-                self._think(index, block.thinking, block.signature, out)
+                self._thoughts.more(index, block.thinking, block.signature, out)
             case "redacted_thinking":
                 self._answer.keep(encode({"type": block.type, "data": block.data or ""}).decode())
             case "tool_use":
-                whole = bytes(block.input).decode()  # in a stream it begins empty
+                whole = text_of(block.input)  # in a stream it begins empty
                 self._answer.call(index, block.id or "", block.name or "", whole if whole != "{}" else "")
             case _:
                 pass
 
     def _delta(self, index: int, delta: _Delta, out: list[ChatEvent]) -> None:
         match delta.type:
-            case "text_delta":
-                self._answer.text(delta.text or "", out)
             case "input_json_delta":
                 self._answer.call(index, "", "", delta.partial_json)
             case "thinking_delta":
-                self._think(index, delta.thinking, None, out)
+                self._thoughts.more(index, delta.thinking, None, out)
             case "signature_delta":
-                self._think(index, None, delta.signature, out)
+                self._thoughts.more(index, None, delta.signature, out)
             case _:
                 pass
 
-    def _think(self, index: int, text: str | None, signature: str | None, out: list[ChatEvent]) -> None:
-        thought = self._thoughts.setdefault(index, _Thought())
-        if text:
-            self._answer.reasoning(text, out)
-            thought.text.append(text)
-        if signature:
-            thought.signature.append(signature)
-
     def _stop(self, index: int) -> None:
-        thought = self._thoughts.pop(index, None)
-        if thought is not None and thought.signature:  # the vendor takes no thought back without its signature
-            kept = {"type": "thinking", "thinking": "".join(thought.text), "signature": "".join(thought.signature)}
+        thought = self._thoughts.ended(index)
+        if thought is not None:
+            kept = {"type": "thinking", "thinking": thought[0], "signature": thought[1]}
             self._answer.keep(encode(kept).decode())
 
     def _stopped(self, reason: str | None, details: _StopDetails | None) -> None:
@@ -201,15 +204,4 @@ class MessagesReader:
             value = getattr(usage, field)
             if value is not None:
                 setattr(known, field, value)
-        read, written = known.cache_read_input_tokens or 0, known.cache_creation_input_tokens or 0
-        thought = known.output_tokens_details
-        self._answer.counted(
-            Usage(
-                (known.input_tokens or 0) + read + written,
-                known.output_tokens or 0,
-                read,
-                not final,
-                written,
-                (thought.thinking_tokens if thought is not None else None) or 0,
-            )
-        )
+        self._answer.counted(partial(known.counted, final=final))

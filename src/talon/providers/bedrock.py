@@ -12,9 +12,9 @@ import msgspec
 from yarl import URL
 
 from talon.providers.answer import Answer
-from talon.providers.anthropic import thinking_of
 from talon.providers.aws import signed
 from talon.providers.bedrock_reader import ConverseReader
+from talon.providers.claude import takes_forced_tools, takes_sampling, thinking_of
 from talon.providers.content import Kept, call_id, encode, given, laid_out, parts_of, runs, valid_arguments
 from talon.providers.eventstream import EventStream
 from talon.providers.limits import CallLimits
@@ -70,22 +70,23 @@ class Bedrock:
             messages.insert(0, {"role": "user", "content": [_NOTHING]})
         if request.prompt_cache and _CACHES.search(request.model):
             _mark(system, messages)
+        samples = not claude or takes_sampling(request.model)
         inference = given(
             maxTokens=limit or (_MAX_TOKENS if thinks and "budget_tokens" in (thinking or {}) else None),
-            temperature=request.temperature if not thinks else None,
-            topP=request.top_p if not thinks or (request.top_p or 0) >= 0.95 else None,
+            temperature=request.temperature if samples and not thinks else None,
+            topP=request.top_p if samples and (not thinks or (request.top_p or 0) >= 0.95) else None,
             stopSequences=request.stop,
         )
         output = given(effort=effort)
         if request.answer_schema is not None:
             schema = {"name": request.answer_schema.name, "schema": encode(request.answer_schema.schema).decode()}
             output["textFormat"] = {"type": "json_schema", "structure": {"jsonSchema": schema}}
-        own = given(thinking=thinking, top_k=request.top_k if claude and not thinks else None)
+        own = given(thinking=thinking, top_k=request.top_k if claude and samples and not thinks else None)
         body: dict[str, Any] = {"messages": messages}
         parts = {
             "system": system,
             "inferenceConfig": inference,
-            "toolConfig": _tools(request, forced=not thinks),
+            "toolConfig": _tools(request, forced=not thinks and takes_forced_tools(request.model)),
             "additionalModelRequestFields": own,
             "outputConfig": output,
         }

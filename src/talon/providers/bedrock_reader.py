@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
+from talon.providers.claude import Thoughts
 from talon.providers.content import encode
+from talon.providers.decoding import Decoding
 from talon.providers.protocol import ChatEvent, StopReason
 
 _STOPS: dict[str, StopReason] = {  # an unknown reason is a stop
@@ -66,6 +70,7 @@ class _Usage(msgspec.Struct, gc=False, rename="camel"):
     cache_write_input_tokens: int | None = None
 
     def counted(self) -> Usage:
+        """In Talon's words."""
         read, written = self.cache_read_input_tokens or 0, self.cache_write_input_tokens or 0
         return Usage((self.input_tokens or 0) + read + written, self.output_tokens or 0, read, cache_write_tokens=written)
 
@@ -110,18 +115,7 @@ _STATUS = {
     "service_unavailable_exception": 503,
     "model_timeout_exception": 408,
 }
-_decode = msgspec.json.Decoder(_Event).decode
-
-
-class _Thought:
-    """A block of reasoning that is being written."""
-
-    __slots__ = ("redacted", "signature", "text")
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-        self.signature: list[str] = []
-        self.redacted: list[str] = []
+_EVENT = Decoding(_Event)
 
 
 class ConverseReader:
@@ -129,61 +123,56 @@ class ConverseReader:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._thoughts: dict[int, _Thought] = {}  # by the index of their block
+        self._thoughts = Thoughts(answer)
 
-    def take(self, event: bytes, out: list[ChatEvent]) -> bool:
+    def take(self, events: Sequence[bytes], out: list[ChatEvent]) -> bool:
         """See `Reader.take`; the counts come last, after the reason for stopping."""
-        answer, e = self._answer, _decode(event)
-        if e.content_block_delta is not None:
-            self._delta(e.content_block_delta, out)
-        elif e.content_block_start is not None:
-            use = e.content_block_start.start.tool_use if e.content_block_start.start is not None else None
-            if use is not None:
-                answer.call(e.content_block_start.content_block_index, use.tool_use_id or "", use.name or "", use.input)
-        elif e.content_block_stop is not None:
-            self._ended(e.content_block_stop.content_block_index)
-        elif e.message_stop is not None:
-            self._stopped(e.message_stop.stop_reason or "")
-        elif e.metadata is not None:
-            if e.metadata.usage is not None:
-                answer.counted(e.metadata.usage.counted())
-            return answer.stop is not None
-        else:
-            self._faults(e)
+        text = self._answer.text
+        for e in _EVENT.each(events):
+            block = e.content_block_delta
+            if block is None:
+                if self._event(e):
+                    return True
+            elif block.delta is not None:
+                if block.delta.text:
+                    text(block.delta.text, out)
+                else:
+                    self._delta(block.content_block_index, block.delta, out)
         return False
 
     def whole(self, body: bytes, out: list[ChatEvent]) -> None:
         """Nothing but a stream answers this call."""
         raise self._answer.error("malformed", "a document came where a stream was asked for")
 
-    def _delta(self, block: _Block, out: list[ChatEvent]) -> None:
-        delta, answer = block.delta, self._answer
-        if delta is None:
-            return
-        if delta.text:
-            answer.text(delta.text, out)
+    def _event(self, e: _Event) -> bool:
+        answer = self._answer
+        if e.content_block_start is not None:
+            use = e.content_block_start.start.tool_use if e.content_block_start.start is not None else None
+            if use is not None:
+                answer.call(e.content_block_start.content_block_index, use.tool_use_id or "", use.name or "", use.input)
+        elif e.content_block_stop is not None:
+            thought = self._thoughts.ended(e.content_block_stop.content_block_index)
+            if thought is not None:
+                kept = {"text": thought[0], "signature": thought[1]}
+                answer.keep(encode({"reasoningContent": {"reasoningText": kept}}).decode())
+        elif e.message_stop is not None:
+            self._stopped(e.message_stop.stop_reason or "")
+        elif e.metadata is not None:
+            if e.metadata.usage is not None:
+                answer.counted(e.metadata.usage.counted)
+            return answer.stop is not None
+        else:
+            self._faults(e)
+        return False
+
+    def _delta(self, index: int, delta: _Delta, out: list[ChatEvent]) -> None:
         if delta.tool_use is not None:
-            answer.call(block.content_block_index, "", "", delta.tool_use.input)
+            self._answer.call(index, "", "", delta.tool_use.input)
         reasoning = delta.reasoning_content
         if reasoning is not None:
-            thought = self._thoughts.setdefault(block.content_block_index, _Thought())
-            if reasoning.text:
-                answer.reasoning(reasoning.text, out)
-                thought.text.append(reasoning.text)
-            if reasoning.signature:
-                thought.signature.append(reasoning.signature)
+            self._thoughts.more(index, reasoning.text, reasoning.signature, out)
             if reasoning.redacted_content:
-                thought.redacted.append(reasoning.redacted_content)
-
-    def _ended(self, index: int) -> None:
-        thought = self._thoughts.pop(index, None)
-        if thought is None:
-            return
-        for piece in thought.redacted:
-            self._answer.keep(encode({"reasoningContent": {"redactedContent": piece}}).decode())
-        if thought.signature:  # the vendor takes no thought back without its signature
-            kept = {"text": "".join(thought.text), "signature": "".join(thought.signature)}
-            self._answer.keep(encode({"reasoningContent": {"reasoningText": kept}}).decode())
+                self._answer.keep(encode({"reasoningContent": {"redactedContent": reasoning.redacted_content}}).decode())
 
     def _stopped(self, reason: str) -> None:
         if reason in _BROKEN:

@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 import aiohttp
-import msgspec
 from yarl import URL
 
 from talon.providers.answer import Answer
+from talon.providers.decoding import Unreadable
 from talon.providers.dialect import Dialect, FrameError
 from talon.providers.faults import from_status, safe_text
 from talon.providers.limits import CallLimits
@@ -33,7 +33,6 @@ _DRAIN_S = 1.0
 #: From here on aiohttp wants a file-like body, so that writing one large request does not hold the loop.
 _LARGE_BODY = 1_048_576
 _SHOWN_MAX = 2000
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry", b""})
 
 
@@ -138,8 +137,8 @@ class WireCall:
                 self._fail("malformed", f"the answer is longer than answer_max ({self._limits.answer_max} characters)")
         try:
             self._reader.whole(bytes(body), events)
-        except _UNREADABLE as error:
-            self._unreadable(bytes(body), error)
+        except Unreadable as error:
+            self._unreadable(error)
         self._ended = True
 
     def _feed(self, data: bytes, events: list[ChatEvent]) -> None:
@@ -147,17 +146,14 @@ class WireCall:
             arrived = self._frames.feed(data) if data else [self._frames.rest()]
         except FrameError as error:
             self._fail("malformed", str(error))
-        take, event = self._reader.take, b""
-        try:
-            for event in arrived:
-                if event and not event.isspace():
-                    self._begun = True
-                    if take(event, events):
-                        self._ended = True
-                        return
-        except _UNREADABLE as error:
-            self._unreadable(event, error)
-        if not data:
+        if not self._begun:
+            self._begun = any(event.strip() for event in arrived)
+        if arrived:
+            try:
+                self._ended = self._reader.take(arrived, events)
+            except Unreadable as error:
+                self._unreadable(error)
+        if not data and not self._ended:
             self._closed()
 
     def _closed(self) -> None:
@@ -174,8 +170,8 @@ class WireCall:
     def _garbage(self) -> NoReturn:
         self._fail("malformed", f"neither a stream nor a completion came, but {self._beginning(self._head)!r}")
 
-    def _unreadable(self, data: bytes, error: Exception) -> NoReturn:
-        self._fail("malformed", f"{self._beginning(data)!r} cannot be read: {error}")
+    def _unreadable(self, error: Unreadable) -> NoReturn:
+        self._fail("malformed", f"{self._beginning(error.event)!r} cannot be read: {error}")
 
     def _beginning(self, data: bytes) -> str:
         """The first words of what came: cut only where no key can be cut in two."""

@@ -5,7 +5,7 @@ HttpProvider (pool, key, cancellation) ─> WireCall (deadlines, limits) ─> Fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from yarl import URL
@@ -37,11 +37,12 @@ class FrameError(ValueError):
 
 
 class Reader(Protocol):
-    """Reads the events of one answer into its `Answer`. Raises `ProviderError` for an event that says so; what it cannot decode
-    is a `msgspec.DecodeError`."""
+    """Reads the events of one answer into its `Answer`. Raises `ProviderError` for an event that says so, `Unreadable` for one that
+    cannot be decoded; what came before it is in the answer by then."""
 
-    def take(self, event: bytes, out: list[ChatEvent]) -> bool:
-        """One event; what is new goes to the answer, which hands it to `out`. -> True when it was the answer's last."""
+    def take(self, events: Sequence[bytes], out: list[ChatEvent]) -> bool:
+        """Events that arrived together, one at least; what is new goes to the answer, which hands it to `out`. -> True when the
+        answer's last was among them: what is behind it counts for nothing."""
         ...
 
     def whole(self, body: bytes, out: list[ChatEvent]) -> None:

@@ -17,51 +17,94 @@ from talon.providers.content import encode
 from talon.providers.dialect import FrameError
 
 _PRELUDE = struct.Struct(">III")
-_CRC = 4
-_LEAST = _PRELUDE.size + _CRC
+_LENGTHS = struct.Struct(">II")
+_SUM = struct.Struct(">I")
+#: Bytes before the headers, and behind the payload.
+_BEFORE, _BEHIND = _PRELUDE.size, _SUM.size
 #: Bytes of a header's value by its type; None: a length u16 stands before it.
 _SIZES: Mapping[int, int | None] = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 6: None, 7: None, 8: 8, 9: 16}
 _TEXT = 7
+#: How many headers of what size are kept decoded; the vendor has a dozen kinds of events.
+_KINDS_MAX, _HEADERS_MAX = 64, 256
 
 
 class EventStream:
     """Feed it what arrives; it gives back the events that became whole. `line_max`: the most bytes of one frame."""
 
     sniffs: ClassVar[bool] = False
-    __slots__ = ("_buffer", "_line_max")
+    __slots__ = ("_line_max", "_needed", "_openings", "_tail")
 
     def __init__(self, line_max: int) -> None:
         self._line_max = line_max
-        self._buffer = bytearray()
+        self._tail = bytearray()  # the beginning of a frame, and how many bytes it must have before it is worth a look
+        self._needed = 0
+        self._openings: dict[bytes, bytes] = {}  # headers -> the event up to its payload: a stream has few kinds
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """-> the events whose frames ended in `chunk`, in order. Raises `FrameError`, also for a frame that was damaged."""
-        buffer, events, at = self._buffer, list[bytes](), 0
-        buffer += chunk
-        while len(buffer) - at >= _PRELUDE.size:
-            length, head, crc = _PRELUDE.unpack_from(buffer, at)
-            if zlib.crc32(buffer[at : at + 8]) != crc:
-                raise FrameError("not the beginning of a frame of an event stream")
-            if length > self._line_max:
-                raise FrameError(f"a frame is longer than line_max ({self._line_max} bytes)")
-            if length < _LEAST + head:
-                raise FrameError("a frame is shorter than its headers")
-            if len(buffer) - at < length:
+        if self._tail:
+            self._tail += chunk
+            if len(self._tail) < self._needed:
+                return []
+            chunk = bytes(self._tail)
+            self._tail.clear()
+        crc32, prelude, sum_of, openings = zlib.crc32, _PRELUDE.unpack_from, _SUM.unpack_from, self._openings.get
+        events, at, size = list[bytes](), 0, len(chunk)
+        most = self._line_max
+        while size - at >= _BEFORE:
+            length, head, crc = prelude(chunk, at)
+            end = at + length
+            body, sums = at + _BEFORE + head, end - _BEHIND
+            if end > size or body > sums or length > most:
+                self._check(chunk[at : at + 8], crc)
+                self._needed = length
                 break
-            frame = bytes(buffer[at : at + length])
-            if zlib.crc32(frame[:-_CRC]) != int.from_bytes(frame[-_CRC:], "big"):
+            if crc32(chunk[at:sums]) != sum_of(chunk, sums)[0]:
+                self._check(chunk[at : at + 8], crc)
                 raise FrameError("a frame was damaged on its way")
-            payload = _PRELUDE.size + head
-            events.append(_event(_headers(frame[_PRELUDE.size : payload]), frame[payload:-_CRC]))
-            at += length
-        del buffer[:at]
+            headers = chunk[at + _BEFORE : body]
+            opening = openings(headers)
+            if opening is not None and body < sums:
+                events.append(opening + chunk[body:sums] + b"}")
+            else:
+                events.append(self._event(headers, chunk[body:sums]))
+            at = end
+        else:
+            self._needed = _BEFORE
+        self._tail += chunk[at:]
         return events
 
     def rest(self) -> bytes:
         """At the end of the stream nothing may be left. Raises `FrameError`."""
-        if self._buffer:
+        if self._tail:
             raise FrameError("the body ends in the middle of a frame")
         return b""
+
+    def _event(self, headers: bytes, payload: bytes) -> bytes:
+        """An event by headers that were not seen before."""
+        fields = _headers(headers)
+        match fields.get(":message-type"):
+            case "error":
+                words = {"code": fields.get(":error-code", ""), "message": fields.get(":error-message", "")}
+                return encode({"error": words})
+            case "exception":
+                kind = fields.get(":exception-type", "")
+            case _:
+                kind = fields.get(":event-type", "")
+        opening = b"{%b:" % encode(kind)
+        if len(self._openings) < _KINDS_MAX and len(headers) <= _HEADERS_MAX:
+            self._openings[headers] = opening
+        return b"%b%b}" % (opening, payload or b"{}")
+
+    def _check(self, prelude: bytes, crc: int) -> None:
+        """Whether the lengths of a frame can be believed. Of a whole frame this need not be asked: its own sum covers them."""
+        length, head = _LENGTHS.unpack(prelude)
+        if zlib.crc32(prelude) != crc:
+            raise FrameError("not the beginning of a frame of an event stream")
+        if length > self._line_max:
+            raise FrameError(f"a frame is longer than line_max ({self._line_max} bytes)")
+        if length < _BEFORE + head + _BEHIND:
+            raise FrameError("a frame is shorter than its headers")
 
 
 def _headers(data: bytes) -> dict[str, str]:
@@ -83,15 +126,3 @@ def _headers(data: bytes) -> dict[str, str]:
     except (IndexError, KeyError, UnicodeDecodeError):
         raise FrameError("a frame's headers cannot be read") from None
     return headers
-
-
-def _event(headers: Mapping[str, str], payload: bytes) -> bytes:
-    match headers.get(":message-type"):
-        case "error":
-            words = {"code": headers.get(":error-code", ""), "message": headers.get(":error-message", "")}
-            return encode({"error": words})
-        case "exception":
-            kind = headers.get(":exception-type", "")
-        case _:
-            kind = headers.get(":event-type", "")
-    return b"{%b:%b}" % (encode(kind), payload or b"{}")

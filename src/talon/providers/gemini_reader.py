@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -9,6 +11,7 @@ import msgspec
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
 from talon.providers.content import encode
+from talon.providers.decoding import Decoding, text_of
 from talon.providers.protocol import ChatEvent, ErrorClass, StopReason
 
 _STOPS: dict[str, StopReason] = {  # an unknown reason is a stop
@@ -79,7 +82,8 @@ class _Usage(msgspec.Struct, gc=False, rename="camel"):
     candidates_token_count: int | None = None
     thoughts_token_count: int | None = None
 
-    def counted(self, *, final: bool) -> Usage:
+    def counted(self, *, final: bool = False) -> Usage:
+        """In Talon's words; `final`: of the output all is counted."""
         thoughts = self.thoughts_token_count or 0
         return Usage(
             (self.prompt_token_count or 0) + (self.tool_use_prompt_token_count or 0),
@@ -99,7 +103,7 @@ class _Chunk(msgspec.Struct, gc=False, rename="camel"):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Chunk).decode
+_CHUNK = Decoding(_Chunk)
 
 
 class GenerateReader:
@@ -108,39 +112,53 @@ class GenerateReader:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
 
-    def take(self, event: bytes, out: list[ChatEvent]) -> bool:
+    def take(self, events: Sequence[bytes], out: list[ChatEvent]) -> bool:
         """See `Reader.take`."""
-        answer, chunk = self._answer, _decode(event)
-        if chunk.error is not None:
-            answer.failed(chunk.error)
-        answer.model = chunk.model_version or answer.model
-        answer.id = chunk.response_id or answer.id
-        ends = [candidate for candidate in chunk.candidates or () if candidate.finish_reason]
-        if chunk.usage_metadata is not None:
-            answer.counted(chunk.usage_metadata.counted(final=bool(ends)))
-        feedback = chunk.prompt_feedback
-        if feedback is not None and feedback.block_reason:
-            words = feedback.block_reason_message or feedback.block_reason
-            raise answer.error("content_filter", f"the vendor's filter blocked the prompt: {words}")
-        for candidate in chunk.candidates or ():
-            if candidate.index:
-                continue  # only one answer was asked for
-            for part in (candidate.content.parts or ()) if candidate.content is not None else ():
-                self._part(part, out)
-            if candidate.finish_reason:
-                self._stopped(candidate.finish_reason, candidate.finish_message or "")
+        answer, text = self._answer, self._answer.text
+        for chunk in _CHUNK.each(events):
+            if chunk.error is not None or chunk.prompt_feedback is not None:
+                self._failed(chunk)
+            if chunk.model_version:
+                answer.model = chunk.model_version
+            if chunk.response_id:
+                answer.id = chunk.response_id
+            usage = chunk.usage_metadata
+            if usage is not None:
+                answer.counted(usage.counted)
+            for candidate in chunk.candidates or ():
+                if candidate.index:
+                    continue  # only one answer was asked for
+                for part in (candidate.content.parts or ()) if candidate.content is not None else ():
+                    if part.thought or part.thought_signature or part.function_call is not None:
+                        self._part(part, out)
+                    elif part.text:
+                        text(part.text, out)
+                if candidate.finish_reason:
+                    if usage is not None:
+                        answer.counted(partial(usage.counted, final=True))
+                    self._stopped(candidate.finish_reason, candidate.finish_message or "")
         return False
 
     def whole(self, body: bytes, out: list[ChatEvent]) -> None:
         """An answer that was not streamed has the shape of a piece."""
-        self.take(body, out)
+        self.take((body,), out)
+
+    def _failed(self, chunk: _Chunk) -> None:
+        if chunk.error is not None:
+            self._answer.failed(chunk.error)
+        feedback = chunk.prompt_feedback
+        if feedback is not None and feedback.block_reason:
+            if chunk.usage_metadata is not None:
+                self._answer.counted(chunk.usage_metadata.counted)
+            words = feedback.block_reason_message or feedback.block_reason
+            raise self._answer.error("content_filter", f"the vendor's filter blocked the prompt: {words}")
 
     def _part(self, part: _Part, out: list[ChatEvent]) -> None:
         answer, signature = self._answer, part.thought_signature
         call = part.function_call
         if call is not None:
             signed = encode(signature).decode() if signature else ""
-            answer.call(None, call.id or "", call.name or "", bytes(call.args).decode(), signed)
+            answer.call(None, call.id or "", call.name or "", text_of(call.args), signed)
             return
         if part.text:
             (answer.reasoning if part.thought else answer.text)(part.text, out)

@@ -24,6 +24,7 @@ class JsonLines:
     def feed(self, chunk: bytes) -> list[bytes]:
         """-> the lines that ended in `chunk`, in order. Raises `FrameError`."""
         *lines, rest = chunk.split(b"\n")
+        longest = self._tail_size + len(chunk)  # no line is longer than all that there is
         if lines and self._tail:
             lines[0] = b"".join((*self._tail, lines[0]))
             self._tail.clear()
@@ -31,7 +32,7 @@ class JsonLines:
         if rest:
             self._tail.append(rest)
             self._tail_size += len(rest)
-        if self._tail_size > self._line_max or any(len(line) > self._line_max for line in lines):
+        if longest > self._line_max < max((self._tail_size, *map(len, lines))):
             raise FrameError(f"a line is longer than line_max ({self._line_max} bytes)")
         return lines
 

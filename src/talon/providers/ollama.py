@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -12,6 +12,7 @@ from yarl import URL
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
 from talon.providers.content import Kept, encode, given, laid_out, parts_of, runs, valid_arguments
+from talon.providers.decoding import Decoding, text_of
 from talon.providers.limits import CallLimits
 from talon.providers.ndjson import JsonLines
 from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Image, ProviderError, StopReason, Text, Thinking, ToolCall
@@ -162,8 +163,12 @@ class _Line(msgspec.Struct, gc=False):
     eval_count: int | None = None
     error: Any = None
 
+    def counted(self) -> Usage:
+        """In Talon's words."""
+        return Usage(self.prompt_eval_count or 0, self.eval_count or 0, self.prompt_eval_cached_count or 0)
 
-_decode = msgspec.json.Decoder(_Line).decode
+
+_LINE = Decoding(_Line)
 
 
 class OllamaReader:
@@ -173,31 +178,38 @@ class OllamaReader:
         self._answer = answer
         self._thought: list[str] = []
 
-    def take(self, event: bytes, out: list[ChatEvent]) -> bool:
+    def take(self, events: Sequence[bytes], out: list[ChatEvent]) -> bool:
         """See `Reader.take`."""
-        answer, line = self._answer, _decode(event)
-        if line.error is not None:
-            answer.failed(line.error)
-        answer.model = line.model or answer.model
-        answer.id = answer.id or line.created_at or ""  # it names calls without ids: apart from those of other answers
-        message = line.message
-        if message is not None:
-            if message.thinking:
-                answer.reasoning(message.thinking, out)
-                self._thought.append(message.thinking)
-            answer.text(message.content or "", out)
-            for call in message.tool_calls or ():
-                function = call.function or _Function()
-                answer.call(None, call.id or "", function.name or "", bytes(function.arguments).decode())
-        if not line.done:
-            return False
-        if self._thought:
-            answer.keep(encode({"thinking": "".join(self._thought)}).decode())
-        if line.prompt_eval_count is not None or line.eval_count is not None:
-            answer.counted(Usage(line.prompt_eval_count or 0, line.eval_count or 0, line.prompt_eval_cached_count or 0))
-        answer.stop = _STOPS.get(line.done_reason or "", "stop")
-        return True
+        answer, text = self._answer, self._answer.text
+        for line in _LINE.each(events):
+            if line.error is not None:
+                answer.failed(line.error)
+            if line.model:
+                answer.model = line.model
+            if not answer.id and line.created_at:
+                answer.id = line.created_at  # it names calls without ids: apart from those of other answers
+            message = line.message
+            if message is not None:
+                if message.thinking:
+                    answer.reasoning(message.thinking, out)
+                    self._thought.append(message.thinking)
+                if message.content:
+                    text(message.content, out)
+                for call in message.tool_calls or ():
+                    function = call.function or _Function()
+                    answer.call(None, call.id or "", function.name or "", text_of(function.arguments))
+            if line.done:
+                self._done(line)
+                return True
+        return False
 
     def whole(self, body: bytes, out: list[ChatEvent]) -> None:
         """An answer that was not streamed is a stream of one line."""
-        self.take(body, out)
+        self.take((body,), out)
+
+    def _done(self, line: _Line) -> None:
+        if self._thought:
+            self._answer.keep(encode({"thinking": "".join(self._thought)}).decode())
+        if line.prompt_eval_count is not None or line.eval_count is not None:
+            self._answer.counted(line.counted)
+        self._answer.stop = _STOPS.get(line.done_reason or "", "stop")

@@ -6,7 +6,7 @@ usage on every chunk, `reasoning` or `reasoning_content`, arguments as an object
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -15,11 +15,13 @@ from yarl import URL
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
 from talon.providers.content import Kept, call_id, data_url, encode, given, laid_out, parts_of, runs, valid_arguments
+from talon.providers.decoding import Decoding
 from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Image, Part, StopReason, Text, ToolCall
 from talon.providers.sse import SseParser
 
-_DONE = b"[DONE]"
+#: After the last event.
+DONE = b"[DONE]"
 _STOPS: dict[str, StopReason] = {  # an unknown reason is a stop
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
@@ -166,7 +168,7 @@ class Delta(msgspec.Struct, gc=False):
     reasoning_details: list[dict[str, Any]] | None = None
 
 
-class _Choice(msgspec.Struct, gc=False):
+class Choice(msgspec.Struct, gc=False):
     """One answer; `delta` in a stream, `message` in a whole completion."""
 
     index: int | None = 0
@@ -184,7 +186,7 @@ class _OutputDetails(msgspec.Struct, gc=False):
     reasoning_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct, gc=False):
+class Counts(msgspec.Struct, gc=False):
     """Tokens as the server counted them."""
 
     prompt_tokens: int | None = None
@@ -194,6 +196,7 @@ class _Usage(msgspec.Struct, gc=False):
     prompt_cache_hit_tokens: int | None = None
 
     def counted(self) -> Usage:
+        """In Talon's words."""
         prompt, output = self.prompt_tokens_details, self.completion_tokens_details
         return Usage(
             self.prompt_tokens or 0,
@@ -204,58 +207,54 @@ class _Usage(msgspec.Struct, gc=False):
         )
 
 
-class _Chunk(msgspec.Struct, gc=False):
+class Chunk(msgspec.Struct, gc=False):
     """A `chat.completion.chunk`, a whole `chat.completion`, or an error in place of either."""
 
     id: str | None = None
     model: str | None = None
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    choices: list[Choice] | None = None
+    usage: Counts | None = None
     error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
 
 
 class ChatReader:
     """Reads chunks of one answer."""
 
+    chunks: ClassVar[Decoding[Any]] = Decoding(Chunk)
+
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._thought: dict[str, list[str]] = {}  # reasoning by the name of its field, to go back under it
 
-    def take(self, event: bytes, out: list[ChatEvent]) -> bool:
+    def take(self, events: Sequence[bytes], out: list[ChatEvent]) -> bool:
         """See `Reader.take`; the end mark is `[DONE]`."""
-        if event == _DONE:
-            return True
-        answer, chunk = self._answer, _decode(event)
-        if chunk.error is not None:
-            answer.failed(chunk.error)
-        if chunk.usage is not None and (chunk.usage.prompt_tokens is not None or chunk.usage.completion_tokens is not None):
-            answer.counted(chunk.usage.counted())
-        if chunk.model:
-            answer.model = chunk.model
-        if chunk.id:
-            answer.id = chunk.id
-        for choice in chunk.choices or ():
-            if choice.index:
-                continue  # only one answer was asked for
-            delta = choice.delta or choice.message
-            if delta is not None:
-                if delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal or delta.reasoning_details:
-                    self._delta(delta, out)
-                elif delta.content:
-                    answer.text(delta.content, out)
-            if choice.finish_reason:
-                if choice.finish_reason == "error":
-                    raise answer.error("server", "the server stopped the answer with an error")
-                answer.stop = _STOPS.get(choice.finish_reason, "stop")
-                self._stopped()
-        return False
+        ended = DONE in events
+        answer, text = self._answer, self._answer.text
+        for chunk in self.chunks.each(events[: events.index(DONE)] if ended else events):
+            if chunk.error is not None:
+                answer.failed(chunk.error)
+            if chunk.usage is not None:
+                self._count(chunk.usage)
+            if chunk.model:
+                answer.model = chunk.model
+            if chunk.id:
+                answer.id = chunk.id
+            for choice in chunk.choices or ():
+                if choice.index:
+                    continue  # only one answer was asked for
+                delta = choice.delta or choice.message
+                if delta is not None:
+                    if delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal or delta.reasoning_details:
+                        self._delta(delta, out)
+                    elif delta.content:
+                        text(delta.content, out)
+                if choice.finish_reason:
+                    self._stopped(choice.finish_reason)
+        return ended
 
     def whole(self, body: bytes, out: list[ChatEvent]) -> None:
         """A completion that was not streamed has the shape of a chunk, with a message for a delta."""
-        self.take(body, out)
+        self.take((body,), out)
 
     def _delta(self, delta: Delta, out: list[ChatEvent]) -> None:
         answer = self._answer
@@ -273,7 +272,14 @@ class ChatReader:
             name, arguments = (function.name or "", function.arguments) if function else ("", None)
             answer.call(call.index, call.id or "", name, arguments)
 
-    def _stopped(self) -> None:
+    def _count(self, usage: Counts) -> None:
+        if usage.prompt_tokens is not None or usage.completion_tokens is not None:
+            self._answer.counted(usage.counted)
+
+    def _stopped(self, reason: str) -> None:
+        if reason == "error":
+            raise self._answer.error("server", "the server stopped the answer with an error")
+        self._answer.stop = _STOPS.get(reason, "stop")
         thought, self._thought = self._thought, {}
         for field, pieces in thought.items():
             self._answer.keep(encode({field: "".join(pieces)}).decode())

@@ -6,7 +6,7 @@ Nothing is stored at the vendor (`store: false`): reasoning comes back encrypted
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -15,8 +15,9 @@ from yarl import URL
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
 from talon.providers.content import Kept, call_id, data_url, encode, given, laid_out, parts_of, valid_arguments
+from talon.providers.decoding import Decoding, text_of
 from talon.providers.limits import CallLimits
-from talon.providers.openai_chat import EFFORTS
+from talon.providers.openai_chat import DONE, EFFORTS
 from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Part, Text, ToolCall
 from talon.providers.sse import SseParser
 
@@ -153,6 +154,17 @@ class _Usage(msgspec.Struct, gc=False):
     input_tokens_details: _InputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
 
+    def counted(self) -> Usage:
+        """In Talon's words."""
+        read, output = self.input_tokens_details, self.output_tokens_details
+        return Usage(
+            self.input_tokens,
+            self.output_tokens,
+            (read.cached_tokens if read else None) or 0,
+            cache_write_tokens=(read.cache_write_tokens if read else None) or 0,
+            reasoning_tokens=(output.reasoning_tokens if output else None) or 0,
+        )
+
 
 class _Incomplete(msgspec.Struct, gc=False):
     reason: str | None = None
@@ -183,9 +195,7 @@ class _Event(msgspec.Struct, gc=False):
     message: str | None = None
 
 
-_decode = msgspec.json.Decoder(_Event).decode
-_decode_item = msgspec.json.Decoder(_Item).decode
-_decode_response = msgspec.json.Decoder(_Response).decode
+_EVENT, _ITEM, _RESPONSE = Decoding(_Event), Decoding(_Item), Decoding(_Response)
 
 
 class ResponsesReader:
@@ -194,14 +204,20 @@ class ResponsesReader:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
 
-    def take(self, event: bytes, out: list[ChatEvent]) -> bool:
+    def take(self, events: Sequence[bytes], out: list[ChatEvent]) -> bool:
         """See `Reader.take`; the last event carries the response with its usage."""
-        if event == b"[DONE]":  # compatible servers close with it as on the other wire
-            return True
-        e, answer = _decode(event), self._answer
+        ended = DONE in events  # compatible servers close with it as on the other wire
+        text = self._answer.text
+        for e in _EVENT.each(events[: events.index(DONE)] if ended else events):
+            if e.type == "response.output_text.delta":
+                text(e.delta or "", out)
+            elif self._event(e, out):
+                return True
+        return ended
+
+    def _event(self, e: _Event, out: list[ChatEvent]) -> bool:
+        answer = self._answer
         match e.type:
-            case "response.output_text.delta":
-                answer.text(e.delta or "", out)
             case "response.function_call_arguments.delta":
                 answer.call(e.output_index, "", "", e.delta)
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
@@ -211,7 +227,7 @@ class ResponsesReader:
             case "response.refusal.delta":
                 answer.refusal(e.delta or "")
             case "response.output_item.added":
-                item = _decode_item(e.item)
+                item = _ITEM.one(e.item)
                 if item.type == "function_call":
                     answer.call(e.output_index, item.call_id or "", item.name or "", item.arguments)
             case "response.function_call_arguments.done" if e.output_index is not None:
@@ -232,9 +248,9 @@ class ResponsesReader:
 
     def whole(self, body: bytes, out: list[ChatEvent]) -> None:
         """A response that was not streamed."""
-        response = _decode_response(body)
+        response = _RESPONSE.one(body)
         for index, raw in enumerate(response.output or ()):
-            item = _decode_item(raw)
+            item = _ITEM.one(raw)
             for part in item.summary or ():
                 self._answer.reasoning(part.text or "", out)
             for part in (item.content or ()) if item.type == "message" else ():
@@ -252,9 +268,9 @@ class ResponsesReader:
             self._answer.call(index, "", "", arguments)
 
     def _done(self, index: int | None, raw: msgspec.Raw) -> None:
-        item = _decode_item(raw)
+        item = _ITEM.one(raw)
         if item.type == "reasoning" and item.encrypted_content:  # without it, it only names what the vendor did not store
-            self._answer.keep(bytes(raw).decode())
+            self._answer.keep(text_of(raw))
         elif item.type == "function_call" and index is not None:
             self._answer.call(index, item.call_id or "", item.name or "", None)
             self._rest_of(index, item.arguments or "")
@@ -267,19 +283,8 @@ class ResponsesReader:
         answer = self._answer
         self._head(response)
         if response.usage is not None:
-            answer.counted(_counted(response.usage))
+            answer.counted(response.usage.counted)
         if response.error is not None or response.status == "failed":
             answer.failed(response.error or {"message": "the response failed and gives no reason"})
         reason = response.incomplete_details.reason if response.incomplete_details is not None else None
         answer.stop = "stop" if response.status != "incomplete" else "content_filter" if reason == "content_filter" else "length"
-
-
-def _counted(usage: _Usage) -> Usage:
-    read, output = usage.input_tokens_details, usage.output_tokens_details
-    return Usage(
-        usage.input_tokens,
-        usage.output_tokens,
-        (read.cached_tokens if read else None) or 0,
-        cache_write_tokens=(read.cache_write_tokens if read else None) or 0,
-        reasoning_tokens=(output.reasoning_tokens if output else None) or 0,
-    )

@@ -3,16 +3,23 @@ caching and errors."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, ClassVar
 
+import msgspec
+
+from talon.domain.entries import Money
 from talon.providers.answer import Answer
 from talon.providers.content import encode, given
-from talon.providers.openai_chat import ChatReader, Delta, OpenAIChat
+from talon.providers.decoding import Decoding
+from talon.providers.openai_chat import ChatReader, Choice, Counts, Delta, OpenAIChat
 from talon.providers.protocol import ChatEvent, ChatRequest
 
 #: Whose models cache what stands before a mark; the others cache by themselves.
 _MARKED = ("anthropic/", "qwen/")
 _EPHEMERAL = {"type": "ephemeral"}
+#: No call costs more; who says so is not believed.
+_COST_MAX = 1_000_000
 #: Blocks of reasoning that come in pieces, and what of them grows. Encrypted ones come whole.
 _GROWING = {"reasoning.text": "text", "reasoning.summary": "summary"}
 
@@ -33,6 +40,7 @@ class OpenRouter(OpenAIChat):
         body = super().fields(request)
         effort = body.pop("reasoning_effort", None)
         body |= given(top_k=request.top_k, reasoning={"effort": effort} if effort else None)
+        body["usage"] = {"include": True}  # what the call cost; newer servers tell it by themselves
         if request.prompt_cache and request.model.startswith(_MARKED):
             _mark(body["messages"])
         return body
@@ -53,8 +61,41 @@ def _mark(messages: list[dict[str, Any]]) -> None:
         message["content"] = [*parts[:-1], parts[-1] | {"cache_control": _EPHEMERAL}]
 
 
+class _CostDetails(msgspec.Struct, gc=False):
+    upstream_inference_cost: Decimal | None = None
+
+
+class _Counts(Counts, gc=False):
+    """With what the call cost, in credits, which are US dollars. With a key of one's own (`is_byok`) that is OpenRouter's fee
+    alone, and the provider behind it is paid besides."""
+
+    cost: Decimal | None = None
+    is_byok: bool | None = None
+    cost_details: _CostDetails | None = None
+
+    @property
+    def paid(self) -> Money | None:
+        """All of it; None where it is not told."""
+        cost, details = self.cost, self.cost_details
+        if cost is None:
+            return None
+        if self.is_byok and details is not None:
+            cost += details.upstream_inference_cost or 0
+        return Money(cost, "USD") if 0 <= cost <= _COST_MAX else None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    choices: list[Choice] | None = None
+    usage: _Counts | None = None
+    error: Any = None
+
+
 class RouterReader(ChatReader):
     """Reads chunks of one answer."""
+
+    chunks: ClassVar[Decoding[Any]] = Decoding(_Chunk)
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer)
@@ -74,9 +115,14 @@ class RouterReader(ChatReader):
                 elif value is not None:
                     last[name] = value
 
-    def _stopped(self) -> None:
+    def _count(self, usage: Counts) -> None:
+        super()._count(usage)
+        if isinstance(usage, _Counts):
+            self._answer.cost = usage.paid or self._answer.cost
+
+    def _stopped(self, reason: str) -> None:
         details, self._details = self._details, []
         if details:  # they say what the plain reasoning says, and more
             self._thought.clear()
             self._answer.keep(encode({"reasoning_details": details}).decode())
-        super()._stopped()
+        super()._stopped(reason)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from talon.domain.entries import Opaque, Usage
+from talon.domain.entries import Money, Opaque, Usage
 
 ErrorClass = Literal[
     "timeout",
@@ -148,13 +148,15 @@ class ReasoningDelta(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """The end of a good answer. Complete tool calls only; `usage` may be estimated. `opaque` goes back with the calls."""
+    """The end of a good answer. Complete tool calls only; `usage` may be estimated. `opaque` goes back with the calls. `cost` where
+    the vendor says what it costs."""
 
     stop_reason: Literal["stop", "tool_calls", "length"]
     usage: Usage
     tool_calls: tuple[ToolCall, ...] = ()
     model: str = ""
     opaque: Opaque | None = None
+    cost: Money | None = None
 
 
 ChatEvent = TextDelta | ReasoningDelta | Finished
@@ -171,6 +173,7 @@ class ProviderError(Exception):
         status: int | None = None,
         retry_after_s: float | None = None,
         usage: Usage | None = None,
+        cost: Money | None = None,
     ) -> None:
         super().__init__(f"{error}: {detail}")
         self.error: ErrorClass = error
@@ -178,6 +181,7 @@ class ProviderError(Exception):
         self.status = status
         self.retry_after_s = retry_after_s
         self.usage = usage or Usage()
+        self.cost = cost
 
     @property
     def retryable(self) -> bool:

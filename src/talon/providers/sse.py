@@ -36,10 +36,39 @@ class SseParser:
         """
         if not self._started and chunk[:1] not in b"\xef":
             self._started = True  # what is no byte order mark needs no look for one
-        if not self._tail and not self._data and not self._skip_lf and self._started and chunk.endswith(b"\n\n"):
-            plain = self._plain(chunk)
-            if plain is not None:
-                return plain
+        whole = chunk.rfind(b"\n\n") + 2  # up to here: whole events, unless one began before and is not plain
+        if whole < 2 or self._data or self._skip_lf or not self._started:
+            return self._lines(chunk)
+        head = chunk if whole == len(chunk) else chunk[:whole]
+        head = b"".join((*self._tail, head)) if self._tail else head
+        while head.startswith(b":") and head.startswith(b"\n\n", line := head.find(b"\n")):  # a comment keeps the line alive
+            head = head[line + 2 :]
+        events = self._plain(head) if head else []
+        if events is None:
+            return self._lines(chunk)
+        self._tail.clear()
+        self._tail_size = 0
+        return events if whole == len(chunk) else events + self._lines(chunk[whole:])
+
+    def _plain(self, chunk: bytes) -> list[bytes] | None:
+        """Whole events of one `data` line each, perhaps after an `event` line: what nearly all packets of a vendor are. Done by a
+        few calls for all of them. None: something else is among them."""
+        if b"\r" in chunk:
+            return None
+        lines = chunk.split(b"\n")  # behind the last blank line there is one more, empty, which is none
+        if chunk.startswith(b"data: "):
+            data, blank = lines[:-2:2], lines[1::2]
+        else:
+            named, data, blank = lines[:-2:3], lines[1:-2:3], lines[2::3]
+            if len([line for line in named if line[:7] == b"event: "]) != len(data):
+                return None
+        events = [line[6:] for line in data if line[:6] == b"data: "]
+        if any(blank) or not len(events) == len(data) == len(blank):
+            return None
+        return None if len(chunk) > self._line_max < max(map(len, events)) else events
+
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        """Any bytes, line by line."""
         if self._skip_lf and chunk:
             self._skip_lf = False
             if chunk.startswith(b"\n"):
@@ -66,22 +95,6 @@ class SseParser:
         if rest:
             self._keep(rest)
         return events
-
-    def _plain(self, chunk: bytes) -> list[bytes] | None:
-        """Whole events of one `data` line each, perhaps after an `event` line: what nearly all packets of a vendor are. Done by a
-        few calls for all of them. None: something else is among them."""
-        if b"\r" in chunk:
-            return None
-        lines = chunk.count(b"\n")
-        if chunk.startswith(b"data: "):
-            events = chunk[6:-2].split(b"\n\ndata: ")
-            plain = lines == 2 * len(events)
-        else:
-            blocks = chunk[:-2].split(b"\n\n")
-            events = [block.partition(b"\ndata: ")[2] for block in blocks if block.startswith(b"event: ")]
-            plain = lines == 3 * len(blocks) and len(events) == len(blocks) == chunk.count(b"\ndata: ")
-            plain = plain and not any(b"\n" in event for event in events)
-        return events if plain and max(map(len, events)) + 6 <= self._line_max else None
 
     def rest(self) -> bytes:
         """At the end of the stream: the data of an event that its blank line never closed, `b""` when there is none."""

@@ -39,6 +39,10 @@ from talon.turn.machine import CallModel, State, Wait
 from talon.turn.pictures import choose, with_bytes
 
 
+#: Of a cost: the vendor said it.
+_REPORTED = "reported"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelStep:
     """Performs `CallModel` and `Listen`, and accounts for calls whose worker is gone."""
@@ -120,6 +124,7 @@ class ModelStep:
         except ProviderError as error:
             # Nothing was answered: nothing to pay for. Something was: the provider says how much, or we estimate.
             usage = estimate_usage(request, stream.length) if stream.length and error.usage == e.Usage() else error.usage
+            reckoned = self.traffic.cost(profile, usage) if usage != e.Usage() else None
             failed = e.ModelFailed(
                 error=error.error,
                 detail=error.detail,
@@ -127,15 +132,16 @@ class ModelStep:
                 retryable=error.retryable,
                 retry_after_s=error.retry_after_s,
                 usage=usage,
-                cost=self.traffic.cost(profile, usage) if usage != e.Usage() else None,
+                cost=error.cost or reckoned,
+                cost_source=_REPORTED if error.cost else "",
             )
             facts: list[Draft] = [failed]
             if stream.streamed:
                 facts.append(e.StreamReset(model_seq=seq, reason=error.error))
             ledger.fact(*facts, drop_fragments=stream.to_drop)
             return failed
-        cost = self.traffic.cost(profile, finished.usage)
-        answered, rest = answer_facts(finished, stream, ledger.state, seq, duration_ms, cost)
+        reckoned = None if finished.cost else self.traffic.cost(profile, finished.usage)
+        answered, rest = answer_facts(finished, stream, ledger.state, seq, duration_ms, reckoned)
         ledger.fact(answered, *rest, drop_fragments=stream.to_drop)
         return answered
 
@@ -208,7 +214,7 @@ def model_started(command: CallModel, pin: Pin) -> e.ModelStarted:
 
 
 def answer_facts(
-    finished: Finished, stream: FragmentStream, state: State, seq: int, duration_ms: int, cost: Money | None
+    finished: Finished, stream: FragmentStream, state: State, seq: int, duration_ms: int, reckoned: Money | None
 ) -> tuple[e.ModelFinished, Sequence[Draft]]:
     """A good answer as facts: the calls it asks for, or the message that it is. Its text is written once."""
     text, calls = stream.text(), finished.tool_calls
@@ -221,7 +227,8 @@ def answer_facts(
         model=finished.model,
         duration_ms=duration_ms,
         opaque=finished.opaque,
-        cost=cost,
+        cost=finished.cost or reckoned,
+        cost_source=_REPORTED if finished.cost else "",
     )
     facts: list[Draft] = [_requested(len(state.calls) + number, call) for number, call in enumerate(calls, 1)]
     if not calls:

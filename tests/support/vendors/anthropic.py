@@ -115,6 +115,9 @@ def _kept(body: dict[str, Any]) -> list[Any]:
 _CACHED = {"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}
 _TOOL = {"name": TOOL.name, "description": TOOL.description, "input_schema": SCHEMA}
 
+#: The last Sonnet that takes these fields.
+_SAMPLED = "claude-sonnet-4-6"
+
 ANTHROPIC = Vendor(
     kind="anthropic",
     dialect=Anthropic,
@@ -124,11 +127,11 @@ ANTHROPIC = Vendor(
     key_header="x-api-key: {}",
     sent={
         "tools": Sent((TOOL,), {"tools": [_TOOL]}),
-        "temperature": Sent(0.0, {"temperature": 0.0}),
+        "temperature": Sent(0.0, {"temperature": 0.0}, _SAMPLED),
         "max_output_tokens": Sent(77, {"max_tokens": 77}),
         "user": Sent("s-1", {"metadata": {"user_id": "s-1"}}),
-        "top_p": Sent(0.5, {"top_p": 0.5}),
-        "top_k": Sent(9, {"top_k": 9}),
+        "top_p": Sent(0.5, {"top_p": 0.5}, _SAMPLED),
+        "top_k": Sent(9, {"top_k": 9}, _SAMPLED),
         "stop": Sent(("END", "\n\n"), {"stop_sequences": ["END", "\n\n"]}),
         "thinking": Sent(
             "medium",

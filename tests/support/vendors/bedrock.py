@@ -110,6 +110,9 @@ _SPEC = {"toolSpec": {"name": TOOL.name, "description": TOOL.description, "input
 _FORM = {"jsonSchema": {"name": "place", "schema": msgspec.json.encode(SCHEMA).decode()}}
 _POINT = {"cachePoint": {"type": "default"}}
 
+#: The last Sonnet that takes these fields.
+_SAMPLED = "eu.anthropic.claude-sonnet-4-6-v1:0"
+
 BEDROCK = Vendor(
     kind="bedrock",
     dialect=Bedrock,
@@ -119,10 +122,10 @@ BEDROCK = Vendor(
     key_header="Authorization: Bearer {}",
     sent={
         "tools": Sent((TOOL,), {"toolConfig": {"tools": [_SPEC]}}),
-        "temperature": Sent(0.0, {"inferenceConfig": {"temperature": 0.0}}),
+        "temperature": Sent(0.0, {"inferenceConfig": {"temperature": 0.0}}, _SAMPLED),
         "max_output_tokens": Sent(77, {"inferenceConfig": {"maxTokens": 77}}),
-        "top_p": Sent(0.5, {"inferenceConfig": {"topP": 0.5}}),
-        "top_k": Sent(9, _own(top_k=9)),
+        "top_p": Sent(0.5, {"inferenceConfig": {"topP": 0.5}}, _SAMPLED),
+        "top_k": Sent(9, _own(top_k=9), _SAMPLED),
         "stop": Sent(("END", "\n\n"), {"inferenceConfig": {"stopSequences": ["END", "\n\n"]}}),
         "thinking": Sent(
             "medium", _own(thinking={"type": "adaptive", "display": "summarized"}) | {"outputConfig": {"effort": "medium"}}

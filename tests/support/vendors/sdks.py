@@ -74,7 +74,7 @@ async def openai_chat(url: str, path: str = "/v1", more: tuple[str, ...] = ()) -
 
 def openrouter(url: str) -> AbstractAsyncContextManager[Hear]:
     """The program that OpenRouter's documents show."""
-    return openai_chat(url, "/api/v1", ("top_k", "reasoning"))
+    return openai_chat(url, "/api/v1", ("top_k", "reasoning", "usage"))
 
 
 @asynccontextmanager

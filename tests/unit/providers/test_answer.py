@@ -19,7 +19,7 @@ def run(*chunks: dict[str, Any], limits: CallLimits | None = None) -> tuple[list
     answer = Answer("p", ask("12345678"), limits or CallLimits())
     reader, events = ChatReader(answer), list[ChatEvent]()
     for chunk in chunks:
-        reader.take(msgspec.json.encode(chunk), events)
+        reader.take([msgspec.json.encode(chunk)], events)
         answer.flush(events)
     return events, answer.finish()
 
@@ -126,7 +126,7 @@ def test_usage_on_every_chunk_counts_once() -> None:
 
 def test_an_empty_finish_reason_is_no_end() -> None:
     answer = Answer("p", ask(), CallLimits())
-    ChatReader(answer).take(msgspec.json.encode(delta("", content="a")), [])
+    ChatReader(answer).take([msgspec.json.encode(delta("", content="a"))], [])
     assert answer.stop is None
 
 

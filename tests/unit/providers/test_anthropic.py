@@ -46,13 +46,35 @@ def test_how_a_model_is_asked_to_think_hangs_on_its_version(model: str, limit: i
 
 def test_where_a_model_thinks_what_the_vendor_forbids_is_not_sent() -> None:
     fields: dict[str, Any] = {"temperature": 0.5, "top_k": 5, "top_p": 0.5, "tools": (TOOL,), "tool_choice": "find"}
-    body = sent(thinking="low", **fields)
+    body = sent(model="claude-sonnet-4-6", thinking="low", **fields)
     assert not body.keys() & {"temperature", "top_k", "top_p"}
     assert body["tool_choice"] == {"type": "auto"}
-    assert sent(thinking="low", top_p=0.97)["top_p"] == 0.97
-    body = sent(thinking="off", **fields)
+    assert sent(model="claude-sonnet-4-6", thinking="low", top_p=0.97)["top_p"] == 0.97
+    body = sent(model="claude-sonnet-4-6", thinking="off", **fields)
     assert body["thinking"] == {"type": "disabled"}
     assert (body["temperature"], body["tool_choice"]) == (0.5, {"type": "tool", "name": "find"})
+
+
+@pytest.mark.parametrize(
+    ("model", "off", "forced"),
+    [
+        ("claude-opus-4-8", {"type": "disabled"}, True),
+        ("claude-sonnet-5", {"type": "disabled"}, True),
+        ("claude-haiku-5-5", {"type": "disabled"}, True),
+        ("claude-sonnet-5-5", {"type": "between_tools"}, False),
+        ("claude-opus-5-5", {"type": "adaptive", "display": "summarized"}, False),
+        ("claude-fable-5-1", {"type": "adaptive", "display": "summarized"}, False),
+    ],
+)
+def test_newer_models_take_no_sampling_and_some_neither_a_forced_tool_nor_an_end_of_thinking(
+    model: str, off: dict[str, Any], forced: bool
+) -> None:
+    body = sent(model=model, temperature=0.5, top_k=5, top_p=0.97, tools=(TOOL,), tool_choice="find")
+    assert not body.keys() & {"temperature", "top_k", "top_p", "thinking"}
+    assert body["tool_choice"] == ({"type": "tool", "name": "find"} if forced else {"type": "auto"})
+    body = sent(model=model, thinking="off")
+    assert body["thinking"] == off
+    assert body.get("output_config") == ({"effort": "low"} if off["type"] == "adaptive" else None)
 
 
 def test_in_the_middle_of_calls_that_another_model_began_it_does_not_think() -> None:

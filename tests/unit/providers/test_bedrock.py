@@ -111,8 +111,7 @@ def test_a_reason_that_is_no_end_is_an_error(reason: str, error: str) -> None:
 def read(body: bytes) -> Answer:
     answer, out = Answer("main", ChatRequest(CLAUDE, ()), CallLimits()), list[ChatEvent]()
     reader = Bedrock("https://x").reader(answer)
-    for one in _events(body, len(body)):
-        reader.take(one, out)
+    reader.take(_events(body, len(body)), out)
     return answer
 
 

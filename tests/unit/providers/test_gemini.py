@@ -29,8 +29,7 @@ def read(*chunks: dict[str, Any]) -> tuple[Answer, list[ChatEvent]]:
         list[ChatEvent](),
     )
     reader = Gemini("https://x").reader(answer)
-    for chunk in chunks:
-        assert not reader.take(msgspec.json.encode(chunk), events)
+    assert not reader.take([msgspec.json.encode(chunk) for chunk in chunks], events)
     answer.flush(events)
     return answer, events
 

@@ -26,7 +26,7 @@ def read(*lines: dict[str, Any]) -> tuple[Answer, list[ChatEvent]]:
     answer, events = Answer("main", ChatRequest("qwen3", ()), CallLimits()), list[ChatEvent]()
     reader = Ollama("http://x").reader(answer)
     for line in lines:
-        assert reader.take(msgspec.json.encode(line), events) == bool(line.get("done"))
+        assert reader.take([msgspec.json.encode(line)], events) == bool(line.get("done"))
     answer.flush(events)
     return answer, events
 

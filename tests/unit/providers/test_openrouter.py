@@ -25,8 +25,8 @@ def read(*deltas: dict[str, Any]) -> Answer:
     reader = OpenRouter(URL).reader(answer)
     call = {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "find", "arguments": "{}"}}]}
     for delta in (*deltas, call):
-        reader.take(msgspec.json.encode({"choices": [{"delta": delta}]}), events)
-    reader.take(b'{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}', events)
+        reader.take([msgspec.json.encode({"choices": [{"delta": delta}]})], events)
+    reader.take([b'{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}'], events)
     return answer
 
 
@@ -94,6 +94,6 @@ def test_an_error_that_ends_a_stream_is_told_with_the_providers_words() -> None:
     answer = Answer("main", ChatRequest("m", ()), CallLimits())
     with pytest.raises(ProviderError, match="Azure said reset") as caught:
         OpenRouter(URL).reader(answer).take(
-            msgspec.json.encode(chunk | {"choices": [{"delta": {"content": ""}, "finish_reason": "error"}]}), []
+            [msgspec.json.encode(chunk | {"choices": [{"delta": {"content": ""}, "finish_reason": "error"}]})], []
         )
     assert caught.value.error == "server"
