@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -10,7 +10,8 @@ from talon.domain.models import TIERS, Models, Task
 from talon.domain.session import SessionConfig
 from talon.manifest.effective import Effective, Profile, Route
 
-Say = Callable[[str], None]
+#: Tiers of data: public, internal, confidential.
+DATA_TIERS = (0, 1, 2)
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -24,17 +25,35 @@ class Wanted(msgspec.Struct, frozen=True):
 
 class Choice(msgspec.Struct, frozen=True):
     """The models to ask, in order. `windows` are those context windows that are known, by profile; `blind` are the profiles whose
-    models are known to take no images. `rules` say why it came so. Without profiles `rules` ends with what is wrong."""
+    models are known to take no images. `left_out` are those that nobody serves, each with the reason. `rules` say why it came so.
+    Without profiles `rules` ends with what is wrong."""
 
     profiles: tuple[Profile, ...]
     windows: dict[str, int]
     rules: tuple[str, ...]
     blind: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def problem(self) -> str:
         """What keeps the turn from asking any model; empty if nothing does."""
         return "" if self.profiles else self.rules[-1]
+
+
+class Say:
+    """Takes down the rules as they are applied, and what fell out by them."""
+
+    def __init__(self) -> None:
+        self.rules: list[str] = []
+        self.left_out: dict[str, None] = {}
+
+    def __call__(self, rule: str) -> None:
+        self.rules.append(rule)
+
+    def leave_out(self, rule: int, name: str, why: str) -> None:
+        """A model that cannot be asked."""
+        self.left_out[f"{name}: {why}"] = None
+        self(f"{rule} {name} is left out: {why}")
 
 
 class _Nothing(Exception):
@@ -60,16 +79,16 @@ def choose(effective: Effective, wanted: Wanted, served: Sequence[str], models: 
 
     Where a route holds, 3 and 4 choose among its models only.
     """
-    rules: list[str] = []
+    say = Say()
     try:
-        found = _choose(effective, wanted, served, models, rules.append)
+        found = _choose(effective, wanted, served, models, say)
     except _Nothing as nothing:
-        return Choice((), {}, (*rules, str(nothing)))
+        return Choice((), {}, (*say.rules, str(nothing)), left_out=tuple(say.left_out))
     blind = tuple(one.name for one in found if models.is_blind(one.provider, one.model))
     if blind:
-        rules.append(f"7 passed over while a message of the turn has an image: {', '.join(blind)}")
+        say(f"7 passed over while a message of the turn has an image: {', '.join(blind)}")
     windows = {one.name: known.context_window for one in found if (known := models.find(one.provider, one.model)) is not None}
-    return Choice(found, {name: window for name, window in windows.items() if window}, tuple(rules), blind)
+    return Choice(found, {name: window for name, window in windows.items() if window}, tuple(say.rules), blind, tuple(say.left_out))
 
 
 def _choose(effective: Effective, wanted: Wanted, served: Sequence[str], models: Models, say: Say) -> tuple[Profile, ...]:
@@ -87,7 +106,7 @@ def _choose(effective: Effective, wanted: Wanted, served: Sequence[str], models:
     left = tuple(one for one in found if one.provider in served)
     for one in found:
         if one not in left:
-            say(f"5 {one.name} is left out: no provider {one.provider!r} is configured")
+            say.leave_out(5, one.name, f"no provider {one.provider!r} is configured")
     if not left:
         names = ", ".join(sorted({repr(one.provider) for one in found}))
         raise _Nothing(f"no provider {names} is configured (providers.NAME in talon.yaml)")
@@ -113,7 +132,7 @@ def _routed(effective: Effective, route: Route, served: Sequence[str], models: M
     for name in (route.primary, *route.fallback):
         one = _meant(effective, name, served, models)
         if one is None:
-            say(f"1 {name} is left out: no profile, and no model that a configured provider is known to have")
+            say.leave_out(1, name, "no profile, and no model that a configured provider is known to have")
         else:
             found.setdefault((one.provider, one.model), one)
     if not found:

@@ -8,13 +8,14 @@ from typing import Literal
 
 import msgspec
 
+from talon.domain.models import Models
 from talon.domain.resources import Identity, Ref, candidates
 from talon.manifest import kinds
 from talon.manifest.catalogue import Catalogue
+from talon.manifest.choosing import DATA_TIERS, Wanted, choose, task_of
 from talon.manifest.effective import Effective
 from talon.manifest.grants import grants
 from talon.manifest.references import refs
-from talon.manifest.resolve import chosen_profiles
 
 #: What each kind is waiting for; a Secret and a Namespace wait for nothing.
 NOT_YET = {
@@ -107,10 +108,23 @@ def stored_as(kind: str, name: str, namespace: str, found: Collection[Identity])
     return f"{kind} {one[0]}/{name}" if one else ""
 
 
-def unserved_providers(effective: Effective, catalogue: Catalogue) -> tuple[str, ...]:
-    """The providers of the agent's profiles that no live worker has."""
-    names = dict.fromkeys(profile.provider for profile in chosen_profiles(effective))
-    return tuple(name for name in names if name not in catalogue.providers)
+class Unserved(msgspec.Struct, frozen=True):
+    """What of an agent's models no live worker can ask. `blocked`: tier of data -> why no model is left for it. `left_out`: models
+    that others stand in for, each with the reason."""
+
+    blocked: dict[int, str]
+    left_out: tuple[str, ...]
+
+
+def unserved(effective: Effective, catalogue: Catalogue) -> Unserved:
+    """Found as turns find their models: by the routes of all tiers of data, and by the profiles where there is none."""
+    models, blocked, left_out = Models(catalogue.models), dict[int, str](), dict[str, None]()
+    for tier in DATA_TIERS if effective.routing else (0,):
+        choice = choose(effective, Wanted(task=task_of(effective), data_tier=tier), catalogue.providers, models)
+        if choice.problem:
+            blocked[tier] = choice.problem
+        left_out |= dict.fromkeys(choice.left_out)
+    return Unserved(blocked, tuple(left_out))
 
 
 def _references(model: kinds.Doc, effective: Effective | None) -> tuple[Ref, ...]:
@@ -166,7 +180,8 @@ def _ready(effective: Effective, resolved: Condition, found: Collection[Identity
         return Condition("Ready", "Unknown", "NoWorker", "no worker is running: turns wait for one")
     if waiting := not_yet(effective, found, catalogue):
         return Condition("Ready", "False", "NotImplemented", "; ".join(waiting.values()))
-    unserved = unserved_providers(effective, catalogue)
-    if all(profile.provider in unserved for profile in chosen_profiles(effective)):
-        return Condition("Ready", "False", "NoProvider", f"no running worker has the provider {', '.join(unserved)}")
-    return Condition("Ready", "True", "Ready", f"without the provider {', '.join(unserved)}" if unserved else "")
+    lacking = unserved(effective, catalogue)
+    if 0 in lacking.blocked:  # nothing classifies data yet: turns work on tier 0
+        return Condition("Ready", "False", "NoProvider", lacking.blocked[0])
+    others = [f"data of tier {tier}: {why}" for tier, why in lacking.blocked.items()]
+    return Condition("Ready", "True", "Ready", "; ".join([*others, *(f"without {one}" for one in lacking.left_out)]))

@@ -16,7 +16,7 @@ from talon.domain.resources import Identity, Ref, lineage
 from talon.manifest import kinds
 from talon.manifest.agents import Definition, SessionSpec
 from talon.manifest.complaints import nearest
-from talon.manifest.conditions import not_yet, unresolved, unserved_providers, wanted
+from talon.manifest.conditions import not_yet, unresolved, unserved, wanted
 from talon.manifest.diff import FieldChange, changes, same
 from talon.manifest.document import Path, path_text
 from talon.manifest.effective import Effective
@@ -266,9 +266,13 @@ class _Planner:
         reasons = unresolved(effective, found, self._catalogue) | not_yet(effective, found, self._catalogue)
         for field, reason in reasons.items():
             self._warnings.append(Warn(field, f"{manifest.label}: {reason}: turns on this agent are refused until one does"))
-        if names := unserved_providers(effective, self._catalogue):
-            message = f"{manifest.label}: no running worker has the provider {', '.join(names)}; configure it: providers.NAME"
-            self._warnings.append(Warn("modelPolicy.profiles", message))
+        lacking = unserved(effective, self._catalogue)
+        field = "policies.model_routing" if effective.routing else "modelPolicy.profiles"
+        for tier, why in lacking.blocked.items():
+            data = f"data of tier {tier}: " if effective.routing else ""
+            self._warnings.append(Warn(field, f"{manifest.label}: {data}{why}: such turns are denied until one is"))
+        if lacking.left_out and 0 not in lacking.blocked:
+            self._warnings.append(Warn(field, f"{manifest.label}: no running worker can ask {'; '.join(lacking.left_out)}"))
 
     def _followers(self, manifest: Manifest, template: kinds.TemplateDoc) -> None:
         """The stored agents of a template, resolved again; one that would break is an error of the template."""

@@ -143,12 +143,3 @@ def unknown_profile(profiles: tuple[Profile, ...], name: str) -> str:
     """Why `name` is no profile of an agent, or nothing."""
     known = [profile.name for profile in profiles]
     return "" if name in known else f"unknown profile{nearest(name, known)} (known: {', '.join(known)})"
-
-
-def chosen_profiles(effective: Effective, session_profile: str = "") -> tuple[Profile, ...]:
-    """The profiles that a turn may use, in order: the one that the session (or else the agent) names, alone; otherwise all.
-
-    Empty if the name is of no profile (the agent was changed since the session chose it).
-    """
-    name = session_profile or effective.profile
-    return tuple(profile for profile in effective.profiles if not name or profile.name == name)

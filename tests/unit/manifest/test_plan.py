@@ -160,7 +160,7 @@ def test_what_no_worker_serves_is_a_warning_on_apply() -> None:
     world = World(Catalogue({"stripe-readonly": ("list",), "builtin": ()}, ("anthropic",)))
     messages = {warn.field: warn.message for warn in world.apply(ALL).warnings}
     assert "no running worker serves hubspot-readonly" in messages["mcpServerRefs"]
-    assert "no running worker has the provider openai" in messages["modelPolicy.profiles"]
+    assert "no provider 'openai' is configured" in messages["modelPolicy.profiles"]
     narrowed = AGENT + "  mcpServerRefs: [stripe-readonly]\n  capabilities: {allowed_tools: [list, refund]}\n"
     messages = {warn.field: warn.message for warn in world.apply(narrowed).warnings}
     assert "allowed_tools: refund: not one tool" in messages["capabilities.allowed_tools"]
@@ -197,6 +197,27 @@ def test_conditions_say_what_is_so_now() -> None:
     assert status(True, Catalogue({}, ("openai",))) == [("False", "UnresolvedReference")] * 2
     assert "stripe-readonly, hubspot-readonly" in now(True, Catalogue())[0].message
     assert status(True, Catalogue(good.toolsets, ())) == [("True", "Resolved"), ("False", "NoProvider")]
+
+
+def test_an_agent_is_ready_when_the_route_of_its_data_is_served_whatever_its_profiles_are() -> None:
+    routes = "  policies: {model_routing: {tier_0: {primary: near/m, fallback: [far/m]}, tier_2: {primary: far/m}}}\n"
+    world = World(Catalogue({"stripe-readonly": (), "hubspot-readonly": ()}, ("near",)))
+    warnings = [warn.message for warn in world.apply(TEMPLATE + "---\n" + AGENT + routes).warnings if warn.field == "policies.model_routing"]
+    assert len(warnings) == 3, "of tiers 1 and 2, which have one route, and of the fallback"
+    assert "data of tier 2: model_routing names no model that is served here (far/m)" in warnings[1]
+    assert "no running worker can ask far/m: no profile, and no model" in warnings[2]
+    stored, effective = agent_of(world)
+    model = load(stored.body)
+
+    def ready(*providers: str) -> Condition:
+        found = [one for one in wanted(model, "acme", effective) if one[1] == "AgentTemplate"]
+        toolsets = {"stripe-readonly": (), "hubspot-readonly": ()}
+        return conditions(model, "acme", found, Catalogue(toolsets, providers), effective=effective)[1]
+
+    assert (ready("near", "far").status, ready("near", "far").message) == ("True", "")
+    assert (ready("near").status, ready("far").status) == ("True", "True")
+    assert "data of tier 2" in ready("near").message
+    assert ready("openai").reason == "NoProvider", "which its profiles have, and no route names"
 
 
 def test_catalogues_of_several_workers_are_merged_and_none_is_none() -> None:

@@ -15,7 +15,7 @@ from talon.manifest.features import check_session_features, feature_values, sess
 from talon.manifest.kinds import AgentDoc
 from talon.manifest.models import Model, ModelPolicy, ProfileDecl
 from talon.manifest.prompt import render_prompt
-from talon.manifest.resolve import Resolved, chosen_profiles, resolve
+from talon.manifest.resolve import Resolved, resolve
 
 POLICY = {
     "profiles": [
@@ -136,14 +136,6 @@ def test_a_prompt_is_filled_with_the_agents_the_sessions_and_the_default_values(
     text = render_prompt(one, {"limit": 2, "vip": True, "tags": ["a", 1, False]})
     assert text == "For cus_{{ tier }} (silver): 2, true, a, 1, false. {{ raw }}"
     assert render_prompt(one, {}) == "For cus_{{ tier }} (silver): , , . {{ raw }}"
-
-
-def test_profiles_are_tried_in_order_or_the_chosen_one_alone() -> None:
-    one = resolved()
-    assert [p.name for p in chosen_profiles(one)] == ["primary", "cheap"]
-    assert [p.name for p in chosen_profiles(resolved(profile="cheap"))] == ["cheap"]
-    assert [p.name for p in chosen_profiles(resolved(profile="cheap"), "primary")] == ["primary"]
-    assert chosen_profiles(one, "gone") == ()
 
 
 def test_the_same_agent_has_the_same_digest_and_another_one_another() -> None:
