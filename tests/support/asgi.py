@@ -41,8 +41,9 @@ async def request(
     *,
     scheme: str = "http",
     timeout_s: float = 20.0,
+    leaves: bool = False,
 ) -> Reply:
-    """Ask `app`; a client of a stream leaves after its first bytes."""
+    """Ask `app`; a client of a stream leaves after its first bytes, one that `leaves` after `body`, which is not all of it."""
     target, _, query = path.partition("?")
     named = {"host": "127.0.0.1", **{name.lower(): value for name, value in (headers or {}).items()}}
     scope = {
@@ -65,8 +66,9 @@ async def request(
         nonlocal told
         if not told:
             told = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        await gone.wait()
+            return {"type": "http.request", "body": body, "more_body": leaves}
+        if not leaves:
+            await gone.wait()
         return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from support import asgi
 from support.bootedgateway import SESSIONS, Booted, booted
 from talon.domain.errors import CODES, Unavailable
 
@@ -55,6 +56,13 @@ async def test_bodies_are_bounded_while_they_are_read(tmp_path: Path) -> None:
             for data in (b"x" * 20_000, chunks()):
                 answer = await gateway.call("POST", target, data=data, Content_Type="application/json")
                 assert (answer.status, answer.body["code"]) == (413, "too_large"), target
+
+
+async def test_who_leaves_in_the_middle_of_a_body_is_no_mistake_of_ours(gateway: Booted, caplog: Any) -> None:
+    for path in ("/v1/apply", "/v1/ns/acme/schedules", "/v1/ns/acme/agents/helper/sessions/s1/message"):
+        reply = await asgi.request(gateway.app, "POST", path, {"content-type": "application/json"}, b'{"kind": ', leaves=True)
+        assert (reply.status, reply.body["code"]) == (400, "malformed"), (path, reply.body)
+    assert not caplog.records
 
 
 async def test_request_ids_are_taken_over_if_sane_and_always_echoed(gateway: Booted) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from talon.domain.errors import Malformed
 from talon.gateway.http.problems import WrongMedia
@@ -33,8 +33,12 @@ def media_type(content_type: str, allowed: tuple[str, ...]) -> str:
 
 
 async def read_bytes(request: Request, allowed: tuple[str, ...] = JSON_TYPES) -> tuple[bytes, str]:
-    """-> (body, media type). The size is bounded by the front, which raises `TooLarge` while reading."""
-    data = await request.body()
+    """-> (body, media type). The size is bounded by the front, which raises `TooLarge` while reading. Raises `Malformed` for a body
+    whose client left before its end."""
+    try:
+        data = await request.body()
+    except ClientDisconnect:
+        raise Malformed("malformed", "the client left in the middle of the body") from None
     # Clients name a type also where they send nothing.
     return data, media_type(request.headers.get("content-type", "") if data else "", allowed)
 
