@@ -128,6 +128,8 @@ class Answer:
             self._whole(int(payload.get("model_seq", 0)), str(payload.get("content", "")))
         elif event.type == "model.finished" and payload.get("content") and self._live:
             self._whole(self._model_seq, str(payload.get("content")))
+        elif event.type == "model.failed" and payload.get("kept"):
+            return  # the text goes on as if nothing had been
         elif event.type in STEPS or (event.type == "turn.queued" and payload.get("behind")):
             self._step(f"{event.type} {summary(event.type, payload, 160)}")
         elif event.type == "approval.requested":

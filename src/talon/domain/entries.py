@@ -16,7 +16,7 @@ import msgspec
 from talon.domain.content import Content, images_of
 
 #: What this program can fold. An entry with a higher `min_reader` keeps a session from being claimed by it.
-#: 2 knows messages of parts.
+#: 2 knows messages of parts, and answers that go on where they broke.
 READER = 2
 
 
@@ -197,7 +197,8 @@ class StepFinished(Payload, frozen=True, kw_only=True):
 
 
 class ModelStarted(Payload, frozen=True, kw_only=True):
-    """A model call is about to be made. Its `seq` names the fragments that stream from it."""
+    """A model call is about to be made. Its `seq` names the fragments that stream from it; where it goes on with a broken answer,
+    `continues` does, the call which began that: its text goes on at `offset` characters."""
 
     type = "model.started"
     iteration: int
@@ -205,6 +206,12 @@ class ModelStarted(Payload, frozen=True, kw_only=True):
     model: str
     profile: str = ""
     attempt: int = always(1)
+    continues: int = 0
+    offset: int = 0
+
+    @property
+    def min_reader(self) -> int:
+        return 2 if self.continues else 1
 
 
 class ModelFinished(Payload, frozen=True, kw_only=True):
@@ -228,8 +235,11 @@ class ModelFinished(Payload, frozen=True, kw_only=True):
 
 class ModelFailed(Payload, frozen=True, kw_only=True):
     """A model call failed. `error` is a class: timeout | connection | rate_limit | overloaded | server | authentication |
-    bad_request | context_overflow | content_filter | refusal | malformed | empty | unresolved | cancelled. `cost_source` as in
-    `model.finished`."""
+    bad_request | context_overflow | content_filter | refusal | malformed | empty | unresolved | cancelled | worker_lost.
+    `cost_source` as in `model.finished`.
+
+    `kept`: so many characters of its answer stand, and the next call goes on from there, unless a `stream.reset` says otherwise.
+    `worker_lost` is only said with it: the worker that listened is gone."""
 
     type = "model.failed"
     error: str
@@ -240,6 +250,11 @@ class ModelFailed(Payload, frozen=True, kw_only=True):
     usage: Usage = Usage()
     cost: Money | None = None
     cost_source: str = ""
+    kept: int = 0
+
+    @property
+    def min_reader(self) -> int:
+        return 2 if self.kept else 1
 
 
 class StreamReset(Payload, frozen=True, kw_only=True):

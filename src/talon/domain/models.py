@@ -52,7 +52,8 @@ class Prices(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class ModelInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model that can be asked. `provider` is a name of the configuration; `name` the vendor's, or `*` for every other model of
-    the provider. `context_window` and `output_max` in tokens, 0: not known. Without `prices` nobody knows what it costs."""
+    the provider. `context_window` and `output_max` in tokens, 0: not known. `prefill`: given the beginning of its answer, it goes
+    on with it. Without `prices` nobody knows what it costs."""
 
     provider: str
     name: str
@@ -62,6 +63,7 @@ class ModelInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: bool = True
     vision: bool = False
     prices: Prices | None = None
+    prefill: bool = False
 
     @property
     def id(self) -> str:

@@ -23,7 +23,9 @@ from talon.domain.entries import (
     Entry,
     InputSteered,
     MessageCompleted,
+    ModelFailed,
     ModelFinished,
+    ModelStarted,
     TurnCancelled,
     TurnCancelRequested,
 )
@@ -32,7 +34,7 @@ from talon.gateway.times import rfc3339
 from talon.store.model import Fragment
 
 CURSOR = re.compile(r"(\d{1,15})(?:\.(\d{1,9})(?:\.(\d{1,9}))?)?", re.ASCII)
-#: These end a model call without an answer: clients drop its partial text.
+#: These end a model call without an answer: clients drop its partial text, unless it `keeps`.
 _DROPS = frozenset({"model.failed", "stream.reset"})
 _DELETIONS = frozenset({"turn.cancelled", "turn.cancel_requested"})
 _encode = msgspec.json.encode
@@ -130,7 +132,9 @@ def _step(out: list[bytes], form: Form, place: Place, entry: Entry) -> Place:
         out.append(form.entry(entry))
     change: dict[str, object] = {"seq": entry.seq}
     if kind == "model.started":
-        change |= {"model": entry.seq, "turn": entry.turn_id, "text": 0, "reasoning": 0}
+        model = opens(entry)
+        if model != place.model:
+            change |= {"model": model, "turn": entry.turn_id, "text": 0, "reasoning": 0}
     elif kind in TURN_ENDS and entry.turn_id == place.watch:
         change["ended"] = True
     elif kind == "input.steered" and place.message:
@@ -144,12 +148,24 @@ def _step(out: list[bytes], form: Form, place: Place, entry: Entry) -> Place:
     return msgspec.structs.replace(place, **change)
 
 
+def keeps(entry: Entry) -> bool:
+    """Whether an entry that ends a model call leaves its text standing: the next call may go on with it."""
+    payload = entry.decode() if entry.type == "model.failed" else None
+    return isinstance(payload, ModelFailed) and payload.kept > 0
+
+
+def opens(entry: Entry) -> int:
+    """What the fragments of the call that `entry`, a `model.started`, announces are named by."""
+    payload = entry.decode()
+    return payload.continues or entry.seq if isinstance(payload, ModelStarted) else entry.seq
+
+
 def _about_answer(out: list[bytes], form: Form, place: Place, entry: Entry) -> Place:
     """What `entry` means for the open model call: its last characters go out before it, or its partial text is void.
 
     A client that has seen a part gets the rest; one that has seen nothing finds the whole text in the entry itself.
     """
-    if entry.type in _DROPS or entry.type in TURN_ENDS:
+    if entry.type in TURN_ENDS or (entry.type in _DROPS and not keeps(entry)):
         return _closed(place)
     if entry.type not in ("model.finished", "message.completed"):
         return place

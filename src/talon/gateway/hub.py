@@ -112,7 +112,7 @@ class Reader:
                 self.mark()
             return
         data, self.place = batch.after(self.place, self.form)
-        if batch.base < self.place.model <= batch.last:
+        if any(entry.type == "model.started" for entry in batch.commit.entries):
             self.ours = self.place.model
         if data:
             self._buffer.append(data)

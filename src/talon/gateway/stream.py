@@ -13,7 +13,7 @@ from talon.domain.inbox import Receipt
 from talon.domain.session import OPEN_TURN_STATES, SessionRow
 from talon.gateway.api.lookup import require_session, require_turn
 from talon.gateway.deps import GatewayDeps
-from talon.gateway.events import SSE, Cursor, Form, Place, advance
+from talon.gateway.events import SSE, Cursor, Form, Place, advance, keeps, opens
 from talon.gateway.hub import Reader
 from talon.store.model import Fragment
 from talon.store.protocols import Where
@@ -140,6 +140,8 @@ class Streams:
 
     async def _move(self, reader: Reader, write: Outlet, entries: Sequence[Entry], pieces: Sequence[Fragment]) -> None:
         data, reader.place = advance(reader.place, entries, pieces, self._clock.now_ms(), reader.form)
+        if any(entry.type == "model.started" for entry in entries):
+            reader.ours = 0  # an answer that was begun here may be gone on with elsewhere
         if data:
             await _send(reader, write, data)
 
@@ -195,11 +197,12 @@ class Streams:
                 if entry.seq > upto:
                     continue
                 if entry.type != "model.started":
-                    closed.add(entry.turn_id)
+                    if not keeps(entry):
+                        closed.add(entry.turn_id)
                 elif entry.turn_id in closed:
                     return place
                 else:
-                    return msgspec.structs.replace(place, model=entry.seq, turn=entry.turn_id)
+                    return msgspec.structs.replace(place, model=opens(entry), turn=entry.turn_id)
             upto, span = below, span * 4
         return place
 

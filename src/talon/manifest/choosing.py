@@ -25,14 +25,15 @@ class Wanted(msgspec.Struct, frozen=True):
 
 class Choice(msgspec.Struct, frozen=True):
     """The models to ask, in order. `windows` are those context windows that are known, by profile; `blind` are the profiles whose
-    models are known to take no images. `left_out` are those that nobody serves, each with the reason. `rules` say why it came so.
-    Without profiles `rules` ends with what is wrong."""
+    models are known to take no images, `continuing` those that may go on with a broken answer. `left_out` are those that nobody
+    serves, each with the reason. `rules` say why it came so. Without profiles `rules` ends with what is wrong."""
 
     profiles: tuple[Profile, ...]
     windows: dict[str, int]
     rules: tuple[str, ...]
     blind: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    continuing: tuple[str, ...] = ()
 
     @property
     def problem(self) -> str:
@@ -76,6 +77,7 @@ def choose(effective: Effective, wanted: Wanted, served: Sequence[str], models: 
     5 what no configured provider serves is left out
     6 the session's thinkingLevel takes the place of the profiles' own
     7 a model that is known to take no images is passed over while a message of the turn has one
+    8 an answer that breaks off is gone on with by a model that can, else it is begun again
 
     Where a route holds, 3 and 4 choose among its models only.
     """
@@ -87,8 +89,20 @@ def choose(effective: Effective, wanted: Wanted, served: Sequence[str], models: 
     blind = tuple(one.name for one in found if models.is_blind(one.provider, one.model))
     if blind:
         say(f"7 passed over while a message of the turn has an image: {', '.join(blind)}")
+    continuing = tuple(one.name for one in found if _goes_on(one, models))
+    if continuing:
+        say(f"8 may go on with an answer that broke off: {', '.join(continuing)}")
     windows = {one.name: known.context_window for one in found if (known := models.find(one.provider, one.model)) is not None}
-    return Choice(found, {name: window for name, window in windows.items() if window}, tuple(say.rules), blind, tuple(say.left_out))
+    known_windows = {name: window for name, window in windows.items() if window}
+    return Choice(found, known_windows, tuple(say.rules), blind, tuple(say.left_out), continuing)
+
+
+def _goes_on(profile: Profile, models: Models) -> bool:
+    """Whether a model may go on with its broken answer: it is known to (`prefill`), is not told otherwise, and neither thinks nor
+    follows a schema nor is forced to call a tool, with which no vendor allows it."""
+    known = models.find(profile.provider, profile.model)
+    plain = profile.thinking in ("", "off") and profile.answer_schema is None and profile.tool_choice in ("", "auto", "none")
+    return known is not None and known.prefill and plain and profile.on_broken_stream != "reset"
 
 
 def _choose(effective: Effective, wanted: Wanted, served: Sequence[str], models: Models, say: Say) -> tuple[Profile, ...]:

@@ -27,7 +27,8 @@ class AnswerForm(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One model to try, with what goes with its calls. `provider` is a name in `providers.NAME` of the configuration."""
+    """One model to try, with what goes with its calls. `provider` is a name in `providers.NAME` of the configuration.
+    `on_broken_stream`: reset | continue; empty: continue, where the model can."""
 
     name: str
     provider: str
@@ -42,6 +43,7 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
     tool_choice: str = ""
     parallel_tool_calls: bool | None = None
     answer_schema: AnswerForm | None = None
+    on_broken_stream: str = ""
 
 
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):

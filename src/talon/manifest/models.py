@@ -73,6 +73,11 @@ class Model(Part):
     answer_schema: Given[AnswerSchema] = Field(
         default=None, alias="answerSchema", description="The schema that the answer's text follows."
     )
+    on_broken_stream: Given[Literal["reset", "continue"]] = Field(
+        default=None,
+        alias="onBrokenStream",
+        description="An answer that breaks off: reset begins it again; continue, the default, goes on where the model is known to.",
+    )
 
 
 class ProfileDecl(Part):

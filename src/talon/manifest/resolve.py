@@ -113,6 +113,7 @@ def _profile(name: str, model: Model) -> Profile:
         model.tool_choice or "",
         model.parallel_tool_calls,
         AnswerForm(form.name, form.schema_, form.strict) if form else None,
+        model.on_broken_stream or "",
     )
 
 

@@ -128,6 +128,7 @@ _MODEL = {
     "thinkingLevel": "thinking",
     "toolChoice": "tool_choice",
     "parallelToolCalls": "parallel_tool_calls",
+    "onBrokenStream": "on_broken_stream",
 }
 
 

@@ -29,7 +29,7 @@ FILE_MAX = 4_194_304
 _SAME = {"openai_responses": "openai"}
 _PRICES = {"i": "input", "p": "output", "r": "cache_read", "w": "cache_write"}
 _FIELDS = {"t": "tier", "c": "context_window", "o": "output_max"} | _PRICES
-_LONG = frozenset({*_FIELDS.values(), "tools", "vision", "date"})
+_LONG = frozenset({*_FIELDS.values(), "tools", "vision", "prefill", "date"})
 #: A model as it is written: fields under their long names.
 Written = dict[str, Any]
 
@@ -95,6 +95,7 @@ def _model(provider: str, name: str, fields: Written, currency: str) -> ModelInf
         fields.get("tools", True),
         fields.get("vision", False),
         Prices(**given, currency=currency, date=fields.get("date", "")) if given else None,
+        fields.get("prefill", False),
     )
 
 
@@ -180,7 +181,7 @@ def _field(at: str, name: str, value: object) -> object:
         if value not in TIERS:
             raise _Wrong(at, f"must be one of {', '.join(TIERS)}", value)
         return value
-    if name in ("tools", "vision"):
+    if name in ("tools", "vision", "prefill"):
         if not isinstance(value, bool):
             raise _Wrong(at, "must be true or false", value)
         return value

@@ -22,8 +22,8 @@ from talon.tools.registry import Pinned, Registry
 
 class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     """Prompt, models, limits and tool schemas of one turn, every place filled in. `profiles` are tried in order; `windows` are
-    their context windows, where known; `blind` are those that are known to take no images. `on_refusal`: end | next. `verbose`:
-    visible thoughts are streamed and kept."""
+    their context windows, where known; `blind` are those that are known to take no images, `continuing` those that may go on with a
+    broken answer. `on_refusal`: end | next. `verbose`: visible thoughts are streamed and kept."""
 
     namespace: str
     agent: str
@@ -37,6 +37,7 @@ class Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     on_refusal: str = "end"
     verbose: bool = True
     blind: tuple[str, ...] = ()
+    continuing: tuple[str, ...] = ()
 
 
 class Pin(msgspec.Struct, frozen=True):
@@ -166,6 +167,7 @@ class Definitions:
             on_refusal=effective.on_refusal,
             verbose=config.verbose_level is not False,
             blind=choice.blind,
+            continuing=choice.continuing,
         )
 
 

@@ -52,14 +52,15 @@ class FragmentStream:
 
     `append` begins to write fragments and tells later what came of it. A text that is complete before the event loop turns (a model
     that does not stream, an answer in one packet) makes no fragment at all: its message holds it. A failed append ends the stream;
-    `close` raises what it was.
+    `close` raises what it was. `begun` is what stands in the side table already, of an answer that is gone on with.
     """
 
-    def __init__(self, seq: int, append: Callable[[tuple[Fragment, ...], Answered], None], pace: Pace) -> None:
+    def __init__(self, seq: int, append: Callable[[tuple[Fragment, ...], Answered], None], pace: Pace, begun: str = "") -> None:
         self._seq, self._append, self._pace = seq, append, pace
-        self._texts: dict[Kind, list[str]] = {"text": [], "reasoning": []}
+        self._begun = len(begun)
+        self._texts: dict[Kind, list[str]] = {"text": [begun] if begun else [], "reasoning": []}
         self._fresh: dict[Kind, list[str]] = {"text": [], "reasoning": []}
-        self._sent: dict[Kind, int] = {"text": 0, "reasoning": 0}
+        self._sent: dict[Kind, int] = {"text": len(begun), "reasoning": 0}
         self._busy = False  # a flush is to come, or its append is under way
         self._flying = False
         self._ended = False
@@ -86,8 +87,13 @@ class FragmentStream:
 
     @property
     def length(self) -> int:
-        """Characters so far, of both kinds."""
-        return sum(len(text) for texts in self._texts.values() for text in texts)
+        """Characters that came so far, of both kinds; without what had begun."""
+        return sum(len(text) for texts in self._texts.values() for text in texts) - self._begun
+
+    @property
+    def begun(self) -> int:
+        """Characters of the text that stood before this call."""
+        return self._begun
 
     @property
     def streamed(self) -> bool:
@@ -102,6 +108,13 @@ class FragmentStream:
     def to_drop(self) -> int:
         """The call whose fragments are dropped with its end; 0 if there are none."""
         return self._seq if self.streamed else 0
+
+    async def settle(self) -> int:
+        """Wait until all text so far is durable; -> its characters. A failed append is told by `close`."""
+        while self._busy and self._error is None:
+            self._landed = asyncio.get_running_loop().create_future()
+            await self._landed
+        return len(self.text())
 
     async def close(self) -> None:
         """End, and wait for the append under way."""

@@ -37,7 +37,7 @@ from talon.turn.history import history
 from talon.turn.ledger import Draft, Intent, Ledger
 from talon.turn.machine import CallModel, State, Wait
 from talon.turn.pictures import choose, with_bytes
-
+from talon.turn.seam import BROKEN, Seam, beginning, going_on, placed_behind
 
 #: Of a cost: the vendor said it.
 _REPORTED = "reported"
@@ -67,8 +67,10 @@ class ModelStep:
         )
         if held is not None:
             return Wait("quota", delay_ms=held.wait_ms, detail=held.detail) if held.kind == "quota" else None
+        dropped = (e.StreamReset(model_seq=command.drops, reason="broken"),) if command.drops else ()
         joined = tuple(e.InputSteered(message_seq=seq, state="joined") for seq in command.joined)
-        await ledger.commit(Intent((*joined, model_started(command, pin))))
+        drop = (command.drops,) if command.drops else ()
+        await ledger.commit(Intent((*dropped, *joined, model_started(command, pin)), drop_fragments=drop))
         return None
 
     async def listen(self, ledger: Ledger, pin: Pin, attention: Attention) -> None:
@@ -76,17 +78,16 @@ class ModelStep:
         announced = ledger.state.model
         if announced is None:
             raise AssertionError("a call is announced before it is made")
-        seq = announced.seq
+        seq = announced.text_seq
         profile = next(profile for profile in pin.definition.profiles if profile.name == announced.profile)
-        request = self._request(ledger, pin, profile)
-        sid = ledger.session.sid
-        messages = await with_bytes(request.messages, lambda digests: self.journal.read_blobs(sid, digests))
-        request = msgspec.structs.replace(request, messages=messages)
-        stream = FragmentStream(seq, ledger.fragments, self.pace)
+        begun = await self._begun(ledger.session.sid, seq) if announced.continues else ""
+        request = await self._whole(ledger, going_on(self._request(ledger, pin, profile), begun))
+        stream = FragmentStream(seq, ledger.fragments, self.pace, begun)
         asked = self.traffic.size(profile, lambda: self._asked(request))
         began_s = self.clock.monotonic_s()
-        task = asyncio.create_task(self._consume(profile.provider, request, stream, pin.definition.verbose))
+        task = asyncio.create_task(self._consume(profile.provider, request, stream, Seam(begun), pin.definition.verbose))
         ended = asyncio.Event()
+        kept = 0
 
         async def on_done(task: asyncio.Task[Finished], _: bool) -> None:
             task.exception()  # seen: if the stream has failed as well, its error is the one that is raised
@@ -94,6 +95,8 @@ class ModelStep:
 
         try:
             await attention.watch({task}, on_done)
+            if ended.is_set() and _stands(task, stream, pin):
+                kept = await stream.settle()
         finally:
             await stream.close()
         if not ended.is_set():
@@ -103,7 +106,7 @@ class ModelStep:
             ledger.fact(failed, drop_fragments=stream.to_drop)
             return
         duration_ms = int((self.clock.monotonic_s() - began_s) * 1000)
-        outcome = self._outcome(task, ledger, request, profile, stream, seq, duration_ms)
+        outcome = self._outcome(task, ledger, request, profile, stream, seq, duration_ms, kept)
         if isinstance(outcome, e.ModelFailed):
             await self.traffic.went_wrong(profile, asked, outcome.usage, outcome.error, outcome.retry_after_s)
         else:
@@ -118,6 +121,7 @@ class ModelStep:
         stream: FragmentStream,
         seq: int,
         duration_ms: int,
+        kept: int,
     ) -> e.ModelFailed | e.ModelFinished:
         try:
             finished = task.result()
@@ -134,7 +138,11 @@ class ModelStep:
                 usage=usage,
                 cost=error.cost or reckoned,
                 cost_source=_REPORTED if error.cost else "",
+                kept=kept,
             )
+            if kept:
+                ledger.fact(failed)
+                return failed
             facts: list[Draft] = [failed]
             if stream.streamed:
                 facts.append(e.StreamReset(model_seq=seq, reason=error.error))
@@ -145,17 +153,34 @@ class ModelStep:
         ledger.fact(answered, *rest, drop_fragments=stream.to_drop)
         return answered
 
-    async def _consume(self, provider: str, request: ChatRequest, stream: FragmentStream, verbose: bool) -> Finished:
-        async with aclosing(self.providers.get(provider).chat(request)) as events:
-            async for event in events:
-                if isinstance(event, Finished):
-                    stream.end()
-                    return event
-                if isinstance(event, TextDelta):
-                    stream.add(event.text)
-                elif verbose:
-                    stream.add(event.text, "reasoning")
+    async def _consume(self, provider: str, request: ChatRequest, stream: FragmentStream, seam: Seam, verbose: bool) -> Finished:
+        try:
+            async with aclosing(self.providers.get(provider).chat(request)) as events:
+                async for event in events:
+                    if isinstance(event, Finished):
+                        stream.end()
+                        return event
+                    if isinstance(event, TextDelta):
+                        if text := seam.join(event.text):
+                            stream.add(text)
+                    elif verbose:
+                        stream.add(event.text, "reasoning")
+        except ProviderError as error:
+            if error.error == "empty" and stream.begun:  # it broke off behind its last word: there was nothing more to say
+                stream.end()
+                return Finished("stop", error.usage, cost=error.cost)
+            raise
         raise ProviderError("connection", "the answer ended without an end")
+
+    async def _begun(self, sid: int, text_seq: int) -> str:
+        """The text of a broken answer, as clients have it."""
+        return "".join(piece.text for piece in await self.journal.read_fragments(sid, text_seq) if piece.kind == "text")
+
+    async def _whole(self, ledger: Ledger, request: ChatRequest) -> ChatRequest:
+        """`request` with the bytes of its images."""
+        sid = ledger.session.sid
+        messages = await with_bytes(request.messages, lambda digests: self.journal.read_blobs(sid, digests))
+        return msgspec.structs.replace(request, messages=messages)
 
     def _request(self, ledger: Ledger, pin: Pin, profile: Profile) -> ChatRequest:
         form = profile.answer_schema
@@ -184,14 +209,32 @@ class ModelStep:
         """The tokens that a quota is asked for: the input by estimate, and the output's limit where the request names one."""
         return input_tokens(request) + (request.max_output_tokens or 0)
 
-    async def abandoned(self, ledger: Ledger, pin: Pin, model_seq: int) -> e.StreamReset:
-        """What the call at `model_seq` cost, as far as anybody can tell: its worker is gone, its answer with it (K4)."""
-        fragments = await self.journal.read_fragments(ledger.session.sid, model_seq)
+    async def abandoned(self, ledger: Ledger, pin: Pin, text_seq: int, *, may_keep: bool) -> e.StreamReset | e.ModelFailed:
+        """What the call in flight cost, as far as anybody can tell: its worker is gone, its answer with it (K4). With `may_keep`
+        the text that clients have stands, if it is one to go on with."""
+        fragments = await self.journal.read_fragments(ledger.session.sid, text_seq)
         asked = ledger.state.model
         profiles = pin.definition.profiles
         profile = next((one for one in profiles if asked is not None and one.name == asked.profile), profiles[0])
-        usage = estimate_usage(self._request(ledger, pin, profile), sum(len(fragment.text) for fragment in fragments))
-        return e.StreamReset(model_seq=model_seq, reason="worker_lost", usage=usage, cost=self.traffic.cost(profile, usage))
+        text = "".join(piece.text for piece in fragments if piece.kind == "text")
+        came = sum(len(fragment.text) for fragment in fragments) - (asked.offset if asked is not None else 0)
+        usage = estimate_usage(self._request(ledger, pin, profile), max(0, came))
+        cost = self.traffic.cost(profile, usage)
+        if may_keep and beginning(text) and all(piece.kind == "text" for piece in fragments):
+            return e.ModelFailed(
+                error="worker_lost", detail="the worker is gone", retryable=True, usage=usage, cost=cost, kept=len(text)
+            )
+        return e.StreamReset(model_seq=text_seq, reason="worker_lost", usage=usage, cost=cost)
+
+
+def _stands(task: asyncio.Task[Finished], stream: FragmentStream, pin: Pin) -> bool:
+    """Whether the text of a call that failed stays: that of one that broke off in the middle, where a model can go on with it; what
+    had stood before stands, whatever failed."""
+    error = task.exception()
+    if not isinstance(error, ProviderError):
+        return False
+    broke = error.error in BROKEN and bool(beginning(stream.text())) and not stream.text("reasoning")
+    return bool(stream.begun) or (broke and bool(pin.definition.continuing))
 
 
 def _tool_choice(profile: Profile, state: State) -> str:
@@ -210,6 +253,8 @@ def model_started(command: CallModel, pin: Pin) -> e.ModelStarted:
         model=profile.model,
         profile=profile.name,
         attempt=command.attempt,
+        continues=command.continues,
+        offset=command.offset,
     )
 
 
@@ -226,7 +271,7 @@ def answer_facts(
         usage=finished.usage,
         model=finished.model,
         duration_ms=duration_ms,
-        opaque=finished.opaque,
+        opaque=placed_behind(stream.begun, finished.opaque),
         cost=finished.cost or reckoned,
         cost_source=_REPORTED if finished.cost else "",
     )

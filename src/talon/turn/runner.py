@@ -144,9 +144,10 @@ class TurnRunner:
         match command:
             case m.Begin():
                 await self._begin()
-            case m.ResetStream(model_seq=seq):
+            case m.ResetStream(model_seq=seq, may_keep=may_keep):
                 with tracing.span("stream.reset"):
-                    self.ledger.fact(await self._reset(seq), drop_fragments=seq)
+                    lost = await self._account(seq, may_keep=may_keep)
+                    self.ledger.fact(lost, drop_fragments=seq if isinstance(lost, e.StreamReset) else 0)
             case m.CallModel():
                 held = await self._deps.models.announce(command, self.ledger, self._pinned)
                 if held is not None:
@@ -180,26 +181,34 @@ class TurnRunner:
         self._pin_to(found)
         self.ledger.fact(turn_started(found, deps.worker, session.fence))
 
-    async def _reset(self, model_seq: int) -> e.StreamReset:
+    async def _account(self, text_seq: int, *, may_keep: bool = False) -> e.StreamReset | e.ModelFailed:
         """A model call whose worker is gone, with what it cost; without a pin nobody can tell that."""
         if self._pin is None:
-            return e.StreamReset(model_seq=model_seq, reason="worker_lost", usage=e.Usage(estimated=True))
-        return await self._deps.models.abandoned(self.ledger, self._pin, model_seq)
+            return e.StreamReset(model_seq=text_seq, reason="worker_lost", usage=e.Usage(estimated=True))
+        return await self._deps.models.abandoned(self.ledger, self._pin, text_seq, may_keep=may_keep)
+
+    def _taken_back(self) -> tuple[tuple[Draft, ...], tuple[int, ...]]:
+        """The end of a broken answer that nobody goes on with: clients drop it, and its fragments go. -> (drafts, fragments)."""
+        kept = self.ledger.state.kept
+        return ((), ()) if kept is None else ((e.StreamReset(model_seq=kept.seq, reason="broken"),), (kept.seq,))
 
     async def _wait(self, command: m.Wait) -> None:
         until = None if command.delay_ms is None else self.ledger.now_ms() + command.delay_ms
         waiting = e.TurnWaiting(kind=command.kind, approvals=command.approvals, until_ms=until, detail=command.detail)
-        self.released = await self.ledger.commit(Intent((waiting,), hold="park", wake_in_ms=command.delay_ms))
+        # A row holds no half answer: whoever ended it would have to know of its fragments.
+        drafts, drop = self._taken_back()
+        intent = Intent((*drafts, waiting), hold="park", wake_in_ms=command.delay_ms, drop_fragments=drop)
+        self.released = await self.ledger.commit(intent)
 
     async def _finish(self, command: m.Finish) -> None:
         """The end, in one commit: what is doubtful, what was abandoned, what goes on as a turn of its own, and the end entry."""
         state = self.ledger.state
-        drafts: list[Draft] = []
+        taken, drop = self._taken_back()
+        drafts: list[Draft] = [*taken]
         approvals: list[NewApproval] = []
-        drop: tuple[int, ...] = ()
         if state.model is not None:
-            drafts.append(await self._reset(state.model.seq))
-            drop = (state.model.seq,)
+            drafts.append(await self._account(state.model.text_seq))
+            drop = (state.model.text_seq,)
         for number in command.uncertain:
             more, approval = uncertain_drafts(state, number, self._deps.ids.uuid7(), "the turn ended before its receipt")
             drafts += more

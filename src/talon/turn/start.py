@@ -29,6 +29,7 @@ def bounds_of(pin: Pin | None, attempts: int, attempts_max: int) -> Bounds:
         providers={profile.name: profile.provider for profile in pin.definition.profiles},
         windows=pin.definition.windows,
         blind=pin.definition.blind,
+        continuing=pin.definition.continuing,
         on_refusal=pin.definition.on_refusal,
     )
 

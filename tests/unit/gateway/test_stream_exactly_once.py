@@ -62,7 +62,15 @@ class Author:
             setattr(self, what, have + more)
             piece = Fragment(self.model, len(have), more, what)
             return self.journal.append(pieces=[piece])
-        if what == "reset":
+        if what == "goes on" and self.text and not self.reasoning:
+            kept = e.ModelFailed(error="connection", kept=len(self.text))
+            if size % 3 == 0:  # nobody can go on with it after all
+                dropped = e.StreamReset(model_seq=self.model)
+                done = self.journal.append((turn, kept), (turn, dropped), (turn, _started()), drop=self.model)
+                self._opened()
+                return done
+            return self.journal.append((turn, kept), (turn, _started(continues=self.model, offset=len(self.text))))
+        if what in ("reset", "goes on"):
             done = self.journal.append((turn, e.StreamReset(model_seq=self.model)), (turn, _started()), drop=self.model)
             self._opened()
             return done
@@ -82,8 +90,8 @@ class Author:
         self.model, self.text, self.reasoning = self.journal.last_seq, "", ""
 
 
-def _started() -> e.ModelStarted:
-    return e.ModelStarted(iteration=1, provider="p", model="m")
+def _started(**more: Any) -> e.ModelStarted:
+    return e.ModelStarted(iteration=1, provider="p", model="m", **more)
 
 
 @dataclass
@@ -141,7 +149,7 @@ class Client:
                 self.reading.take(event)
 
 
-ACTS = st.sampled_from(["text", "text", "text", "reasoning", "inbox", "inbox", "reset", "tool", "finish"])
+ACTS = st.sampled_from(["text", "text", "text", "reasoning", "inbox", "inbox", "reset", "goes on", "goes on", "tool", "finish"])
 PAUSE = st.sampled_from([0, 0, 1, 3, 40])  # turns of the event loop that everybody gets after an act
 HOW = st.sampled_from(["push", "push", "push", "late", "lost", "twice", "bell"])
 COMMIT = st.tuples(st.just("commit"), PAUSE, ACTS, st.integers(0, 12), HOW)

@@ -12,7 +12,7 @@ import pytest
 from support.turns import BOUNDS, answer, extended, failed, intent, model, resumed, started, story
 from talon.domain import entries as e
 from talon.providers.protocol import RETRYABLE, ErrorClass
-from talon.turn.machine import CallModel, Command, Finish, State, Wait, apply, decide
+from talon.turn.machine import CallModel, Command, Finish, ResetStream, State, Wait, apply, decide
 from talon.turn.machine.failover import BACKOFF_FIRST_MS, BACKOFF_MAX_MS, MODEL_ROUNDS_MAX, RULES, jitter_ms
 
 #: Two models of one provider, then one of another.
@@ -216,3 +216,83 @@ def test_whatever_fails_in_whatever_order_the_turn_ends_and_nobody_is_asked_who_
         else:
             raise AssertionError(f"seed {seed}: the turn does not end")
         assert calls <= MODEL_ROUNDS_MAX * len(names), f"seed {seed}"
+
+
+# --- answers that break in the middle -------------------------------------------------------------------------------------------
+
+GOING: dict[str, Any] = {**THREE, "continuing": ("main", "spare")}
+
+
+def going(**other: Any) -> dict[str, Any]:
+    return {**GOING, **other}
+
+
+def broken(error: str = "connection", kept: int = 10, **of: Any) -> list[e.Payload]:
+    """A call, and how it broke off."""
+    started_at = e.ModelStarted(iteration=1, provider="p", model="m", profile=of.pop("profile", "main"), **of)
+    return [started_at, e.ModelFailed(error=error, retryable=True, kept=kept)]
+
+
+def call(command: Command | None) -> tuple[str, int, int, int]:
+    """(profile, continues, offset, drops)."""
+    assert isinstance(command, CallModel), command
+    return THREE["profiles"][command.profile], command.continues, command.offset, command.drops
+
+
+def test_the_model_that_broke_off_goes_on_at_once_as_long_as_it_adds_to_its_answer() -> None:
+    state = story(started(), broken()).state()
+    assert call(asked(state, **GOING)) == ("main", 4, 10, 0)
+    again = extended(state, *broken(kept=25, continues=4, offset=10))
+    assert call(asked(again, **GOING)) == ("main", 4, 25, 0)
+    stuck = extended(again, *broken(kept=25, continues=4, offset=25))
+    assert call(asked(stuck, **GOING))[0] != "main"
+    for _ in range(MODEL_ROUNDS_MAX):
+        kept = state.kept.chars if state.kept else 0
+        state = extended(state, *broken(kept=kept + 5, continues=4, offset=kept))
+    assert call(asked(state, **GOING))[0] != "main", "it had its rounds"
+
+
+def test_another_model_goes_on_if_it_can_and_else_begins_again() -> None:
+    state = story(started(), broken("overloaded")).state()
+    assert call(asked(state, **going(continuing=("main", "sister")))) == ("sister", 4, 10, 0)
+    assert call(asked(state, **GOING)) == ("sister", 0, 0, 4), "its text is dropped"
+    assert call(asked(state, **THREE)) == ("sister", 0, 0, 4)
+
+
+def test_a_model_whose_circuit_is_open_or_that_refused_to_go_on_is_not_asked_to() -> None:
+    state = story(started(), broken()).state()
+    assert call(asked(state, **going(resting={"main": 5_000}))) == ("sister", 0, 0, 4)
+    refused = extended(state, *broken("bad_request", kept=10, continues=4, offset=10))
+    only = asked(refused, **going(profiles=("main",), continuing=("main",)))
+    assert isinstance(only, Wait | CallModel), "it may still be asked from the beginning"
+    assert not isinstance(only, CallModel) or only.continues == 0
+
+
+def test_a_steered_message_joins_behind_the_answer_that_is_gone_on_with() -> None:
+    state = story(started(), broken()).state()
+    steered = extended(state, e.MessageReceived(content="and?", strategy="steer"), e.InputSteered(message_seq=6))
+    command = asked(steered, **GOING)
+    assert isinstance(command, CallModel)
+    assert (command.continues, command.joined) == (4, ())
+    plain = asked(steered, **THREE)
+    assert isinstance(plain, CallModel)
+    assert (plain.drops, plain.joined) == (4, (6,))
+
+
+def test_a_lost_worker_is_no_failure_of_the_model() -> None:
+    orphaned = extended(story(started(), e.ModelStarted(iteration=1, provider="p", model="m", profile="main")).state(), resumed())
+    command = asked(orphaned, **GOING)
+    assert command == ResetStream(4, may_keep=True)
+    assert asked(orphaned, **THREE) == ResetStream(4)
+    kept = extended(orphaned, e.ModelFailed(error="worker_lost", retryable=True, kept=7))
+    assert (kept.failures, kept.retries, kept.model) == ((), 0, None)
+    assert call(asked(kept, **GOING)) == ("main", 4, 7, 0)
+    again = extended(kept, e.ModelStarted(iteration=1, provider="p", model="m", profile="main", continues=4, offset=7), resumed())
+    assert asked(again, **GOING) == ResetStream(4, may_keep=True), "the text has one name, however often it broke"
+
+
+def test_what_is_finished_or_dropped_is_not_gone_on_with() -> None:
+    state = story(started(), broken()).state()
+    assert extended(state, e.StreamReset(model_seq=4)).kept is None
+    finished = extended(state, e.ModelStarted(iteration=1, provider="p", model="m", continues=4, offset=10), *answer("look"))
+    assert (finished.kept, finished.failures) == (None, ())

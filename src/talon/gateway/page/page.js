@@ -207,7 +207,7 @@ function show(event) {
   if (ENDS.includes(type) && turn === openTurn) setTurn("");
   if (type === "stream.reset") forget(payload.model_seq);
   if (type === "message.completed") forget(payload.model_seq);
-  if (ENDS.includes(type) || type === "model.failed") forgetTurn(turn);
+  if (ENDS.includes(type) || (type === "model.failed" && !payload.kept)) forgetTurn(turn);
   let className = type === "message.received" ? "user" : "";
   if (type === "turn.completed") className = "end-good";
   else if (ENDS.includes(type)) className = "end-bad";

@@ -8,7 +8,8 @@ import msgspec
 class Bounds(msgspec.Struct, frozen=True):
     """What bounds this turn: the definition's limits, its profiles, the trust in keys, and the claims without progress so far.
 
-    `providers` and `windows` (tokens, where known) are by profile. `blind` are profiles whose models are known to take no images.
+    `providers` and `windows` (tokens, where known) are by profile. `blind` are profiles whose models are known to take no images,
+    `continuing` those that may go on with a broken answer.
     `resting` are profiles that are better not asked now, with the milliseconds until they may be: a circuit is open. `on_refusal`:
     end | next.
     """
@@ -25,5 +26,6 @@ class Bounds(msgspec.Struct, frozen=True):
     providers: dict[str, str] = {}
     windows: dict[str, int] = {}
     blind: tuple[str, ...] = ()
+    continuing: tuple[str, ...] = ()
     on_refusal: str = "end"
     resting: dict[str, int] = {}

@@ -13,7 +13,8 @@ class Begin(msgspec.Struct, frozen=True):
 
 class CallModel(msgspec.Struct, frozen=True):
     """Announce a call of profile number `profile`; `joined` are the seqs of steering messages that the model sees from now on.
-    `anyway`: also while its circuit is open, since no other one is left and it was waited for.
+    `anyway`: also while its circuit is open, since no other one is left and it was waited for. `continues`: it goes on with the
+    broken answer of that seq, from `offset` characters on; `drops`: clients drop that one's text.
 
     The call itself is made by `Listen`, once its `model.started` is durable.
     """
@@ -23,6 +24,9 @@ class CallModel(msgspec.Struct, frozen=True):
     profile: int
     joined: tuple[int, ...] = ()
     anyway: bool = False
+    continues: int = 0
+    offset: int = 0
+    drops: int = 0
 
 
 class Listen(msgspec.Struct, frozen=True):
@@ -32,9 +36,11 @@ class Listen(msgspec.Struct, frozen=True):
 
 
 class ResetStream(msgspec.Struct, frozen=True):
-    """Tell clients to drop the partial text of a model call whose worker is gone."""
+    """Account for a model call whose worker is gone. Its partial text, named by `model_seq`, is dropped; with `may_keep` it stands
+    if a model can go on with it."""
 
     model_seq: int
+    may_keep: bool = False
 
 
 class RunTools(msgspec.Struct, frozen=True):

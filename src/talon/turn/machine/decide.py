@@ -26,7 +26,7 @@ def decide(state: State, bounds: Bounds, now_ms: int) -> Command | None:
     if state.answered:
         return finish(state, e.TurnCompleted(iterations=state.iteration, tool_calls=len(state.calls), usage=state.usage))
     if state.model is not None and state.model.orphaned:
-        return ResetStream(state.model.seq)
+        return ResetStream(state.model.text_seq, may_keep=bool(bounds.continuing))
     active_s = state.active_s(now_ms)
     if bounds.wall_time_max_s and active_s >= bounds.wall_time_max_s:
         return fail(state, "wall_time_exceeded", f"the turn ran for {active_s:.0f} s, its limit is {bounds.wall_time_max_s:.0f} s")

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
+import msgspec
+
 from talon.domain import entries as e
 from talon.turn.machine.bounds import Bounds
-from talon.turn.machine.commands import CallModel, Command, Wait
+from talon.turn.machine.commands import CallModel, Command, Finish, Wait
 from talon.turn.machine.ending import fail, finish
-from talon.turn.machine.state import Failure, State
+from talon.turn.machine.state import Failure, Kept, State
 
 #: A model is asked this many times for one answer before it is given up.
 MODEL_ROUNDS_MAX = 4
@@ -47,7 +49,36 @@ def rule_of(failure: Failure) -> Rule:
 
 
 def next_model_call(state: State, bounds: Bounds, now_ms: int) -> Command:
-    """The next profile to ask; a rest, as a row, where none may be asked yet; the end, where none is left."""
+    """The next profile to ask; a rest, as a row, where none may be asked yet; the end, where none is left.
+
+    A broken answer that stands is gone on with where that is possible: at once by the model that broke it off, if that had added to
+    it, else by the one whose turn it is. Else clients drop it.
+    """
+    command = _next(state, bounds, now_ms)
+    kept = state.kept
+    if kept is None or isinstance(command, Finish):
+        return command
+    name = _goes_on(kept, command, state, bounds, now_ms)
+    if name:
+        at = bounds.profiles.index(name)
+        return CallModel(state.iteration + 1, len(state.failures) + 1, at, continues=kept.seq, offset=kept.chars)
+    return msgspec.structs.replace(command, drops=kept.seq) if isinstance(command, CallModel) else command
+
+
+def _goes_on(kept: Kept, otherwise: Command, state: State, bounds: Bounds, now_ms: int) -> str:
+    """Who goes on with a broken answer; empty if nobody does."""
+    refused = {one.profile for one in state.failures if one.continued and one.error == "bad_request"}
+    able = [name for name in bounds.continuing if name not in refused and not _is_out(name, state, bounds)]
+    tried = sum(1 for one in state.failures if one.profile == kept.profile)
+    at_once = kept.grew and tried < MODEL_ROUNDS_MAX and not _pause_ms(kept.profile, state, bounds, now_ms)
+    if at_once and kept.profile in able:
+        return kept.profile
+    if isinstance(otherwise, CallModel) and bounds.profiles[otherwise.profile] in able:
+        return bounds.profiles[otherwise.profile]
+    return ""
+
+
+def _next(state: State, bounds: Bounds, now_ms: int) -> Command:
     last = state.failures[-1] if state.failures else None
     if last is not None:
         if bounds.on_refusal != "next" and rule_of(last) in ("refusal", "filter"):
@@ -79,6 +110,8 @@ def _is_out(name: str, state: State, bounds: Bounds) -> bool:
         return True
     for failure in state.failures:
         rule = rule_of(failure)
+        if failure.continued and failure.error == "bad_request":
+            continue  # it may only be that this model goes on with no answer
         if rule in ("model", "refusal", "window") and failure.profile == name:
             return True
         if rule in ("provider", "filter") and (

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from talon.domain import entries as e
 from talon.domain.content import Content
-from talon.turn.machine.state import AssistantItem, Call, Failure, ModelCall, State, UserItem
+from talon.turn.machine.state import AssistantItem, Call, Failure, Kept, ModelCall, State, UserItem
 
 
 def fold(entries: Iterable[e.Entry], turn_id: str) -> State:
@@ -76,7 +76,8 @@ def _cancel_requested(state: State, p: e.TurnCancelRequested, seq: int) -> State
 
 
 def _model_started(state: State, p: e.ModelStarted, seq: int) -> State:
-    return replace(state, model=ModelCall(seq, p.iteration, p.profile), answered=False)
+    call = ModelCall(seq, p.iteration, p.profile, continues=p.continues, offset=p.offset)
+    return replace(state, model=call, kept=None, answered=False)
 
 
 def _model_finished(state: State, p: e.ModelFinished, seq: int) -> State:
@@ -97,21 +98,22 @@ def _model_finished(state: State, p: e.ModelFinished, seq: int) -> State:
 
 
 def _model_failed(state: State, p: e.ModelFailed, seq: int) -> State:
-    profile = state.model.profile if state.model else ""
-    failure = Failure(profile, p.error, p.detail, p.retryable, p.retry_after_s, state.last_at_ms)
-    return replace(
-        state,
-        model=None,
-        failures=(*state.failures, failure),
-        retries=state.retries + 1,
-        rested=False,
-        usage=state.usage.plus(p.usage),
-        costs=e.total((*state.costs, p.cost)),
-    )
+    call = state.model or ModelCall(0, 0, "")
+    kept = Kept(call.text_seq, p.kept, call.profile, p.kept > call.offset and p.error in _AT_ONCE) if p.kept else None
+    usage, costs = state.usage.plus(p.usage), e.total((*state.costs, p.cost))
+    state = replace(state, model=None, kept=kept, usage=usage, costs=costs)
+    if p.error == "worker_lost":
+        return state  # no failure of the model's
+    failure = Failure(call.profile, p.error, p.detail, p.retryable, p.retry_after_s, state.last_at_ms, bool(call.continues))
+    return replace(state, failures=(*state.failures, failure), retries=state.retries + 1, rested=False)
+
+
+#: After these a model that had begun to answer is asked to go on at once: it was the connection or the worker, not the model.
+_AT_ONCE = frozenset({"connection", "timeout", "worker_lost"})
 
 
 def _stream_reset(state: State, p: e.StreamReset, seq: int) -> State:
-    return replace(state, model=None, usage=state.usage.plus(p.usage), costs=e.total((*state.costs, p.cost)))
+    return replace(state, model=None, kept=None, usage=state.usage.plus(p.usage), costs=e.total((*state.costs, p.cost)))
 
 
 def _tool_requested(state: State, p: e.ToolRequested, seq: int) -> State:

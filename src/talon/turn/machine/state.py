@@ -40,16 +40,34 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class ModelCall(msgspec.Struct, frozen=True):
-    """The model call in flight. `seq` is that of its `model.started`."""
+    """The model call in flight. `seq` is that of its `model.started`; `continues` that of the call whose answer it goes on with,
+    from `offset` characters on."""
 
     seq: int
     iteration: int
     profile: str
     orphaned: bool = False
+    continues: int = 0
+    offset: int = 0
+
+    @property
+    def text_seq(self) -> int:
+        """What its fragments are named by."""
+        return self.continues or self.seq
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A broken answer that stands: `chars` of it, named by `seq`. `profile` broke it off last; `grew`: not before it had added to
+    it, and in a way that lets it be asked again at once."""
+
+    seq: int
+    chars: int
+    profile: str
+    grew: bool
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A failed model call of this iteration. `at_ms` is the store's time of it."""
+    """A failed model call of this iteration. `at_ms` is the store's time of it; `continued`: it was to go on with an answer."""
 
     profile: str
     error: str
@@ -57,6 +75,7 @@ class Failure(msgspec.Struct, frozen=True):
     retryable: bool
     retry_after_s: float | None
     at_ms: int = 0
+    continued: bool = False
 
 
 class UserItem(msgspec.Struct, frozen=True):
@@ -94,6 +113,7 @@ class State(msgspec.Struct, frozen=True):
     received: tuple[tuple[int, Content], ...] = ()
     iteration: int = 0
     model: ModelCall | None = None
+    kept: Kept | None = None
     failures: tuple[Failure, ...] = ()
     retries: int = 0
     rested: bool = False
