@@ -28,7 +28,8 @@ IN_ORDER = {"LOG_LIST[]", "LOG_FORGET"}
 @pytest.mark.parametrize("name", sorted(STATEMENTS))
 def test_no_statement_of_sqlite_reads_a_whole_table(name: str) -> None:
     connection = sqlite3.connect(":memory:")
-    connection.executescript(migrations("sqlite")[0].sql)
+    for migration in migrations("sqlite"):
+        connection.executescript(migration.sql)
     numbered = [int(number) for number in re.findall(r"\?(\d+)", STATEMENTS[name])]
     count = max(numbered) if numbered else STATEMENTS[name].count("?")
     plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {STATEMENTS[name]}", [None] * count)]
@@ -40,9 +41,10 @@ def test_no_statement_of_sqlite_reads_a_whole_table(name: str) -> None:
 
 FILL = """
     INSERT INTO credentials (id, kind, digest, name, grants, agent, session, parent, created_by, created_at_ms, expires_at_ms,
-        revoked_at_ms, revoked_version)
+        revoked_at_ms, revoked_version, places)
     SELECT 'c' || n, CASE WHEN n % 2 = 0 THEN 'key' ELSE 'token' END, '', '', '', '', '', 'c' || n / 3, '', 0,
-        CASE WHEN n > 3 THEN 1000000000000000 END, CASE WHEN n % 5 = 4 THEN 1000000000000000 END, CASE WHEN n % 5 = 4 THEN n END
+        CASE WHEN n > 3 THEN 1000000000000000 END, CASE WHEN n % 5 = 4 THEN 1000000000000000 END, CASE WHEN n % 5 = 4 THEN n END,
+        CASE WHEN n < 8 THEN ARRAY['acme'] WHEN n % 4 = 0 THEN ARRAY['beta'] ELSE ARRAY['acme-two', 'beta'] END
     FROM generate_series({start}, {rows}) n;
     UPDATE access_state SET version = {rows};
     INSERT INTO access_log (at_ms, who, verb, operation, namespace, object, outcome, request_id, address, via)
@@ -54,6 +56,8 @@ LAST = 20_000
 USED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "get": (postgres_sql.GET, ("c3",)),
     "list": (postgres_sql.LIST, ("key", 2**62, FEW)),
+    "list within": (postgres_sql.LIST_WITHIN, ("key", 2**62, FEW, ["acme"])),
+    "list within others": (postgres_sql.LIST_WITHIN, ("key", 2**62, FEW, ["beta", "gamma"])),
     "a key that is alive": (postgres_sql.KEY_ALIVE, ()),
     "revoke": (postgres_sql.REVOKE, ("c3", 1)),
     "revoke what was minted": (postgres_sql.REVOKE_MINTED, (["c3"], 1)),

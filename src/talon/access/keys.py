@@ -15,7 +15,7 @@ from talon.access.protocol import (
     Minted,
     TokenRequest,
 )
-from talon.access.roles import EVERYWHERE, Grant, Principal, Verb, may, narrower, sees
+from talon.access.roles import EVERYWHERE, Grant, Principal, Verb, may, narrower, roots, sees
 from talon.domain.errors import FieldError, Forbidden, Invalid, NotFound, Unauthenticated
 from talon.domain.ids import Clock, is_name
 from talon.store.access import AccessRows, CredentialKind, CredentialRow, NewCredential
@@ -86,6 +86,7 @@ class StoredKeys:
             session=session,
             parent=parent,
             ttl_ms=None if ttl_s is None else ttl_s * SECOND_MS,
+            places=tuple(grant.namespace for grant in grants),
         )
         row = await self._store.add_credential(new)
         if row is None:
@@ -94,8 +95,9 @@ class StoredKeys:
 
     async def list(self, by: Principal, kind: CredentialKind, cursor: str, limit: int) -> tuple[list[CredentialRow], str]:
         """See `Keys.list`."""
-        rows, after = await self._store.list_credentials(kind, cursor, limit)
-        return [row for row in rows if manages(by, row)], after
+        places = [grant.namespace for grant in by.grants if may(by, MANAGE, grant.namespace)]
+        within = None if EVERYWHERE in places else roots(places)
+        return await self._store.list_credentials(kind, cursor, limit, within)
 
     async def revoke(self, by: Principal, credential: str) -> CredentialRow:
         """See `Keys.revoke`."""

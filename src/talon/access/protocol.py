@@ -91,7 +91,7 @@ class Keys(Protocol):
         ...
 
     async def list(self, by: Principal, kind: CredentialKind, cursor: str, limit: int) -> tuple[list[CredentialRow], str]:
-        """Those that `by` may manage, newest first, ended ones too for a while. A page may be short and the list still go on."""
+        """Those that `by` may manage, newest first, ended ones too for a while. Neither pages nor cursors tell of others."""
         ...
 
     async def revoke(self, by: Principal, credential: str) -> CredentialRow:

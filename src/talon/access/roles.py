@@ -6,6 +6,7 @@ everywhere. A principal sees what some grant of his covers; what he does not see
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import msgspec
@@ -92,6 +93,12 @@ def covers(granted: str, namespace: str) -> bool:
 def sees(who: Principal, namespace: str) -> bool:
     """Whether anything in `namespace` exists for him. The parents of a namespace that he sees are not thereby seen."""
     return any(covers(grant.namespace, namespace) for grant in who.grants)
+
+
+def roots(namespaces: Iterable[str]) -> tuple[str, ...]:
+    """Those of `namespaces` that lie in no other of them, sorted."""
+    places = set(namespaces)
+    return tuple(sorted(one for one in places if not any(one != other and covers(other, one) for other in places)))
 
 
 def may(who: Principal, verb: Verb, namespace: str, agent: str = "", session: str = "") -> bool:

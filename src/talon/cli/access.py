@@ -24,6 +24,8 @@ from talon.cli.settings import Auth, Gateway, Jwt, Tls
 from talon.domain.ids import Clock
 from talon.observe import logs
 from talon.store.access import AccessRows, CredentialRow, NewCredential
+from talon.store.protocols import Walls
+from talon.store.sight import NO_WALL, Wall
 
 if TYPE_CHECKING:
     from talon.gateway.tls import TlsFiles
@@ -81,6 +83,22 @@ def _client(auth: Auth) -> Client:
         grants_claim=oidc.grants_claim,
         session_max_s=auth.session_max_s,
     )
+
+
+async def wall_of(auth: Auth, store: Walls) -> Wall:
+    """The second wall of the settings, put up. Says so where it should stand and cannot. Raises `WrongUse` where it must stand."""
+    if "none" in auth.mode or auth.row_level_security == "off":
+        return NO_WALL
+    wall = await store.raise_wall()
+    if wall.stands:
+        log.info("row-level security is on: callers' reads are done with the role %s", wall.role)
+        return wall
+    if auth.row_level_security == "required":
+        missing = wall.missing or "SQLite has none: it needs PostgreSQL"
+        raise WrongUse(f"gateway.auth.row_level_security is required, and cannot be put up: {missing}")
+    if wall.missing:
+        log.warning("row-level security is missing, the gateway's own checks stand alone: %s", wall.missing)
+    return wall
 
 
 def lines_of(gateway: Gateway, data_dir: Path) -> Lines | None:
@@ -150,7 +168,7 @@ async def _given(text: str, store: AccessRows) -> None:
 
 
 def _admin(made: Secret, name: str, *, if_first: bool = False) -> NewCredential:
-    return NewCredential(made.id, "key", made.digest, _ADMIN, LOCAL.id, name=name, if_first=if_first)
+    return NewCredential(made.id, "key", made.digest, _ADMIN, LOCAL.id, name=name, if_first=if_first, places=(EVERYWHERE,))
 
 
 def _kept(file: Path) -> Secret | None:

@@ -21,7 +21,7 @@ import msgspec
 
 from talon.access.lines import Lines
 from talon.access.room import Room
-from talon.cli.access import first_key, lines_of, room_of
+from talon.cli.access import first_key, lines_of, room_of, wall_of
 from talon.cli.configured import provider_configs
 from talon.cli.errors import WrongUse, found_here
 from talon.cli.keyring import open_vault
@@ -46,6 +46,7 @@ from talon.providers.traffic import Traffic
 from talon.store.model import Caps
 from talon.store.protocols import Store, Where
 from talon.store.resources import Changes, PutResource
+from talon.store.sight import NO_WALL, Wall, seeing
 from talon.store.writer import Committed, JournalWriter
 from talon.tools.builtin.wakeups import Wakeups
 from talon.tools.registry import Registry
@@ -76,6 +77,7 @@ class Runtime:
     vault: Vault
     room: Room
     lines: Lines | None = None
+    wall: Wall = NO_WALL
     publish_to: list[Callable[[Sequence[Committed]], None]] = field(default_factory=list[Callable[[Sequence[Committed]], None]])
     vital: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
@@ -115,13 +117,14 @@ async def open_runtime(role: Role, settings: Settings) -> AsyncGenerator[Runtime
         await _default_namespace(store, ids)
         if role in ("up", "gateway"):
             await first_key(settings.gateway.auth, settings.data_dir, store, clock)
+        wall = await wall_of(settings.gateway.auth, store) if role in ("up", "gateway") else NO_WALL
         bells = LocalBroker()
         writer = JournalWriter(store, lambda committed: runtime.published(committed))
         lines = lines_of(settings.gateway, settings.data_dir) if role in ("up", "gateway") else None
         if lines is not None:
             stack.callback(lines.close)
         room = room_of(settings.gateway, store, clock)
-        runtime = Runtime(role, settings, clock, ids, store, writer, bells, vault, room, lines)
+        runtime = Runtime(role, settings, clock, ids, store, writer, bells, vault, room, lines, wall)
         await runtime.writer.start()
         stack.push_async_callback(runtime.writer.close)
         if broker_of(settings) == "postgres":
@@ -336,6 +339,7 @@ def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool =
         told=Told(runtime.room.access.log, runtime.clock, runtime.lines.write if runtime.lines else None),
         version=version("talon-runtime"),
         settings=settings,
+        wall=runtime.wall,
         **({} if worker is None or health_only else _hooks(worker)),
     )
     return create_app(deps, health_only=health_only), deps
@@ -350,7 +354,8 @@ def _hooks(worker: Worker) -> dict[str, Any]:
     def started(receipt: Receipt) -> None:
         if receipt.claimed is None:
             raise AssertionError("only a claimed turn is started")
-        worker.take(*receipt.claimed, receipt.entries)
+        with seeing(None):  # the turn is not its sender's
+            worker.take(*receipt.claimed, receipt.entries)
 
     def declined(_: Offer) -> None:
         worker.decline()

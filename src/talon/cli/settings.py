@@ -109,6 +109,10 @@ class Auth(Group):
         "written to admin.key in the data directory)",
         json_schema_extra={"expects": "talon_ID_SECRET: an id of 4 to 32 of a-z and 0-9, a secret of 32 to 128 of A-Z a-z 0-9 _ -"},
     )
+    row_level_security: Literal["auto", "required", "off"] = Field(
+        default="auto",
+        description="whether PostgreSQL too holds callers back from what they may not see: where it can, not without it, or not",
+    )
     session_max_s: int = Field(default=28_800, ge=60, le=2_592_000, description="seconds after which a browser must log in again")
     jwt: Jwt = Jwt()
     oidc: Oidc = Oidc()

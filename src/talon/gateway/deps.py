@@ -12,6 +12,7 @@ from talon.domain.ids import Clock, Ids
 from talon.domain.inbox import Message, Operation, Receipt
 from talon.domain.session import SessionRow
 from talon.store.protocols import Store, Where
+from talon.store.sight import NO_WALL, Wall
 from talon.vault.protocol import Sealer
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class GatewayDeps:
     """Everything a gateway needs.
 
     `offer(where)` gives a free slot of a worker in this process, or None; then exactly one of `started(receipt)` (the receipt's
-    `claimed` is set: run it) and `declined(offer)` (the slot was not taken) is called.
+    `claimed` is set: run it) and `declined(offer)` (the slot was not taken) is called. Where the `wall` of the store stands, what
+    is read for a caller is read as he sees it.
     """
 
     store: Store
@@ -100,3 +102,4 @@ class GatewayDeps:
     offer: Callable[[Where], Awaitable[Offer | None]] | None = None
     started: Callable[[Receipt], None] | None = None
     declined: Callable[[Offer], None] | None = None
+    wall: Wall = NO_WALL

@@ -27,6 +27,7 @@ from talon.store.paging import BLOB_MIN_BYTES
 from talon.store.protocols import Store
 from talon.store.resources import Changes, PutResource, ResourceRow, RevisionRow, SameUsers, Unchanged
 from talon.store.schedules import Fires
+from talon.store.sight import looking_up
 from talon.vault.protocol import Sealer
 
 #: Others may write at the same time; each time everything is read and decided again.
@@ -189,7 +190,8 @@ class Resources:
     async def _stored(self, wanted: Sequence[Identity]) -> dict[Identity, Stored]:
         rows: list[ResourceRow] = []
         for start in range(0, len(wanted), _PAGE):
-            rows += await self._store.get_resources(wanted[start : start + _PAGE])
+            with looking_up():
+                rows += await self._store.get_resources(wanted[start : start + _PAGE])
         revisions = await self.revisions(rows)
         return {(row.namespace, row.kind, row.name): _known(row, revisions) for row in rows}
 

@@ -19,6 +19,7 @@ from talon.domain.errors import Gone, Invalid, TalonError, Throttled, Unavailabl
 from talon.gateway.deps import GatewaySettings
 from talon.gateway.hub import StreamHub
 from talon.store.resources import Identity, ResourceEvent, ResourceRow
+from talon.store.sight import Sight, current, seeing
 
 log = logging.getLogger("talon.gateway")
 #: Changes read at a time, at most, and about how many bytes of bodies.
@@ -76,10 +77,11 @@ class Told:
 
 
 class Feed:
-    """The newest changes of one namespace: all with `floor` < version <= `upto`, of at most `bytes_max` bytes of bodies."""
+    """The newest changes of one namespace, as `sight` sees them: all with `floor` < version <= `upto`, of at most `bytes_max` bytes
+    of bodies."""
 
-    def __init__(self, namespace: str, upto: int, bytes_max: int) -> None:
-        self.namespace = namespace
+    def __init__(self, namespace: str, sight: Sight | None, upto: int, bytes_max: int) -> None:
+        self.namespace, self.sight = namespace, sight
         self.floor = self.upto = upto
         self.watches: set[Watch] = set()
         self.stale = asyncio.Event()
@@ -164,11 +166,13 @@ class Watches:
 
     def __init__(self, store: Changes, hub: StreamHub, settings: GatewaySettings) -> None:
         self._store, self._hub, self._settings = store, hub, settings
-        self._feeds: dict[str, Feed] = {}
+        self._feeds: dict[str, dict[Sight | None, Feed]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, namespace: str) -> Watch:
-        """A watch of `namespace`. Raises `Unavailable` when closing, `Throttled` when too many streams are open."""
+        """A watch of `namespace`, as whoever asks in this context sees it; those who see the same share a feed.
+
+        Raises `Unavailable` when closing, `Throttled` when too many streams are open."""
         if self._hub.closing:
             raise Unavailable("shutting_down", "the gateway is shutting down; connect again", retry_after_s=1.0)
         most = self._settings.streams_max
@@ -176,17 +180,19 @@ class Watches:
             raise Throttled("too_many_streams", f"{most} streams are open, the most of this gateway; try later", retry_after_s=5.0)
         self._hub.watches += 1
         try:
-            feed = self._feeds.get(namespace)
+            sight = current()
+            feed = self._feeds.get(namespace, {}).get(sight)
             if feed is None:
                 newest = (await self._store.versions([namespace])).get(namespace, 0)
                 if self._hub.closing:
                     raise Unavailable("shutting_down", "the gateway is shutting down; connect again", retry_after_s=1.0)
-                feed = self._feeds.setdefault(namespace, Feed(namespace, newest, self._settings.stream_buffer_max))
+                fresh = Feed(namespace, sight, newest, self._settings.stream_buffer_max)
+                feed = self._feeds.setdefault(namespace, {}).setdefault(sight, fresh)
             watch = Watch(feed)
             feed.watches.add(watch)
             if feed.task is None:
                 feed.stale.set()  # what was written since the version was asked
-                feed.task = asyncio.create_task(self._follow(feed), name="watch feed")
+                feed.task = asyncio.create_task(self._follow(feed), name="watch feed")  # with the sight of this context
             self._start()
         except BaseException:
             self._hub.watches -= 1
@@ -201,15 +207,17 @@ class Watches:
         feed.watches.remove(watch)
         self._hub.watches -= 1
         if not feed.watches:
-            self._feeds.pop(feed.namespace, None)
+            feeds = self._feeds.get(feed.namespace, {})
+            feeds.pop(feed.sight, None)
+            if not feeds:
+                self._feeds.pop(feed.namespace, None)
             if feed.task is not None:
                 feed.task.cancel()
 
     def changed(self, namespaces: Iterable[str]) -> None:
         """Something was written to these namespaces."""
         for namespace in namespaces:
-            feed = self._feeds.get(namespace)
-            if feed is not None:
+            for feed in self._feeds.get(namespace, {}).values():
                 feed.stale.set()
 
     def changed_anywhere(self) -> None:
@@ -218,8 +226,8 @@ class Watches:
 
     async def close(self) -> None:
         """End every watch; they go on elsewhere from their last version."""
-        tasks = [*self._tasks, *(feed.task for feed in self._feeds.values() if feed.task is not None)]
-        for feed in self._feeds.values():
+        tasks = [*self._tasks, *(feed.task for feed in self._all() if feed.task is not None)]
+        for feed in self._all():
             for watch in feed.watches:
                 watch.end()
         self._tasks.clear()
@@ -229,11 +237,15 @@ class Watches:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
+    def _all(self) -> list[Feed]:
+        return [feed for feeds in self._feeds.values() for feed in feeds.values()]
+
     def _start(self) -> None:
         if not self._tasks:
-            self._tasks.append(asyncio.create_task(self._beat(), name="watch heartbeat"))
-            if self._hub.shared:
-                self._tasks.append(asyncio.create_task(self._poll(), name="watch poll"))
+            with seeing(None):  # they are not the first watch's
+                self._tasks.append(asyncio.create_task(self._beat(), name="watch heartbeat"))
+                if self._hub.shared:
+                    self._tasks.append(asyncio.create_task(self._poll(), name="watch poll"))
 
     async def _follow(self, feed: Feed) -> None:
         """Read a namespace's changes whenever there are more."""
@@ -264,7 +276,7 @@ class Watches:
         while True:
             await asyncio.sleep(self._settings.heartbeat_s)
             gone = await self._gone()
-            for feed in self._feeds.values():
+            for feed in self._all():
                 for watch in feed.watches:
                     watch.beat = True
                     watch.over = watch.over or feed.namespace in gone
@@ -291,4 +303,6 @@ class Watches:
             except TalonError as exc:
                 log.warning("watch poll failed, trying again: %s", exc)
                 continue
-            self.changed(name for name, version in newest.items() if name in self._feeds and version > self._feeds[name].upto)
+            for feed in self._all():
+                if newest.get(feed.namespace, 0) > feed.upto:
+                    feed.stale.set()

@@ -37,7 +37,8 @@ class CredentialRow(msgspec.Struct, frozen=True):
 
 
 class NewCredential(msgspec.Struct, frozen=True):
-    """A credential to be made; `ttl_ms` from now by the store's clock, None for ever. `if_first`: only while no key is alive."""
+    """A credential to be made; `ttl_ms` from now by the store's clock, None for ever. `if_first`: only while no key is alive.
+    `places` are the namespaces that `grants` name."""
 
     id: str
     kind: CredentialKind
@@ -50,6 +51,7 @@ class NewCredential(msgspec.Struct, frozen=True):
     parent: str = ""
     ttl_ms: int | None = None
     if_first: bool = False
+    places: tuple[str, ...] = ()
 
 
 class LogRow(msgspec.Struct, frozen=True):
@@ -95,8 +97,11 @@ class AccessRows(Protocol):
         """One credential, also one that has ended; None if there is none (or it ended long ago)."""
         ...
 
-    async def list_credentials(self, kind: CredentialKind, cursor: str, limit: int) -> tuple[list[CredentialRow], str]:
-        """Credentials of a kind, newest first."""
+    async def list_credentials(
+        self, kind: CredentialKind, cursor: str, limit: int, within: Sequence[str] | None = None
+    ) -> tuple[list[CredentialRow], str]:
+        """Credentials of a kind, newest first. `within`: only those that name a namespace, and none that is not one of these or
+        below one, compared by segment; they lie apart. Pages are full, and no cursor tells of what is left out."""
         ...
 
     async def revoke_credential(self, credential: str) -> CredentialRow | None:

@@ -28,6 +28,7 @@ from talon.store.model import (
 from talon.store.resources import Resources
 from talon.store.schedules import Schedules
 from talon.store.shared import SharedStates
+from talon.store.sight import Wall
 
 Where = tuple[str, str, str]  # namespace, agent, session id
 
@@ -200,6 +201,21 @@ class Sessions(Protocol):
         ...
 
 
+class Walls(Protocol):
+    """The second wall."""
+
+    async def raise_wall(self) -> Wall:
+        """Put it up, as far as the database lets this process; from then on reads with a sight go through it. Safe when many
+        processes do so at once. Raises `Unavailable` when the database cannot be reached."""
+        ...
+
+    async def covers(self, where: Where) -> bool:
+        """Whether the wall lets whoever asks see this place (of a session, which need not be there); True where there is none.
+
+        Asked of the database once for each sight and place: what it says there never changes."""
+        ...
+
+
 class Schema(Protocol):
     """The database as a whole."""
 
@@ -221,5 +237,5 @@ class Schema(Protocol):
         ...
 
 
-class Store(Journal, Queue, Sessions, Resources, Schedules, AccessRows, SharedStates, Schema, Protocol):
+class Store(Journal, Queue, Sessions, Resources, Schedules, AccessRows, SharedStates, Walls, Schema, Protocol):
     """All of it; what the composition root builds. Parts of Talon take the smallest Protocol that they need."""

@@ -10,6 +10,7 @@ from talon.domain.resources import lineage
 from talon.domain.session import SessionRow, TurnRow
 from talon.manifest.effective import Effective, decode
 from talon.store.protocols import Store, Where
+from talon.store.sight import looking_up
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
@@ -43,7 +44,8 @@ async def require_namespace(store: Store, namespace: str) -> None:
 async def require_open(store: Store, namespace: str) -> None:
     """Raise `NotFound("namespace_not_found")` unless it exists, `Conflict("terminating")` if it, or one that it lies in, is being
     deleted: nothing new begins there."""
-    found = await store.get_resources([("", "Namespace", one) for one in lineage(namespace)]) if is_namespace(namespace) else []
+    with looking_up():
+        found = await store.get_resources([("", "Namespace", one) for one in lineage(namespace)]) if is_namespace(namespace) else []
     if all(row.name != namespace for row in found):
         raise no_namespace(namespace)
     ending = next((row for row in found if row.deleting_at_ms is not None), None)

@@ -5,14 +5,16 @@ What he does not see answers in the words in which the look would say that it is
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
-from talon.access.roles import ALLOWED, CLIENT, EVERYWHERE, Principal, Verb, covers, may, sees
+from talon.access.roles import ALLOWED, CLIENT, EVERYWHERE, Grant, Principal, Verb, covers, may, roots, sees
 from talon.domain.errors import Forbidden, TalonError
 from talon.gateway.api.lookup import no_agent, no_namespace, no_session
 from talon.gateway.api.table import Row
 from talon.manifest.read import Reading
 from talon.manifest.state import ApplyPlan
+from talon.store.sight import Sight
 
 #: What writing a manifest of a kind asks for.
 _WRITING: dict[str, Verb] = {"Namespace": "namespaces.write", "Secret": "secrets.write", "Session": "sessions.write"}
@@ -90,10 +92,19 @@ def _allow_write(who: Principal, kind: str, namespace: str, name: str) -> None:
 
 def visible(who: Principal) -> tuple[str, ...] | None:
     """The roots of what he sees, none of them below another, sorted; None for everything."""
-    roots = {grant.namespace for grant in who.grants}
-    if EVERYWHERE in roots:
-        return None
-    return tuple(sorted(root for root in roots if not any(root != other and covers(other, root) for other in roots)))
+    places = {grant.namespace for grant in who.grants}
+    return None if EVERYWHERE in places else roots(places)
+
+
+@functools.lru_cache(4096)
+def _sight(grants: tuple[Grant, ...], agent: str, session: str) -> Sight | None:
+    places = visible(Principal("", grants))
+    return None if places is None else Sight(places, agent, session)
+
+
+def sight_of(who: Principal) -> Sight | None:
+    """What the database shows him, behind its wall; None for everything."""
+    return _sight(who.grants, who.agent, who.session)
 
 
 def key_scope(who: Principal) -> str:

@@ -44,6 +44,8 @@ class Sending:
         only where nobody minds whether it was accepted: a turn may have been claimed for this process.
         """
         self._check(body)
+        if not await self._deps.store.covers(where):
+            raise await missing_session(self._deps.store, where)
         content, images = kept(body.content, where[0])
         if images:
             await self._keep(where, images)

@@ -16,6 +16,7 @@ from talon.manifest.effective import Effective, decode
 from talon.manifest.resolve import load
 from talon.manifest.views import Stamp, shown_effective, shown_manifest
 from talon.store.resources import ResourceRow
+from talon.store.sight import looking_up
 
 #: Resources looked up at a time.
 _AT_ONCE = 1_000
@@ -79,7 +80,8 @@ class Views:
     async def _found(self, places: set[Identity]) -> set[Identity]:
         ordered, found = sorted(places), set[Identity]()
         for start in range(0, len(ordered), _AT_ONCE):
-            rows = await self._store.get_resources(ordered[start : start + _AT_ONCE])
+            with looking_up():
+                rows = await self._store.get_resources(ordered[start : start + _AT_ONCE])
             found |= {(row.namespace, row.kind, row.name) for row in rows}
         return found
 

@@ -16,12 +16,13 @@ from google.protobuf.message import DecodeError, Message
 
 from talon.access.roles import LOCAL
 from talon.domain.errors import Defect, Malformed, TalonError, TooLarge
-from talon.gateway.api.permits import refusal
+from talon.gateway.api.permits import refusal, sight_of
 from talon.gateway.api.table import TABLE
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.grpc.call import Call, Method
 from talon.gateway.grpc.errors import REQUEST_ID_KEY, render
 from talon.gateway.grpc.visit import Context, Visit
+from talon.store.sight import NOTHING, look_as
 
 log = logging.getLogger("talon.gateway")
 T = TypeVar("T")
@@ -93,8 +94,12 @@ class Front:
     async def _admit(self, visit: Visit, method: Method, data: bytes) -> tuple[Call, Message]:
         """Who calls, and what for: asked before anything is looked up. An open method has no principal."""
         deps = self._deps
+        if deps.wall.stands:
+            look_as(NOTHING if method.asks else None)  # in this context, which is the call's own
         if method.asks:
             visit.who = await deps.access.authenticator.principal(visit.metadata.get("authorization", ""), "")
+            if deps.wall.stands:
+                look_as(sight_of(visit.who))
             deps.holding.pace(visit.who)
         if len(data) > deps.settings.body_max:
             raise TooLarge("too_large", f"the message is larger than {deps.settings.body_max} bytes, the most that is read")

@@ -150,7 +150,7 @@ def create_app(deps: GatewayDeps, *, health_only: bool = False, beside: Sequence
 
     `health_only` leaves out everything but `/healthz` and `/readyz`: the port of a worker, which may have routes `beside`.
     """
-    guard = Guard(deps.access.authenticator, deps.holding)
+    guard = Guard(deps.access.authenticator, deps.holding, walled=deps.wall.stands)
     api = FastAPI(
         title="Talon",
         version=deps.version,
@@ -174,4 +174,4 @@ def create_app(deps: GatewayDeps, *, health_only: bool = False, beside: Sequence
         BareRoute("streamSession", "GET", sessions.SESSION + "/stream", streams.serve, checks_origin=True),
     )
     check_table([route for router in routers for route in router.routes], bare)
-    return Front(api, bare, deps.settings, deps.ids, deps.clock, guard, _telling(deps))
+    return Front(api, bare, deps.settings, deps.ids, deps.clock, guard, _telling(deps), walled=deps.wall.stands)

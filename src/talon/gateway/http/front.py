@@ -25,6 +25,7 @@ from talon.gateway.deps import GatewaySettings
 from talon.gateway.http.guard import SAFE_METHODS, Guard
 from talon.gateway.http.problems import NoMethod, render
 from talon.gateway.http.visit import Visit, visit_of
+from talon.store.sight import NOTHING, seeing
 
 log = logging.getLogger("talon.gateway")
 #: Sub-resources only: `/v1/namespaces` and `/v1/namespaces/{ns}` are routes of their own.
@@ -74,7 +75,8 @@ def path_pattern(template: str) -> re.Pattern[str]:
 
 
 class Front:
-    """The outermost ASGI application. `told` gets each visit once its answer begins."""
+    """The outermost ASGI application. `told` gets each visit once its answer begins. `walled`: nothing is seen behind the wall of
+    the store before the guard has said by whom."""
 
     def __init__(
         self,
@@ -85,11 +87,14 @@ class Front:
         clock: Clock,
         guard: Guard,
         told: Callable[[Visit], None] | None = None,
+        *,
+        walled: bool = False,
     ) -> None:
         self._app = app
         self._bare = [(path_pattern(route.path), route) for route in bare]
         self._settings = settings
         self._ids, self._clock, self._guard, self._told = ids, clock, guard, told
+        self._first_sight = NOTHING if walled else None
         self._hosts = {host.lower() for host in (*settings.allowed_hosts, settings.host)}
         self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins}
 
@@ -114,7 +119,8 @@ class Front:
             await send(message)
 
         try:
-            await self._handle(scope, headers, receive, answer)
+            with seeing(self._first_sight):
+                await self._handle(scope, headers, receive, answer)
         except TalonError as exc:
             await _refuse(exc, visit, answer)
         except Exception:  # the last stop: whatever it is, the client gets an id, and the log the rest

@@ -19,6 +19,7 @@ from talon.gateway.http.docs import doc
 from talon.gateway.http.visit import who_asks
 from talon.gateway.http.wire import reply
 from talon.store.protocols import Store
+from talon.store.sight import looking_up
 
 #: The most resources that one graph shows.
 NODES_MAX = 5_000
@@ -86,7 +87,8 @@ async def graph_of(store: Store, namespace: str, toolsets: Collection[str] = ())
     wanted = sorted({place for found in places.values() for place in found})
     there: set[Identity] = set()
     for start in range(0, len(wanted), _PAGE):
-        rows = await store.get_resources(wanted[start : start + _PAGE])
+        with looking_up():
+            rows = await store.get_resources(wanted[start : start + _PAGE])
         there |= {(row.namespace, row.kind, row.name) for row in rows}
     meant = {ref: next((place for place in found if place in there), found[0]) for ref, found in places.items()}
     nodes = [*inside, *sorted(set(meant.values()) - set(inside))]

@@ -13,10 +13,11 @@ from starlette.types import Scope
 
 from talon.access.protocol import Authenticator
 from talon.domain.errors import Forbidden
-from talon.gateway.api.permits import At, refusal
+from talon.gateway.api.permits import At, refusal, sight_of
 from talon.gateway.api.table import TABLE
 from talon.gateway.holding import Holding
 from talon.gateway.http.visit import visit_of
+from talon.store.sight import look_as
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = b"talon-csrf"
@@ -25,8 +26,9 @@ CSRF_HEADER = b"talon-csrf"
 class Guard:
     """Lets requests in, or raises what they are told."""
 
-    def __init__(self, authenticator: Authenticator, holding: Holding) -> None:
-        self._authenticator, self._holding = authenticator, holding
+    def __init__(self, authenticator: Authenticator, holding: Holding, *, walled: bool = False) -> None:
+        """`walled`: what is read for a request goes through the wall of the store, with the sight of whoever asks."""
+        self._authenticator, self._holding, self._walled = authenticator, holding, walled
 
     async def admit(self, scope: Scope, operation: str, places: Mapping[str, str]) -> None:
         """Recognise who asks, and refuse what he may not do. `places` are the path's parameters.
@@ -39,9 +41,12 @@ class Guard:
         at = At(places.get("ns", ""), places.get("agent", ""), places.get("session_id", ""))
         visit.namespace = at.namespace
         if row.place == "open":
+            look_as(None)
             return
         who = await self._authenticator.principal(visit.header(b"authorization"), visit.header(b"cookie"))
         visit.who = who
+        if self._walled:
+            look_as(sight_of(who))
         self._holding.pace(who)
         if who.browser and scope["method"] not in SAFE_METHODS:
             _no_forgery(visit.headers)

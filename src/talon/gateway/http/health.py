@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from fastapi import APIRouter
@@ -19,6 +19,13 @@ class Health(msgspec.Struct, frozen=True):
 
     status: str
     version: str
+
+
+class Ready(Health, frozen=True):
+    """`row_level_security`: `on` where the database too holds callers back from what they may not see, `missing` where it should
+    and cannot (the gateway's log says why), `off` where it is not asked to."""
+
+    row_level_security: Literal["on", "missing", "off"]
 
 
 class Unready(msgspec.Struct, frozen=True):
@@ -49,12 +56,13 @@ def router(deps: GatewayDeps) -> APIRouter:
         "/readyz",
         operation_id="getReadiness",
         summary="Whether requests can be served",
-        responses={**problems((), body=False), 200: _answer("Ready", Health), 503: _answer("Not ready, and why", Unready)},
+        responses={**problems((), body=False), 200: _answer("Ready", Ready), 503: _answer("Not ready, and why", Unready)},
     )
     async def readyz() -> Response:
         reasons = await unready_reasons(deps)
         if reasons:
             return reply(Unready("unready", reasons), 503, {"Retry-After": "1"})
-        return reply(Health("ready", deps.version))
+        wall = "on" if deps.wall.stands else "missing" if deps.wall.missing else "off"
+        return reply(Ready("ready", deps.version, wall))
 
     return api

@@ -87,6 +87,43 @@ class CredentialSuite:
         found = await pages(lambda cursor, n: store.list_credentials("key", cursor, n), limit)
         assert [row.id for row in found] == [f"key{number}" for number in (4, 3, 2, 1, 0)]
 
+    @pytest.mark.parametrize("limit", [1, 2, 100])
+    async def test_lists_of_those_within_some_namespaces_are_full_and_tell_of_no_others(self, store: Store, limit: int) -> None:
+        places = {
+            "own": ("acme",),
+            "below": ("acme:eu", "acme:us:ny"),
+            "both": ("acme", "beta"),
+            "beside": ("acme-two",),
+            "foreign": ("beta",),
+            "everywhere": ("*",),
+            "and everywhere": ("*", "acme"),
+            "nowhere": (),
+            "deep": ("acme:eu:de",),
+        }
+        for number in range(3):
+            for name, some in places.items():
+                await add(store, f"{name}{number}", places=some)
+                await add(store, f"t{name}{number}", "token", places=some)
+
+        async def found(*within: str) -> list[str]:
+            rows: list[str] = []
+            cursor = ""
+            while True:
+                page, cursor = await store.list_credentials("key", cursor, limit, within)
+                rows += [row.id for row in page]
+                if not cursor:
+                    return rows
+                assert len(page) == limit
+
+        def newest_first(*names: str) -> list[str]:
+            return [f"{name}{number}" for number in (2, 1, 0) for name in reversed(list(places)) if name in names]
+
+        assert await found("acme") == newest_first("own", "below", "deep")
+        assert await found("acme", "beta") == newest_first("own", "below", "both", "foreign", "deep")
+        assert await found("acme:eu") == newest_first("deep")
+        assert await found("acme:eu", "acme:us") == newest_first("below", "deep")
+        assert await found("gone") == await found() == []
+
     async def test_a_revocation_ends_it_and_what_was_minted_with_it_and_nothing_else(self, store: Store, second: Store) -> None:
         await add(store)
         for name in ("t1", "t2"):

@@ -21,6 +21,7 @@ from talon.store.paging import cursor_after, position_of
 from talon.store.postgres.connections import Database
 from talon.store.postgres.driver import Connection
 from talon.store.postgres.rows import NOW_MS, columns, transpose
+from talon.store.postgres.walled import two_ways
 
 _CREDENTIAL, _LOG = columns(CredentialRow, "c"), columns(LogRow, "l")
 _LOG_FIELDS = LogRow.__struct_fields__
@@ -30,14 +31,35 @@ GET = f"SELECT {_CREDENTIAL} FROM credentials c WHERE c.id = $1"
 LIST = f"""
 SELECT c.number, {_CREDENTIAL} FROM credentials c WHERE c.kind || '/' = $1 || '/' AND -c.number > -$2::bigint
 ORDER BY -c.number LIMIT $3"""
+#: Those that reach nothing outside of the namespaces $4: the newest of each place that they may begin with, and of these the
+#: newest. So it reads as many rows as the page has for each of these places, however many credentials others have.
+LIST_WITHIN = f"""
+WITH RECURSIVE below AS (
+    SELECT w.root, (
+        SELECT c.places[1] FROM credentials c
+        WHERE c.kind = $1 AND c.places[1] > w.root || ':' AND c.places[1] < w.root || ';' ORDER BY c.places[1] LIMIT 1) AS place
+    FROM unnest($4::text[]) AS w(root)
+    UNION ALL
+    SELECT b.root, (
+        SELECT c.places[1] FROM credentials c
+        WHERE c.kind = $1 AND c.places[1] > b.place AND c.places[1] < b.root || ';' ORDER BY c.places[1] LIMIT 1)
+    FROM below b WHERE b.place IS NOT NULL
+),
+places AS (SELECT b.place FROM below b WHERE b.place IS NOT NULL UNION SELECT w.root FROM unnest($4::text[]) AS w(root))
+SELECT c.number, {_CREDENTIAL} FROM places p CROSS JOIN LATERAL (
+    SELECT * FROM credentials c WHERE c.kind = $1 AND c.places[1] = p.place AND c.number < $2 AND NOT EXISTS (
+        SELECT FROM unnest(c.places) AS g(place)
+        WHERE NOT EXISTS (SELECT FROM unnest($4::text[]) AS w(root) WHERE starts_with(g.place || ':', w.root || ':')))
+    ORDER BY c.number DESC LIMIT $3) c
+ORDER BY c.number DESC LIMIT $3"""
 _ALIVE = f"c.revoked_at_ms IS NULL AND (c.expires_at_ms IS NULL OR c.expires_at_ms > {NOW_MS})"
 KEY_ALIVE = f"SELECT 1 FROM credentials c WHERE c.kind || '/' = 'key/' AND {_ALIVE} ORDER BY -c.number LIMIT 1"
 #: The parent's lock is shared, and taken before it is read for good: whoever revokes it waits, and then finds the new one too.
 ADD = f"""
 WITH parent AS (SELECT c.expires_at_ms FROM credentials c WHERE c.id = $8 AND {_ALIVE} FOR SHARE)
 INSERT INTO credentials AS c
-    (id, kind, digest, name, grants, agent, session, parent, created_by, created_at_ms, expires_at_ms)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, {NOW_MS}, least({NOW_MS} + $10::bigint, (SELECT expires_at_ms FROM parent))
+    (id, kind, digest, name, grants, agent, session, parent, created_by, created_at_ms, expires_at_ms, places)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, {NOW_MS}, least({NOW_MS} + $10::bigint, (SELECT expires_at_ms FROM parent)), $11
 WHERE $8 = '' OR (SELECT true FROM parent)
 ON CONFLICT (id) DO NOTHING RETURNING {_CREDENTIAL}"""
 STATE_LOCK = "SELECT version FROM access_state WHERE one = 1 FOR UPDATE"
@@ -66,13 +88,17 @@ _TYPES = {"at_ms": "bigint"}
 _ARRAYS = ", ".join(f"${number}::{_TYPES.get(name, 'text')}[]" for number, name in enumerate(_LOG_FIELDS, 1))
 LOG_APPEND = f"INSERT INTO access_log ({', '.join(_LOG_FIELDS)}) SELECT * FROM unnest({_ARRAYS})"
 _LOG_LIST = f"SELECT l.number, {_LOG} FROM access_log l WHERE %s ORDER BY %s LIMIT $2"
+_LOG_SEEN = f"""
+SELECT l.number, {_LOG} FROM seen_log(%s, %s, $1, $2) n CROSS JOIN LATERAL (
+    SELECT * FROM access_log l WHERE l.number = n.number LIMIT 1) l
+ORDER BY l.number DESC"""
 LOG_LIST = {"": _LOG_LIST % ("l.number < $1", "l.number DESC")} | {
-    name: _LOG_LIST % (f"-l.number > -$1::bigint AND {place}", "-l.number")
-    for name, place in {
-        "who": "l.who || '/' = $3 || '/'",
-        "namespace": "l.namespace || '/' = $3 || '/'",
-        "refused": "l.outcome <> 'ok'",
-    }.items()
+    name: two_ways(_LOG_LIST % (f"-l.number > -$1::bigint AND {place}", "-l.number"), _LOG_SEEN % (f"'{name}'", value))
+    for name, place, value in (
+        ("who", "l.who || '/' = $3 || '/'", "$3"),
+        ("namespace", "l.namespace || '/' = $3 || '/'", "$3"),
+        ("refused", "l.outcome <> 'ok'", "''"),
+    )
 }
 LOG_FORGET = f"""
 WITH gone AS (
@@ -95,19 +121,25 @@ class PostgresAccess:
                     await connection.fetchval(STATE_LOCK)
                     if await connection.fetchval(KEY_ALIVE) is not None:
                         return None
-                row = await connection.fetchrow(ADD, *values, new.ttl_ms)
+                row = await connection.fetchrow(ADD, *values, new.ttl_ms, sorted(set(new.places)))
             return None if row is None else CredentialRow(*row)
 
         # Not again: of one that was written, its answer lost, the secret is lost as well.
         return await self._db.pool.run(add, again=False)
 
     async def get_credential(self, credential: str) -> CredentialRow | None:
-        row = await self._db.fetchrow(GET, credential)
+        row = await self._db.pool.fetchrow(GET, credential)
         return None if row is None else CredentialRow(*row)
 
-    async def list_credentials(self, kind: CredentialKind, cursor: str, limit: int) -> tuple[list[CredentialRow], str]:
+    async def list_credentials(
+        self, kind: CredentialKind, cursor: str, limit: int, within: Sequence[str] | None = None
+    ) -> tuple[list[CredentialRow], str]:
         (before,) = position_of(cursor, int) or (_LAST,)
-        rows = [tuple(row) for row in await self._db.fetch(LIST, kind, before, limit + 1)]
+        if within is None:
+            found = await self._db.reads.fetch(LIST, kind, before, limit + 1)
+        else:
+            found = await self._db.reads.fetch(LIST_WITHIN, kind, before, limit + 1, list(within))
+        rows = [tuple(row) for row in found]
         return [CredentialRow(*row[1:]) for row in rows[:limit]], cursor_after(rows[limit - 1][0]) if len(rows) > limit else ""
 
     async def revoke_credential(self, credential: str) -> CredentialRow | None:
@@ -128,26 +160,26 @@ class PostgresAccess:
         return await self._db.pool.run(revoke, again=True)
 
     async def touch_credentials(self, credentials: Sequence[str]) -> None:
-        await self._db.fetch(TOUCH, list(credentials))
+        await self._db.pool.fetch(TOUCH, list(credentials))
 
     async def access_version(self) -> int:
-        return await self._db.fetchval(VERSION)
+        return await self._db.pool.fetchval(VERSION)
 
     async def revoked_after(self, version: int) -> tuple[list[str], int]:
-        rows = await self._db.fetch(REVOKED_AFTER, version)
+        rows = await self._db.pool.fetch(REVOKED_AFTER, version)
         return [row[1] for row in rows if row[1] is not None], rows[0][0]
 
     async def append_log(self, rows: Sequence[LogRow]) -> None:
         values = transpose(([getattr(row, name) for name in _LOG_FIELDS] for row in rows), len(_LOG_FIELDS))
-        await self._db.fetch(LOG_APPEND, *values, again=False)
+        await self._db.pool.fetch(LOG_APPEND, *values, again=False)
 
     async def list_log(self, which: LogFilter, cursor: str, limit: int) -> tuple[list[LogRow], str]:
         (before,) = position_of(cursor, int) or (_LAST,)
         by = indexed(which)
         place = (getattr(which, by),) if by in ("who", "namespace") else ()
-        rows = [tuple(row) for row in await self._db.fetch(LOG_LIST[by], before, candidates(which, limit), *place)]
+        rows = [tuple(row) for row in await self._db.reads.fetch(LOG_LIST[by], before, candidates(which, limit), *place)]
         return log_page([(row[0], LogRow(*row[1:])) for row in rows], which, limit, cursor_after)
 
     async def forget_access(self) -> int:
-        ended = await self._db.fetchval(FORGET, CREDENTIAL_KEEP_MS, FORGET_MAX)
-        return ended + await self._db.fetchval(LOG_FORGET, LOG_KEEP_MS, FORGET_MAX)
+        ended = await self._db.pool.fetchval(FORGET, CREDENTIAL_KEEP_MS, FORGET_MAX)
+        return ended + await self._db.pool.fetchval(LOG_FORGET, LOG_KEEP_MS, FORGET_MAX)

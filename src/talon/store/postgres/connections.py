@@ -1,7 +1,7 @@
-"""The store's connections: one for journal commits, one for deliveries, a few for everything else.
+"""The store's connections: one for journal commits, one for deliveries, a few for everything else (`pool`), and a few that look
+through the wall (`walled`).
 
-A dedicated connection (`Link`) is opened when it is first needed and again after it was lost. What has to be alive beside a long
-commit, a heartbeat above all, goes through the `Pool` and waits for nobody.
+A dedicated connection (`Link`) is opened when it is first needed and again after it was lost.
 """
 
 from __future__ import annotations
@@ -10,50 +10,19 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import asyncpg
-
-from talon.store.postgres.driver import Connection, Row, connect, disconnect
+from talon.store.postgres.driver import Connection, connect, disconnect
 from talon.store.postgres.errors import UNAVAILABLE, is_gone, place, unavailable
+from talon.store.postgres.pool import Pool, use
+from talon.store.postgres.walled import WalledPool
+from talon.store.sight import current
 
 T = TypeVar("T")
 
 #: How long a commit or a delivery tries to reach the database again before it gives up.
 PATIENCE_S = 8.0
-POOL_MAX = 6
 _BACKOFF_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
-
-
-async def _use(connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """`await work(connection)`; afterwards the connection is either closed or in no transaction."""
-    try:
-        return await work(connection)
-    except asyncpg.InternalClientError as error:
-        # The driver's state is broken: the server said goodbye between two statements.
-        connection.terminate()
-        raise ConnectionResetError(str(error)) from error
-    except asyncpg.InterfaceError as error:
-        if connection.is_closed():
-            raise ConnectionResetError("the connection was closed") from error
-        raise
-    except UNAVAILABLE:
-        connection.terminate()
-        raise
-    except Exception:
-        if connection.is_in_transaction():
-            await _roll_back(connection)
-        raise
-    except BaseException:  # cancelled in the middle of something: nobody knows what is on the wire
-        connection.terminate()
-        raise
-
-
-async def _roll_back(connection: Connection) -> None:
-    try:
-        await connection.execute("ROLLBACK")
-    except (*UNAVAILABLE, asyncpg.InterfaceError, asyncpg.InternalClientError):
-        connection.terminate()
 
 
 class Link:
@@ -78,7 +47,7 @@ class Link:
                 try:
                     if self._connection is None or self._connection.is_closed():
                         self._connection = await connect(self._url)
-                    return await _use(self._connection, partial(work, attempt))
+                    return await use(self._connection, partial(work, attempt))
                 except UNAVAILABLE as error:
                     # Counted from the first loss: a statement may have hung for long before it was given up.
                     deadline = min(deadline, loop.time() + self._patience_s)
@@ -100,74 +69,27 @@ class Link:
                 await disconnect(connection)
 
 
-class Pool:
-    """Up to `POOL_MAX` connections, opened when needed, the one used last taken first."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._free: list[Connection] = []
-        self._slots = asyncio.Semaphore(POOL_MAX)
-
-    async def run(self, work: Callable[[Connection], Awaitable[T]], *, again: bool) -> T:
-        """`await work(connection)`. With `again` (a read, or a write that may be repeated) it is run once more on a new connection
-        when one that had been open before turns out to be lost. Raises `Unavailable`."""
-        async with self._slots:
-            try:
-                connection, fresh = await self._take(fresh=False)
-                try:
-                    return await self._with(connection, work)
-                except UNAVAILABLE as error:
-                    if fresh or not again or not is_gone(error):
-                        raise
-                connection, _ = await self._take(fresh=True)
-                return await self._with(connection, work)
-            except UNAVAILABLE as error:
-                raise unavailable(error, place(self._url)) from error
-
-    async def _take(self, *, fresh: bool) -> tuple[Connection, bool]:
-        while self._free and not fresh:
-            connection = self._free.pop()
-            if not connection.is_closed():
-                return connection, False
-        return await connect(self._url), True
-
-    async def _with(self, connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
-        try:
-            return await _use(connection, work)
-        finally:
-            if not connection.is_closed():
-                self._free.append(connection)
-
-    async def close(self) -> None:
-        """Close all when whoever uses them is done."""
-        for _ in range(POOL_MAX):
-            await self._slots.acquire()
-        free, self._free = self._free, []
-        for _ in range(POOL_MAX):
-            self._slots.release()
-        await asyncio.gather(*(disconnect(connection) for connection in free))
-
-
 class Database:
-    """All connections of one store."""
+    """All connections of one store. `pool` has the process's own role, for what it writes and for its own reads; `reads` is what
+    callers are shown through."""
 
     def __init__(self, url: str, patience_s: float) -> None:
         self.journal = Link(url, patience_s)
         self.inbox = Link(url, patience_s)
         self.pool = Pool(url)
+        self.walled: WalledPool | None = None
+        self._url = url
 
-    async def fetch(self, query: str, *args: object, again: bool = True) -> list[Row]:
-        """One statement on the pool; see `Pool.run` for `again`."""
-        return await self.pool.run(lambda connection: connection.fetch(query, *args), again=again)
+    @property
+    def reads(self) -> Pool:
+        """For a read: as whoever asks in this context sees it. Where no wall stands, and for the process itself, `pool`."""
+        return self.pool if self.walled is None or current() is None else self.walled
 
-    async def fetchrow(self, query: str, *args: object, again: bool = True) -> Row | None:
-        """Its first row, or None."""
-        return await self.pool.run(lambda connection: connection.fetchrow(query, *args), again=again)
-
-    async def fetchval(self, query: str, *args: object, again: bool = True) -> Any:
-        """The first column of its first row, or None."""
-        return await self.pool.run(lambda connection: connection.fetchval(query, *args), again=again)
+    def wall(self, role: str) -> WalledPool:
+        """Connections with that role, not used by `reads` yet."""
+        return WalledPool(self._url, role)
 
     async def close(self) -> None:
         """Close everything."""
-        await asyncio.gather(self.journal.close(), self.inbox.close(), self.pool.close())
+        pools = [self.pool] if self.walled is None else [self.pool, self.walled]
+        await asyncio.gather(self.journal.close(), self.inbox.close(), *(pool.close() for pool in pools))

@@ -24,6 +24,8 @@ _SETTINGS = {
     # The locks of a client that vanished in the middle of a delivery are free again after this many milliseconds.
     "idle_in_transaction_session_timeout": "10000",
 }
+#: What is read through the wall comes in the order of an index, a page of it: a plan that is made on small tables would sort all.
+_WALLED = {"enable_bitmapscan": "off", "enable_sort": "off"}
 #: Durable means durable, also where the server's default is not. A stricter setting (remote_apply) is left alone.
 _SYNCHRONOUS = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 
@@ -66,12 +68,13 @@ class Connection(Protocol):
     async def set_type_codec(self, typename: str, *, schema: str, encoder: Any, decoder: Any, format: str) -> None: ...
 
 
-async def connect(url: str) -> Connection:
-    """A new connection. Raises what the driver raises (`talon.store.postgres.errors` sorts it).
+async def connect(url: str, role: str = "") -> Connection:
+    """A new connection, with `role` if one is named: that of the wall. Raises what the driver raises, which
+    `talon.store.postgres.errors` sorts.
 
     A caller who is cancelled meanwhile leaves no half-open connection behind.
     """
-    opening = asyncio.ensure_future(_connect(url))
+    opening = asyncio.ensure_future(_connect(url, role))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -84,12 +87,12 @@ def _discard(opening: asyncio.Future[Connection]) -> None:
         opening.result().terminate()
 
 
-async def _connect(url: str) -> Connection:
+async def _connect(url: str, role: str) -> Connection:
     opened = await asyncpg.connect(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         url,
         timeout=CONNECT_TIMEOUT_S,
         command_timeout=COMMAND_TIMEOUT_S,
-        server_settings=_SETTINGS,
+        server_settings=_SETTINGS | ({**_WALLED, "role": role} if role else {}),
         statement_cache_size=200,
         max_cached_statement_lifetime=0,
         max_cacheable_statement_size=0,

@@ -33,7 +33,7 @@ class PostgresQueue:
         return await self._db.pool.run(write, again=True)
 
     async def heartbeat(self, worker: str, ttl_ms: int, draining: bool = False) -> bool:
-        return await self._db.fetchval(sql.HEARTBEAT, worker, ttl_ms, draining) is not None
+        return await self._db.pool.fetchval(sql.HEARTBEAT, worker, ttl_ms, draining) is not None
 
     async def retire(self, worker: str) -> int:
         async def write(connection: Connection) -> int:
@@ -69,19 +69,19 @@ class PostgresQueue:
         return await self._db.pool.run(write, again=True)
 
     async def owned(self, worker: str) -> list[tuple[int, int]]:
-        return [(row[0], row[1]) for row in await self._db.fetch(sql.OWNED, worker)]
+        return [(row[0], row[1]) for row in await self._db.pool.fetch(sql.OWNED, worker)]
 
     async def next_wake_ms(self) -> int | None:
-        return await self._db.fetchval(sql.NEXT_WAKE, READER)
+        return await self._db.pool.fetchval(sql.NEXT_WAKE, READER)
 
     async def workers(self) -> list[WorkerRow]:
-        return [WorkerRow(*row) for row in await self._db.fetch(sql.WORKERS)]
+        return [WorkerRow(*row) for row in await self._db.pool.fetch(sql.WORKERS)]
 
     async def put_definition(self, digest: str, body: bytes) -> None:
-        await self._db.fetch(sql.PUT_DEFINITION, digest, body)
+        await self._db.pool.fetch(sql.PUT_DEFINITION, digest, body)
 
     async def get_definition(self, digest: str) -> bytes | None:
-        return await self._db.fetchval(sql.GET_DEFINITION, digest)
+        return await self._db.pool.fetchval(sql.GET_DEFINITION, digest)
 
 
 def _freed(row: Row | None) -> int:

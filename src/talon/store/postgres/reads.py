@@ -54,12 +54,12 @@ class PostgresReads:
 
     async def read_turn(self, sid: int, turn_id: str, from_seq: int, after: int = 0) -> list[Entry]:
         after = max(from_seq - 1, after)
-        rows = await self._db.fetch(_TURN, sid, after)
+        rows = await self._db.reads.fetch(_TURN, sid, after)
         return await self._whole(sid, select(rows, sys.maxsize, lambda entry: entry.turn_id == turn_id and entry.seq > after))
 
     async def read_context(self, sid: int, before: int, limit: int) -> list[Entry]:
         # One row more than entries: that of the newest may have none that is old enough.
-        rows = await self._db.fetch(_CONTEXT, sid, before - 1, limit + 1)
+        rows = await self._db.reads.fetch(_CONTEXT, sid, before - 1, limit + 1)
         found = select_last(rows, limit, lambda entry: entry.type in CONTEXT_TYPES and entry.seq < before)
         return await self._whole(sid, found)
 
@@ -74,7 +74,7 @@ class PostgresReads:
         place = after
         while len(found) < limit:
             missing = limit - len(found)
-            rows = await self._db.fetch(statement, sid, place, missing, *more)
+            rows = await self._db.reads.fetch(statement, sid, place, missing, *more)
             found += select(rows, missing, lambda entry: entry.seq > after and wanted(entry))
             if len(rows) < missing:
                 break
@@ -88,18 +88,18 @@ class PostgresReads:
         return [with_payload(one, blobs) for one in found]
 
     async def read_fragments(self, sid: int, seq: int) -> list[Fragment]:
-        return [Fragment(seq, row[0], row[1].decode(), row[2]) for row in await self._db.fetch(_FRAGMENTS, sid, seq)]
+        return [Fragment(seq, row[0], row[1].decode(), row[2]) for row in await self._db.reads.fetch(_FRAGMENTS, sid, seq)]
 
     async def tails(self, sids: Sequence[int]) -> Mapping[int, int]:
-        return {row[0]: row[1] for row in await self._db.fetch(_TAILS, list(sids))} if sids else {}
+        return {row[0]: row[1] for row in await self._db.pool.fetch(_TAILS, list(sids))} if sids else {}
 
     async def put_blob(self, namespace: str, payload: bytes) -> str:
         digest = blob_digest(namespace, payload)
-        await self._db.fetch(_PUT_BLOB, namespace, digest, payload)
+        await self._db.pool.fetch(_PUT_BLOB, namespace, digest, payload)
         return digest
 
     async def read_blobs(self, sid: int, digests: Sequence[str]) -> Mapping[str, bytes]:
-        return {row[0]: row[1] for row in await self._db.fetch(_BLOBS, sid, list(digests))} if digests else {}
+        return {row[0]: row[1] for row in await self._db.reads.fetch(_BLOBS, sid, list(digests))} if digests else {}
 
     async def collect_blobs(self) -> int:
         async def write(connection: Connection) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from talon.domain.bell import CHANNEL
 from talon.store.postgres.rows import NOW_MS, RESOURCE, REVISION, columns
+from talon.store.postgres.walled import two_ways
 from talon.store.resources import ResourceRow, RevisionRow, SealedRow, UseRow
 
 RING = f"SELECT pg_notify('{CHANNEL}', $1::text)"
@@ -19,9 +20,15 @@ SELECT {RESOURCE} FROM {_EACH} CROSS JOIN LATERAL (
 LIST = f"SELECT {RESOURCE} FROM resources r WHERE r.kind = $1 AND r.namespace = $2 AND r.name > $3 ORDER BY r.name LIMIT $4"
 LIST_EVERYWHERE = f"""
 SELECT {RESOURCE} FROM resources r WHERE r.kind = $1 AND (r.namespace, r.name) > ($2, $3) ORDER BY r.namespace, r.name LIMIT $4"""
-LIST_ALL = f"""
+LIST_ALL = two_ways(
+    f"""
 SELECT {RESOURCE} FROM resources r WHERE r.namespace || '/' = $1 || '/' AND (r.kind, r.name) > ($2, $3)
-ORDER BY r.kind, r.name LIMIT $4"""
+ORDER BY r.kind, r.name LIMIT $4""",
+    f"""
+SELECT {RESOURCE} FROM seen_resources($1, $2, $3, $4) n CROSS JOIN LATERAL (
+    SELECT * FROM resources r WHERE r.kind = n.kind AND r.namespace = $1 AND r.name = n.name LIMIT 1) r
+ORDER BY r.kind, r.name""",
+)
 CHILDREN = """
 SELECT r.name FROM resources r WHERE r.kind = 'Namespace' AND r.namespace = '' AND r.name > $1 || ':' AND r.name < $1 || ';'
 ORDER BY r.name LIMIT $2"""
@@ -34,23 +41,27 @@ ORDER BY r.deleting_at_ms, r.kind DESC, r.namespace, r.name LIMIT $1"""
 
 #: Candidates of a selector with the labels that it asks about. `{found}` gives namespace and name in the list's order.
 _CANDIDATES = """
-SELECT c.namespace, c.name, l.key, l.value FROM ({found}) c LEFT JOIN LATERAL (
-    SELECT l.key, l.value FROM resource_labels l
-    WHERE l.namespace || '/' || l.kind || '/' || l.name = c.namespace || '/' || $1 || '/' || c.name AND l.key = ANY($3::text[])
-) l ON true
+SELECT c.namespace, c.name, l.key, l.value FROM ({found}) c LEFT JOIN LATERAL ({labels}) l ON true
 ORDER BY c.namespace, c.name"""
+_LABELS = """
+    SELECT l.key, l.value FROM resource_labels l
+    WHERE l.namespace || '/' || l.kind || '/' || l.name = c.namespace || '/' || $1 || '/' || c.name AND l.key = ANY($3::text[])"""
+_SEEN_LABELS = (
+    "SELECT l.key, l.value FROM seen_labels(ARRAY[c.namespace || '/' || $1 || '/' || c.name]) l WHERE l.key = ANY($3::text[])"
+)
 _FOUND = "SELECT r.namespace, r.name FROM resources r WHERE r.kind = $1"
 _LABELLED = "SELECT l.namespace, l.name FROM resource_labels l WHERE l.kind = $1 AND l.key = ${key} AND l.value = ${value}"
 _IN_ONE = " AND {t}.namespace = $4 AND {t}.name > $5 ORDER BY {t}.name LIMIT $2"
 _EVERYWHERE = " AND ({t}.namespace, {t}.name) > ($4, $5) ORDER BY {t}.namespace, {t}.name LIMIT $2"
 #: (by a label that is indexed, everywhere) -> statement
 CANDIDATES = {
-    (labelled, everywhere): _CANDIDATES.format(
-        found=(_LABELLED.format(key=6, value=7) if labelled else _FOUND)
-        + (_EVERYWHERE if everywhere else _IN_ONE).format(t="l" if labelled else "r")
-    )
+    (labelled, everywhere): two_ways(*(_CANDIDATES.format(found=found, labels=labels) for labels in (_LABELS, _SEEN_LABELS)))
     for labelled in (False, True)
     for everywhere in (False, True)
+    for found in (
+        (_LABELLED.format(key=6, value=7) if labelled else _FOUND)
+        + (_EVERYWHERE if everywhere else _IN_ONE).format(t="l" if labelled else "r"),
+    )
 }
 
 #: How many have each of the labels $2, $3, up to $6. everywhere -> statement
@@ -77,9 +88,12 @@ SELECT u.namespace, u.kind, u.name, r.generation FROM ({using}) u CROSS JOIN LAT
 ORDER BY u.namespace, u.kind, u.name LIMIT $7"""
 #: whether those below the namespace too -> statement
 USERS = {False: _USERS.format(using=_HERE), True: _USERS.format(using=f"({_HERE}) UNION ALL ({_BELOW})")}
-REFS_OF = """
+REFS_OF = two_ways(
+    """
 SELECT f.namespace, f.kind, f.name, f.to_kind, f.to_name FROM resource_refs f
-WHERE f.namespace || '/' || f.kind || '/' || f.name = ANY($1::text[]) ORDER BY f.to_kind, f.to_name"""
+WHERE f.namespace || '/' || f.kind || '/' || f.name = ANY($1::text[]) ORDER BY f.to_kind, f.to_name""",
+    "SELECT f.namespace, f.kind, f.name, f.to_kind, f.to_name FROM seen_refs($1) f ORDER BY f.to_kind, f.to_name",
+)
 LABELS_OF = """
 SELECT l.namespace, l.kind, l.name, l.key, l.value FROM resource_labels l
 WHERE l.namespace || '/' || l.kind || '/' || l.name = ANY($1::text[])"""
@@ -197,12 +211,19 @@ VERSIONS = "SELECT v.namespace, v.version FROM namespace_versions v WHERE v.name
 _EVENTS = f"""
 SELECT v.version, v.forgotten, e.event, e.labels_before, {columns(ResourceRow, "e")} FROM (SELECT) AS one
 LEFT JOIN LATERAL (SELECT * FROM namespace_versions v WHERE v.namespace = $1 LIMIT 1) v ON true
-LEFT JOIN LATERAL (SELECT * FROM resource_events e WHERE {{which}} AND e.version > $2 ORDER BY e.version LIMIT $3) e ON true
+LEFT JOIN LATERAL ({{events}}) e ON true
 ORDER BY e.version"""
+_AFTER = "SELECT * FROM resource_events e WHERE {which} AND e.version > $2 ORDER BY e.version LIMIT $3"
+_SEEN_AFTER = """
+SELECT e.* FROM seen_events($1, $4, $2, $3) n CROSS JOIN LATERAL (
+    SELECT * FROM resource_events e WHERE e.namespace = $1 AND e.version = n.version LIMIT 1) e"""
 #: Whether of one kind -> statement. A row begins with the namespace's newest version and the newest forgotten, null if it has none.
 EVENTS = {
-    False: _EVENTS.format(which="e.namespace = $1"),
-    True: _EVENTS.format(which="e.namespace || '/' || e.kind = $1 || '/' || $4"),
+    False: _EVENTS.format(events=_AFTER.format(which="e.namespace = $1")),
+    True: two_ways(
+        _EVENTS.format(events=_AFTER.format(which="e.namespace || '/' || e.kind = $1 || '/' || $4")),
+        _EVENTS.format(events=_SEEN_AFTER),
+    ),
 }
 #: Namespaces with changes older than $1, or with more than $2 that are kept.
 FORGETTABLE = """
@@ -231,7 +252,13 @@ RESEAL = """
 UPDATE sealed_values v SET key_id = $6, sealed = $7
 WHERE v.namespace = $1 AND v.name = $2 AND v.uid = $3 AND v.key_id = $4 AND v.sealed = $5 RETURNING 1"""
 USED = f"INSERT INTO secret_uses (namespace, name, used_by, purpose, at_ms) VALUES ($1, $2, $3, $4, {NOW_MS})"
-USES = f"""
+USES = two_ways(
+    f"""
 SELECT u.id, {columns(UseRow, "u")} FROM secret_uses u WHERE u.namespace || '/' || u.name = $1 || '/' || $2 AND u.id < $3
-ORDER BY u.id DESC LIMIT $4"""
+ORDER BY u.id DESC LIMIT $4""",
+    f"""
+SELECT u.id, {columns(UseRow, "u")} FROM seen_uses($1, $2, $3, $4) n CROSS JOIN LATERAL (
+    SELECT * FROM secret_uses u WHERE u.id = n.id LIMIT 1) u
+ORDER BY u.id DESC""",
+)
 FORGET_USES = "WITH gone AS (DELETE FROM secret_uses u WHERE u.at_ms < $1 RETURNING 1) SELECT count(*) FROM gone"

@@ -21,12 +21,12 @@ class PostgresWatches:
     _db: Database
 
     async def versions(self, namespaces: Sequence[str]) -> Mapping[str, int]:
-        found = {row[0]: row[1] for row in await self._db.fetch(sql.VERSIONS, list(namespaces))} if namespaces else {}
+        found = {row[0]: row[1] for row in await self._db.reads.fetch(sql.VERSIONS, list(namespaces))} if namespaces else {}
         return {namespace: found.get(namespace, 0) for namespace in namespaces}
 
     async def read_events(self, namespace: str, after: int, limit: int, kind: str = "") -> tuple[list[ResourceEvent], int]:
         more = (kind,) if kind else ()
-        rows = await self._db.fetch(sql.EVENTS[bool(kind)], namespace, after, limit, *more)
+        rows = await self._db.reads.fetch(sql.EVENTS[bool(kind)], namespace, after, limit, *more)
         newest, forgotten, *_ = tuple(rows[0])
         events = [_event(tuple(row)) for row in rows if row[2] is not None]
         return told(namespace, events, after, limit, newest or 0, forgotten or 0)

@@ -91,10 +91,15 @@ recorded AS (
 )
 DELETE FROM firings f USING unnest(${_PRUNE}::text[], ${_PRUNE + 1}::bigint[]) AS n(uid, last)
 WHERE f.uid = ANY (ARRAY[n.uid]) AND f.number <= n.last"""
+# The id is read before it is looked for: behind the wall no index serves an expression that may fail.
 FIRINGS = f"""
-SELECT {_FIRING}, coalesce(t.state, ''), coalesce(t.reason, '') FROM firings f LEFT JOIN LATERAL (
-    SELECT t.state, t.reason FROM turns t WHERE t.turn_id = nullif(f.turn_id, '')::uuid LIMIT 1) t ON true
-WHERE f.uid = $1 AND f.number < $2 ORDER BY f.number DESC LIMIT $3"""
+WITH f AS MATERIALIZED (
+    SELECT f.*, nullif(f.turn_id, '')::uuid AS turn FROM firings f
+    WHERE f.uid = $1 AND f.number < $2 ORDER BY f.number DESC LIMIT $3
+)
+SELECT {_FIRING}, coalesce(t.state, ''), coalesce(t.reason, '') FROM f LEFT JOIN LATERAL (
+    SELECT t.state, t.reason FROM turns t WHERE t.turn_id = f.turn LIMIT 1) t ON true
+ORDER BY f.number DESC"""
 OUTDATED = f"""
 SELECT {_ROW} FROM schedules s WHERE s.occurrence_ms IS NOT NULL AND s.tzdata < $1 AND (s.tzdata, s.uid) > ($2, $3)
 ORDER BY s.tzdata, s.uid LIMIT $4"""
@@ -122,15 +127,15 @@ class PostgresSchedules:
         return await self._db.pool.run(take, again=False)
 
     async def schedule_now(self, uid: str) -> tuple[int, ScheduleRow | None]:
-        ((now, *row),) = await self._db.fetch(NOW, uid)
+        ((now, *row),) = await self._db.pool.fetch(NOW, uid)
         return now, None if row[0] is None else ScheduleRow(*row)
 
     async def look_later(self, looks: Sequence[Look]) -> list[bool]:
-        stood = {nth for (nth,) in await self._db.fetch(LATER, *transpose(map(msgspec.structs.astuple, looks), 4))}
+        stood = {nth for (nth,) in await self._db.pool.fetch(LATER, *transpose(map(msgspec.structs.astuple, looks), 4))}
         return [nth in stood for nth in range(1, len(looks) + 1)]
 
     async def take_dropped(self, limit: int) -> list[Dropped]:
-        return [Dropped(*row) for row in await self._db.fetch(TAKE_DROPPED, limit, again=False)]
+        return [Dropped(*row) for row in await self._db.pool.fetch(TAKE_DROPPED, limit, again=False)]
 
     async def pass_over(self, firings: Sequence[Firing]) -> list[bool]:
         async def write(connection: Connection) -> list[bool]:
@@ -148,25 +153,25 @@ class PostgresSchedules:
         return await self._db.pool.run(write, again=False)
 
     async def put_off(self, uid: str, occurrence_ms: int, wait_ms: int, error: str) -> None:
-        await self._db.fetch(PUT_OFF, uid, occurrence_ms, wait_ms, error[:ERROR_MAX])
+        await self._db.pool.fetch(PUT_OFF, uid, occurrence_ms, wait_ms, error[:ERROR_MAX])
 
     async def get_schedules(self, uids: Sequence[str]) -> list[ScheduleRow]:
-        return [ScheduleRow(*row) for row in await self._db.fetch(SOME, list(uids))] if uids else []
+        return [ScheduleRow(*row) for row in await self._db.reads.fetch(SOME, list(uids))] if uids else []
 
     async def list_firings(self, uid: str, cursor: str, limit: int) -> tuple[list[FiringRow], str]:
         (before,) = position_of(cursor, int) or (_LAST,)
-        rows = await self._db.fetch(FIRINGS, uid, before, limit + 1)
+        rows = await self._db.reads.fetch(FIRINGS, uid, before, limit + 1)
         found = [FiringRow(*row) for row in rows[:limit]]
         return found, cursor_after(found[-1].number) if len(rows) > limit else ""
 
     async def list_outdated(self, tzdata: str, after: tuple[str, str], limit: int) -> list[ScheduleRow]:
-        return [ScheduleRow(*row) for row in await self._db.fetch(OUTDATED, tzdata, *after, limit)]
+        return [ScheduleRow(*row) for row in await self._db.pool.fetch(OUTDATED, tzdata, *after, limit)]
 
     async def stand_anew(self, row: ScheduleRow, stand: Stand | None, tzdata: str, ahead_ms: int = 0) -> bool:
         occurrence_ms, due_ms = (None, None) if stand is None else (stand.occurrence_ms, stand.due_ms)
         place = (row.uid, row.generation, row.occurrence_ms)
         told_ms = None if due_ms is None else due_ms - ahead_ms
-        return bool(await self._db.fetch(ANEW, *place, occurrence_ms, due_ms, told_ms, tzdata, again=False))
+        return bool(await self._db.pool.fetch(ANEW, *place, occurrence_ms, due_ms, told_ms, tzdata, again=False))
 
 
 async def open_firing(connection: Connection, operations: Iterable[Operation]) -> dict[str, ScheduleRow]:

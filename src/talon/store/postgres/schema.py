@@ -42,9 +42,9 @@ class PostgresSchema:
         return version, program_version("postgres")
 
     async def ping(self) -> None:
-        if await self._db.fetchval(_READ_ONLY):
+        if await self._db.pool.fetchval(_READ_ONLY):
             raise Unavailable("database_unavailable", "the database only takes reads now; is it a standby?", retry_after_s=1.0)
-        await self._db.fetch(_WRITE)
+        await self._db.pool.fetch(_WRITE)
 
     async def close(self) -> None:
         await self._db.close()

@@ -14,6 +14,7 @@ from talon.store.postgres.connections import Database
 from talon.store.postgres.driver import Connection
 from talon.store.postgres.resources_sql import AGENT
 from talon.store.postgres.rows import APPROVAL, NOW_MS, SESSION, TURN, approval_row, session_row, turn_row
+from talon.store.postgres.walled import two_ways
 from talon.store.protocols import Where
 
 _LAST = 2**63 - 1
@@ -33,19 +34,32 @@ VALUES ({", ".join(f"${number}" for number in range(1, len(_NEW_FIELDS) + 2))})
 ON CONFLICT DO NOTHING RETURNING {SESSION}"""
 _HISTORY = "INSERT INTO journal (sid, last_seq, at_ms, types, pack) VALUES ($1, $2, $3, $4, $5)"
 _KEEP = "UPDATE blobs b SET kept = true WHERE b.namespace = $1 AND b.digest = ANY ($2::text[])"
-_GET = f"SELECT {SESSION} FROM sessions s WHERE {_LIVING}"
+_GET = two_ways(
+    f"SELECT {SESSION} FROM sessions s WHERE {_LIVING}",
+    f"SELECT {SESSION} FROM sessions s WHERE s.sid = seen_session($1, $2, $3) AND s.deleted_at_ms IS NULL",
+)
 _GET_BY_SID = f"SELECT {SESSION} FROM sessions s WHERE s.sid = $1"
 _PATCH = f"""
 UPDATE sessions s SET metadata = coalesce($4, s.metadata), features = coalesce($5, s.features), profile = coalesce($6, s.profile),
     config = coalesce($7, s.config), updated_at_ms = {NOW_MS}
 WHERE {_LIVING} RETURNING {SESSION}"""
-_LIST_OF_NAMESPACE = f"""
+_SEEN = f"""
+SELECT {SESSION} FROM seen_sessions($1, {{agent}}, $2, $3) n CROSS JOIN LATERAL (
+    SELECT * FROM sessions s WHERE s.sid = n.sid LIMIT 1) s
+ORDER BY s.sid DESC"""
+_LIST_OF_NAMESPACE = two_ways(
+    f"""
 SELECT {SESSION} FROM sessions s WHERE s.namespace || '/' = $1 || '/' AND -s.sid > -$2::bigint AND s.deleted_at_ms IS NULL
-ORDER BY -s.sid LIMIT $3"""
-_LIST_OF_AGENT = f"""
+ORDER BY -s.sid LIMIT $3""",
+    _SEEN.format(agent="''"),
+)
+_LIST_OF_AGENT = two_ways(
+    f"""
 SELECT {SESSION} FROM sessions s
 WHERE s.namespace || '/' || s.agent = $1 || '/' || $4 AND -s.sid > -$2::bigint AND s.deleted_at_ms IS NULL
-ORDER BY -s.sid LIMIT $3"""
+ORDER BY -s.sid LIMIT $3""",
+    _SEEN.format(agent="$4"),
+)
 _GET_TURN = f"SELECT {TURN} FROM turns t WHERE t.turn_id = $2 AND t.sid = $1"
 _LIST_TURNS = f"SELECT {TURN} FROM turns t WHERE t.sid = $1 AND t.seq < $2 ORDER BY t.seq DESC LIMIT $3"
 _GET_APPROVAL = f"""
@@ -112,34 +126,34 @@ class PostgresSessions:
         return await self._db.pool.run(write, again=True)
 
     async def get_session(self, where: Where) -> SessionRow | None:
-        row = await self._db.fetchrow(_GET, *where)
+        row = await self._db.reads.fetchrow(_GET, *where)
         return None if row is None else session_row(row)
 
     async def get_session_by_sid(self, sid: int) -> SessionRow | None:
-        row = await self._db.fetchrow(_GET_BY_SID, sid)
+        row = await self._db.reads.fetchrow(_GET_BY_SID, sid)
         return None if row is None else session_row(row)
 
     async def patch_session(self, where: Where, patch: SessionPatch) -> SessionRow | None:
-        row = await self._db.fetchrow(_PATCH, *where, patch.metadata, patch.features, patch.profile, patch.config)
+        row = await self._db.pool.fetchrow(_PATCH, *where, patch.metadata, patch.features, patch.profile, patch.config)
         return None if row is None else session_row(row)
 
     async def list_sessions(self, namespace: str, agent: str, cursor: str, limit: int) -> tuple[list[SessionRow], str]:
         (before,) = position_of(cursor, int) or (_LAST,)
         statement, more = (_LIST_OF_AGENT, (agent,)) if agent else (_LIST_OF_NAMESPACE, ())
-        rows = [session_row(row) for row in await self._db.fetch(statement, namespace, before, limit + 1, *more)]
+        rows = [session_row(row) for row in await self._db.reads.fetch(statement, namespace, before, limit + 1, *more)]
         return rows[:limit], cursor_after(rows[limit - 1].sid) if len(rows) > limit else ""
 
     async def get_turn(self, sid: int, turn_id: str) -> TurnRow | None:
-        row = await self._db.fetchrow(_GET_TURN, sid, turn_id) if is_uuid(turn_id) else None
+        row = await self._db.reads.fetchrow(_GET_TURN, sid, turn_id) if is_uuid(turn_id) else None
         return None if row is None else turn_row(row)
 
     async def list_turns(self, sid: int, cursor: str, limit: int) -> tuple[list[TurnRow], str]:
         (before,) = position_of(cursor, int) or (_LAST,)
-        rows = [turn_row(row) for row in await self._db.fetch(_LIST_TURNS, sid, before, limit + 1)]
+        rows = [turn_row(row) for row in await self._db.reads.fetch(_LIST_TURNS, sid, before, limit + 1)]
         return rows[:limit], cursor_after(rows[limit - 1].seq) if len(rows) > limit else ""
 
     async def get_approval(self, namespace: str, approval: str) -> tuple[ApprovalRow, SessionRow] | None:
-        row = await self._db.fetchrow(_GET_APPROVAL, namespace, approval)
+        row = await self._db.reads.fetchrow(_GET_APPROVAL, namespace, approval)
         return None if row is None else (approval_row(row), session_row(row, _SESSION_AT))
 
     async def list_approvals(
@@ -147,7 +161,7 @@ class PostgresSessions:
     ) -> tuple[list[tuple[ApprovalRow, SessionRow]], str]:
         before = position_of(cursor, int, str) or (_LAST, "")
         statement, more = (_LIST_APPROVALS_OF_STATE, (state,)) if state else (_LIST_APPROVALS, ())
-        found = await self._db.fetch(statement, namespace, *before, limit + 1, *more)
+        found = await self._db.reads.fetch(statement, namespace, *before, limit + 1, *more)
         rows = [(approval_row(row), session_row(row, _SESSION_AT)) for row in found]
         if len(rows) <= limit:
             return rows, ""

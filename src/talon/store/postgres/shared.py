@@ -38,5 +38,5 @@ class PostgresShared:
         return await self._db.pool.run(change, again=True)
 
     async def read_shared(self, prefix: str) -> tuple[Mapping[str, bytes], int]:
-        rows = [tuple(row) for row in await self._db.fetch(_LIST, prefix)]
-        return {name: bytes(state) for name, state in rows}, await self._db.fetchval(_NOW)
+        rows = [tuple(row) for row in await self._db.pool.fetch(_LIST, prefix)]
+        return {name: bytes(state) for name, state in rows}, await self._db.pool.fetchval(_NOW)

@@ -20,6 +20,7 @@ from talon.store.postgres.schedules import PostgresSchedules
 from talon.store.postgres.schema import PostgresSchema
 from talon.store.postgres.sessions import PostgresSessions
 from talon.store.postgres.shared import PostgresShared
+from talon.store.postgres.wall import PostgresWall
 
 
 class PostgresStore(
@@ -35,6 +36,7 @@ class PostgresStore(
     PostgresSchedules,
     PostgresAccess,
     PostgresShared,
+    PostgresWall,
     PostgresSchema,
 ):
     """A `talon.store.protocols.Store`. Belongs to the event loop in which it is first used."""
@@ -43,6 +45,7 @@ class PostgresStore(
         self._db = Database(url, patience_s)
         self._ids = ids
         self._notify = notify
+        self._covered = set()
 
     def is_ours(self, pid: int) -> bool:
         """Whether the server's process `pid` rings for commits and deliveries of this store, whose answers tell the same."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 
 from talon.store.access import (
     CREDENTIAL_KEEP_MS,
@@ -27,10 +31,17 @@ _LAST = 2**63 - 1
 
 GET = f"SELECT {_CREDENTIAL} FROM credentials WHERE id = ?"
 LIST = f"SELECT number, {_CREDENTIAL} FROM credentials WHERE kind = ? AND number < ? ORDER BY number DESC LIMIT ?"
+_PLACE = "json_extract(places, '$[0]')"
+#: The place that a credential begins with, the next one behind another and before a third; and the credentials that begin with one.
+NEXT_PLACE = f"SELECT {_PLACE} FROM credentials WHERE kind = ? AND {_PLACE} > ? AND {_PLACE} < ? ORDER BY {_PLACE} LIMIT 1"
+LIST_AT = f"""
+SELECT number, {_CREDENTIAL}, places FROM credentials WHERE kind = ? AND {_PLACE} = ? AND number < ? ORDER BY number DESC"""
 _ALIVE = "revoked_at_ms IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?)"
 KEY_ALIVE = f"SELECT 1 FROM credentials WHERE kind = 'key' AND {_ALIVE} LIMIT 1"
 PARENT = f"SELECT expires_at_ms FROM credentials WHERE id = ? AND {_ALIVE}"
-INSERT = f"INSERT OR IGNORE INTO credentials ({_CREDENTIAL}) VALUES ({', '.join('?' * len(CredentialRow.__struct_fields__))})"
+INSERT = (
+    f"INSERT OR IGNORE INTO credentials ({_CREDENTIAL}, places) VALUES ({', '.join('?' * len(CredentialRow.__struct_fields__))}, ?)"
+)
 VERSION = "SELECT version FROM access_state WHERE one = 1"
 VERSION_UP = "UPDATE access_state SET version = version + 1 WHERE one = 1"
 REVOKE = f"UPDATE credentials SET revoked_at_ms = ?, revoked_version = ({VERSION}) WHERE revoked_at_ms IS NULL AND id = ?"
@@ -63,9 +74,18 @@ class AccessPart:
     async def get_credential(self, credential: str) -> CredentialRow | None:
         return await self._db.read(lambda connection: _get(connection, credential))
 
-    async def list_credentials(self, kind: CredentialKind, cursor: str, limit: int) -> tuple[list[CredentialRow], str]:
+    async def list_credentials(
+        self, kind: CredentialKind, cursor: str, limit: int, within: Sequence[str] | None = None
+    ) -> tuple[list[CredentialRow], str]:
         (before,) = position_of(cursor, int) or (_LAST,)
-        rows = await self._db.read(lambda connection: connection.execute(LIST, (kind, before, limit + 1)).fetchall())
+
+        def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            if within is None:
+                return connection.execute(LIST, (kind, before, limit + 1)).fetchall()
+            with snapshot(connection):
+                return _within(connection, kind, before, limit + 1, within)
+
+        rows = await self._db.read(read)
         return [CredentialRow(*row[1:]) for row in rows[:limit]], cursor_after(rows[limit - 1][0]) if len(rows) > limit else ""
 
     async def revoke_credential(self, credential: str) -> CredentialRow | None:
@@ -120,6 +140,27 @@ class AccessPart:
         return await self._db.write(forget)
 
 
+def _within(
+    connection: sqlite3.Connection, kind: CredentialKind, before: int, limit: int, within: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Those that reach nothing outside of `within`: the newest of each place that they may begin with, and of these the newest."""
+    below = tuple(f"{root}:" for root in within)
+    places = list(within)
+    for root in below:
+        place = connection.execute(NEXT_PLACE, (kind, root, f"{root[:-1]};")).fetchone()
+        while place is not None:
+            places.append(place[0])
+            place = connection.execute(NEXT_PLACE, (kind, place[0], f"{root[:-1]};")).fetchone()
+    found: list[tuple[Any, ...]] = []
+    for place in places:
+        rows = connection.execute(LIST_AT, (kind, place, before))
+        ours = (
+            row[:-1] for row in rows if all(f"{one}:".startswith(below) for one in msgspec.json.decode(row[-1], type=list[str]))
+        )
+        found += itertools.islice(ours, limit)
+    return sorted(found, key=lambda row: -row[0])[:limit]
+
+
 def _get(connection: sqlite3.Connection, credential: str) -> CredentialRow | None:
     row = connection.execute(GET, (credential,)).fetchone()
     return None if row is None else CredentialRow(*row)
@@ -153,5 +194,6 @@ def _add(connection: sqlite3.Connection, new: NewCredential, now: int) -> Creden
         revoked_at_ms=None,
         used_at_ms=None,
     )
-    values = tuple(getattr(row, name) for name in CredentialRow.__struct_fields__)
+    places = msgspec.json.encode(sorted(set(new.places))).decode()
+    values = (*(getattr(row, name) for name in CredentialRow.__struct_fields__), places)
     return row if connection.execute(INSERT, values).rowcount == 1 else None
