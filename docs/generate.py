@@ -26,7 +26,7 @@ from describe import Contract, grpc_status
 from talon.cli import leaves, load, sources
 from talon.cli.main import app
 from talon.cli.runtime import open_gateway, open_runtime
-from talon.domain import entries, errors, ids
+from talon.domain import content, entries, errors, ids
 from talon.gateway.http import wire
 from talon.gateway.http.docs import STATUS
 from talon.manifest import parse
@@ -361,7 +361,7 @@ def entries_page() -> str:
     ]
     for name, payload in entries.PAYLOADS.items():
         parts += [f"## {name}", _doc(payload), _fields(payload), _reasons(name)]
-    for part in (entries.Usage, entries.Money, entries.Opaque, entries.Behind):
+    for part in (entries.Usage, entries.Money, entries.Opaque, entries.Behind, content.TextPart, content.ImagePart):
         parts += [f"## {part.__name__}", _doc(part), _fields(part)]
     return page("Journal entries", *parts)
 

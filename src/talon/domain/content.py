@@ -10,13 +10,13 @@ import msgspec
 
 
 class TextPart(msgspec.Struct, frozen=True, tag="text"):
-    """A text."""
+    """A text; its `type` is `text`."""
 
     text: str
 
 
 class ImagePart(msgspec.Struct, frozen=True, tag="image"):
-    """An image: its media type, its `size` in bytes, and the digest of the `blob` that holds them."""
+    """An image, `type` is `image`: its media type, its `size` in bytes, and the digest of the `blob` that holds them."""
 
     media_type: str
     size: int
