@@ -245,6 +245,26 @@ async def test_a_route_holds_and_is_explained(scene: Scene) -> None:
     assert "not one of the route" in denied["problem"]
 
 
+async def test_a_sessions_wishes_are_flags_of_the_command_line(scene: Scene) -> None:
+    env = {"TALON_SERVER": scene.api.url}
+    agent = await scene.agent({"provider": "other", "name": "m"}, {"provider": "wide", "name": "m"})
+    flags = ("--model", "wide/m", "--thinking-level", "low", "--no-verbose-level")
+    code, _, errors = await talon("session", "create", agent, "s", *flags, cwd=scene.directory, env=env)
+    assert code == 0, errors
+    path = f"/v1/ns/default/agents/{agent}/sessions"
+    assert (await scene.api.get(f"{path}/s"))["config"] == {"model": "wide/m", "thinkingLevel": "low", "verboseLevel": False}
+    one = ("session", "send", agent, "s", "as I wish", "--thinking-level", "high", "--wait")
+    code, _, errors = await talon(*one, cwd=scene.directory, env=env)
+    assert code == 0, errors
+    assert (await scene.api.get(f"{path}/s"))["config"] == {"model": "wide/m", "thinkingLevel": "high", "verboseLevel": False}
+    (asked,) = [call for call in scene.vendor.calls["wide"] if call["messages"][-1]["content"] == "as I wish"]
+    assert asked["reasoning_effort"] == "high"
+    new = ("session", "send", agent, "t", "hello", "--create", "--model", "wide/m")
+    code, _, errors = await talon(*new, cwd=scene.directory, env=env)
+    assert code == 0, errors
+    assert (await scene.api.get(f"{path}/t"))["config"] == {"model": "wide/m"}
+
+
 async def test_models_by_api_and_command(scene: Scene) -> None:
     api = scene.api
     models = (await api.get("/v1/models?limit=500"))["items"]

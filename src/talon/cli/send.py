@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from talon.cli.client import Client
 from talon.cli.connection import At, agent_and_session, agent_option, connection_options, pairs, run
 from talon.cli.errors import Failed, WrongUse
 from talon.cli.images import content_of
@@ -16,6 +17,7 @@ from talon.cli.output import as_json, emit, output_option
 from talon.cli.render import Answer, summary
 from talon.cli.sse import Event
 from talon.cli.text import one_line, styled
+from talon.cli.wishes import config_of, config_options
 from talon.domain.session import STRATEGIES
 
 
@@ -49,12 +51,15 @@ def _print_json(event: Event) -> None:
 @click.option("--metadata", multiple=True, metavar="KEY=TEXT", help="metadata of the message; KEY:=JSON for other values")
 @click.option("--image", multiple=True, metavar="FILE", help="an image that goes with the text: PNG, JPEG, WebP or GIF")
 @click.option("--create", "make", is_flag=True, help="create the session if it does not exist")
+@config_options
 @output_option
 @connection_options
 def send(
     at: At, words: tuple[str, ...], agent: str | None, output: str, wait: bool, timeout_s: float | None, **options: Any
 ) -> None:
     """Send a message. With --wait the answer goes to stdout and the steps to stderr; with `-o json` every event is a line of JSON.
+
+    --model, --thinking-level and --verbose-level are the session's from this message on, until others are given.
 
     \b
     Examples:
@@ -71,9 +76,12 @@ def send(
     if options["metadata"]:
         body["metadata"] = pairs("--metadata", options["metadata"])
     params = {"create": "true"} if options["make"] else {}
+    config = config_of(options)
 
     async def work() -> None:
         async with at.client() as client:
+            if config:
+                await _configure(client, at, name, session, config, make=options["make"])
             receipt = await client.call(
                 "POST", at.session_path(name, session, "message"), body=body, params=params, key=options["key"]
             )
@@ -89,6 +97,16 @@ def send(
             must_be_completed(end)
 
     run(work())
+
+
+async def _configure(client: Client, at: At, agent: str, session: str, config: dict[str, Any], *, make: bool) -> None:
+    """Give the session these wishes, and leave its others as they are."""
+    if make:  # one that exists is left as it is
+        await client.call("POST", at.path("agents", agent, "sessions"), body={"id": session, "config": config})
+    row = await client.get(at.session_path(agent, session))
+    kept = {field: value for field, value in row["config"].items() if value not in ("", None)}
+    if kept != kept | config:
+        await client.call("PATCH", at.session_path(agent, session), body={"config": kept | config})
 
 
 @click.command("stream")

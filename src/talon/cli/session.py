@@ -12,6 +12,7 @@ from talon.cli.output import as_json, emit, note, output_option, table
 from talon.cli.render import summary
 from talon.cli.send import send, stream
 from talon.cli.tables import sessions_table
+from talon.cli.wishes import config_of, config_options
 
 
 @click.group("session", context_settings={"max_content_width": 110})
@@ -37,6 +38,7 @@ def _details(session: dict[str, Any]) -> str:
 @click.option("--metadata", multiple=True, metavar="KEY=TEXT", help="metadata; KEY:=JSON for other values than text")
 @click.option("--feature", multiple=True, metavar="KEY=TEXT", help="a feature's value; KEY:=JSON for other values than text")
 @click.option("--profile", default="", help="model profile by name")
+@config_options
 @output_option
 @connection_options
 def create(
@@ -47,12 +49,14 @@ def create(
     feature: tuple[str, ...],
     profile: str,
     output: str,
+    **wishes: Any,
 ) -> None:
     """Create a session; without SESSION under a new id. One that exists is shown as it is.
 
     \b
     Examples:
       talon session create customer-support renewals --feature customer_id=acme-7
+      talon session create customer-support --model openai/gpt-5-mini --thinking-level low
       talon session create customer-support -o json
     """
     names = words if agent is None else (agent, *words)
@@ -65,6 +69,8 @@ def create(
         body["features"] = pairs("--feature", feature)
     if profile:
         body["profile"] = profile
+    if config := config_of(wishes):
+        body["config"] = config
 
     async def work() -> Any:
         async with at.client() as client:
