@@ -253,6 +253,8 @@ def _look(where: str, outage: str, journal: Sequence[dict[str, Any]], seen: Seen
     seen.resets.update(one["reason"] for one in resets)
     seen.errors[outage].update(one["error"] for one in failed)
     attempts = [*finished, *failed, *lost]
+    # Whose first answer came whole may find the circuit open for the second, and need not be refused itself.
+    found_open = outage == "throttled" and len(finished) == len(started) and started[0]["provider"] == outage
     end = of.get("turn.completed", [{}])[0].get("usage", {})
     counted = {name: sum(one.get("usage", {}).get(name, 0) for one in attempts) for name in ("input_tokens", "output_tokens")}
     answer = next((one["content"] for one in of.get("message.completed", [])), "")
@@ -261,7 +263,7 @@ def _look(where: str, outage: str, journal: Sequence[dict[str, Any]], seen: Seen
         (not started or started[-1]["provider"] != "good", "the last call was not made to the next candidate"),
         (len(finished) != 2, f"{len(finished)} answers, not the call of the tool and the story"),
         (len(started) != len(attempts), f"{len(started)} calls have {len(attempts)} outcomes"),
-        (not failed and not lost, "nothing tells of an outage"),
+        (not failed and not lost and not found_open, "nothing tells of an outage"),
         (not {one["error"] for one in failed} <= OUTAGES[outage], f"errors of another kind: {[one['error'] for one in failed]}"),
         (any(end.get(name, 0) != value for name, value in counted.items()), f"its usage is {end}, of its calls {counted}"),
         (not answer.startswith("once upon a time") or not answer.endswith("a call "), f"its answer is {answer!r}"),
