@@ -2,9 +2,9 @@
 
     PYTHONPATH=tests python -m soak.schedules --store pg --seconds 240
 
-On PostgreSQL a gateway, three `talon scheduler` and two `talon worker`, and the database itself is restarted now and then; on
-SQLite `talon up`, which is all of them. Everything is seen from outside, by the API: the history of every schedule against the
-messages that its session got.
+On PostgreSQL a gateway, three `talon scheduler` and two `talon worker`, and the database itself is restarted and killed; on SQLite
+`talon up`, which is all of them. Everything is seen from outside, by the API: the history of every schedule against the messages
+that its session got, and what became of their turns.
 """
 
 from __future__ import annotations
@@ -17,113 +17,76 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+from soak.run import machine
+from soak.ticking import HOLD_S, SWEEP_S, Record, Tick, World
+from support.postgres import PostgresServer, running_server
 
-from soak.node import Node
-
-HOLD_S = 2.0
-#: What a busy machine may need beside the hold and a restart, before an occurrence fires.
-SLACK_S = 15.0
-CONFIG = """
-providers: {fake: {kind: scripted, script: %s/script.yaml}}
-session: {queue_max: 100000}
-worker: {lease_ttl_s: 3, drain_timeout_s: 5}
-control_plane: {scheduler: {hold_s: 2, in_workers: false}}
-"""
-AGENT = {
-    "apiVersion": "talon.dev/v1alpha1",
-    "kind": "Agent",
-    "metadata": {"name": "woken"},
-    "definition": {"systemPrompt": "hi", "modelPolicy": {"profiles": [{"name": "a", "model": {"provider": "fake", "name": "x"}}]}},
-}
+#: What a busy machine may need beside the hold and the look of who takes over.
+SLACK_S = 5.0
+#: No occurrence is fired later than this, but for the time in which nobody could: no scheduler ran, or the database was away.
+TAKEOVER_S = HOLD_S + SWEEP_S + SLACK_S
+#: How long the turns that were woken may take to their end, once nothing is hurt any more.
+TURNS_S = 180.0
 
 
 @dataclass
 class Seen:
-    """What came of a run. `lags_ms` are of all occurrences, in no order; `violations` are sentences."""
+    """What came of a run. Lags are of all occurrences, in no order: `late_ms` without the outages. `violations` are sentences."""
 
     fired: int = 0
     kills: int = 0
     stops: int = 0
+    restarts: int = 0
     lags_ms: list[int] = field(default_factory=list[int])
+    late_ms: list[int] = field(default_factory=list[int])
+    outages: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     violations: list[str] = field(default_factory=list[str])
+
+    @contextmanager
+    def outage(self) -> Generator[None]:
+        """Nobody can fire anything in the block."""
+        began = time.time()
+        try:
+            yield
+        finally:
+            self.outages.append((began, time.time()))
+
+    def out_ms(self, since_ms: int, until_ms: int) -> int:
+        """How much of that time was an outage."""
+        shared = (min(until_ms, end * 1000) - max(since_ms, began * 1000) for began, end in self.outages)
+        return round(sum(max(0.0, one) for one in shared))
 
     def document(self) -> dict[str, Any]:
         """For a report."""
         lags = sorted(self.lags_ms) or [0]
         told = {f"lag_p{p}_ms": lags[min(len(lags) - 1, len(lags) * p // 100)] for p in (50, 99)}
-        return {"fired": self.fired, "kills": self.kills, "stops": self.stops, **told, "lag_max_ms": lags[-1]} | {
-            "violations": self.violations
+        return {
+            "fired": self.fired,
+            "sigkills": self.kills,
+            "sigstops": self.stops,
+            "database_restarts": self.restarts,
+            "outage_s": round(sum(end - began for began, end in self.outages), 1),
+            **told,
+            "lag_max_ms": lags[-1],
+            "lag_max_without_outages_ms": max(self.late_ms, default=0),
+            "takeover_ms": round(1000 * TAKEOVER_S),
+            "violations": self.violations,
         }
 
 
-class World:
-    """The processes of a run and a client of them."""
-
-    def __init__(self, directory: Path, database_url: str, workers: int) -> None:
-        (directory / "talon.yaml").write_text(CONFIG % directory)
-        (directory / "script.yaml").write_text("default: {text: 'awake'}\n")
-        env = {"DATABASE_URL": database_url} if database_url else {}
-        here = ("--config", str(directory / "talon.yaml"), "--data-dir", str(directory / "data"))
-
-        def node(role: str, name: str) -> Node:
-            named = ("--name", name) if role == "worker" else ()
-            return Node(name, ("-m", "talon", role, "--port", "{port}", *here, *named), directory, env)
-
-        if database_url:
-            self.gateway = node("gateway", "gateway")
-            self.schedulers = [node("scheduler", f"scheduler{n}") for n in range(3)]
-            self.workers = [node("worker", f"worker{n}") for n in range(workers)]
-        else:
-            self.gateway = node("up", "up")
-            self.schedulers, self.workers = [self.gateway], []
-        self.nodes = list({id(one): one for one in (self.gateway, *self.schedulers, *self.workers)}.values())
-
-    async def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One request, repeated while the server restarts."""
-        async with asyncio.timeout(120), aiohttp.ClientSession() as http:
-            while True:
-                try:
-                    async with http.request(method, self.gateway.url + path, json=body) as answer:
-                        if answer.status < 500:
-                            text = await answer.text()
-                            if answer.status >= 400:
-                                raise AssertionError(f"{method} {path}: {answer.status} {text[:500]}")
-                            return json.loads(text) if text else None
-                except (aiohttp.ClientError, ConnectionError):
-                    pass
-                await asyncio.sleep(0.2)
-
-    async def items(self, path: str) -> list[Any]:
-        """All pages of a list."""
-        found: list[Any] = []
-        cursor = ""
-        while True:
-            page = await self.call("GET", f"{path}?limit=500{'&cursor=' + cursor if cursor else ''}")
-            found += page["items"]
-            cursor = page["next_cursor"] or ""
-            if not cursor:
-                return found
-
-
-def schedule(name: str, *, enabled: bool = True) -> dict[str, Any]:
-    """One that fires every second."""
-    target = {"agent": "woken", "sessionId": name}
-    spec = {"kind": "every", "every": "1s", "target": target, "inputMessage": "It is {{ scheduled_at }}.", "historyLimit": 1000}
-    return {
-        "apiVersion": "talon.dev/v1alpha1",
-        "kind": "Schedule",
-        "metadata": {"name": name},
-        "spec": {**spec, "enabled": enabled},
-    }
+def ticks(count: int) -> list[Tick]:
+    """So many that fire every one, two or three seconds, and a quarter as many that fire within every minute by cron."""
+    often = [Tick(f"every-{n}", {"kind": "every", "every": f"{n % 3 + 1}s"}, 1000 * (n % 3 + 1)) for n in range(count)]
+    cron = {"kind": "cron", "cron": "* * * * *", "jitter": "55s"}
+    return often + [Tick(f"cron-{n}", cron, 60_000) for n in range(count // 4)]
 
 
 async def run(
@@ -134,23 +97,33 @@ async def run(
     schedules: int,
     rng: random.Random,
     workers: int = 0,
-    restart_database: Callable[[], None] | None = None,
+    troubles: Sequence[Callable[[], None]] = (),
 ) -> Seen:
-    """Fire for so long while schedulers are killed and stopped, then look at everything; at most 1000 occurrences a schedule."""
-    seen, world = Seen(), World(directory, database_url, workers)
-    names = [f"tick-{n}" for n in range(schedules)]
-    async with AsyncExitStack() as stack:
-        for node in world.nodes:
-            stack.push_async_callback(_end, node)
-        await world.gateway.start()
-        await asyncio.gather(*(node.start() for node in world.nodes if node is not world.gateway))
-        await world.call("POST", "/v1/apply", [AGENT, *(schedule(name) for name in names)])
-        until = time.monotonic() + seconds
-        hurting = [*world.schedulers, *world.workers]
-        while time.monotonic() < until:
-            await asyncio.sleep(0.5 + rng.random() * 2)
-            node = rng.choice(hurting)
-            if node.alive and rng.random() < 0.4 and node is not world.gateway:
+    """Fire for so long while schedulers and workers are killed and stopped, then look at everything; at most 1000 occurrences a
+    schedule. `troubles` are what is done to the database, one after the other, at even distances."""
+    seen, all_ticks = Seen(), ticks(schedules)
+    async with World(directory, database_url, workers) as world:
+        await world.apply(all_ticks)
+        await _hurt(world, seen, rng, seconds, troubles)
+        await world.ahead(all_ticks, TAKEOVER_S)
+        await world.apply(all_ticks, enabled=False)
+        for tick in all_ticks:
+            await _look(world, tick, seen)
+    return seen
+
+
+async def _hurt(world: World, seen: Seen, rng: random.Random, seconds: float, troubles: Sequence[Callable[[], None]]) -> None:
+    began = time.monotonic()
+    left = [(began + seconds * (nth + 1) / (len(troubles) + 1), trouble) for nth, trouble in enumerate(troubles)]
+    while time.monotonic() < began + seconds:
+        await asyncio.sleep(0.5 + rng.random() * 1.5)
+        if left and time.monotonic() > left[0][0]:
+            with seen.outage():
+                await asyncio.to_thread(left.pop(0)[1])
+            seen.restarts += 1
+        node = rng.choice(world.hurting)
+        with seen.outage() if world.embedded else nullcontext():
+            if rng.random() < 0.4:
                 seen.stops += 1
                 node.pause()
                 await asyncio.sleep(HOLD_S * (0.5 + rng.random()))
@@ -159,39 +132,48 @@ async def run(
                 seen.kills += 1
                 await node.kill()
                 await node.start()
-            if restart_database is not None and rng.random() < 0.05:
-                await asyncio.to_thread(restart_database)
-        await asyncio.sleep(HOLD_S + 1.5)
-        await world.call("POST", "/v1/apply", [schedule(name, enabled=False) for name in names])
-        for name in names:
-            await _look(world, name, seen)
-    return seen
 
 
-async def _look(world: World, name: str, seen: Seen) -> None:
-    """The history of a schedule has no gap and nothing twice, and is what its session was told."""
-    records = await world.items(f"/v1/ns/default/schedules/{name}/history")
-    entries = await world.items(f"/v1/ns/default/agents/woken/sessions/{name}/journal")
-    told = [one["payload"]["metadata"]["scheduled_at"] for one in entries if one["type"] == "message.received"]
-    times = sorted(round(datetime.fromisoformat(one["at"]).timestamp() * 1000) for one in records)
-    status = (await world.call("GET", f"/v1/ns/default/schedules/{name}"))["status"]["schedule"]
+async def _look(world: World, tick: Tick, seen: Seen) -> None:
+    """The history of a schedule has no gap and nothing twice, is what its session was told, and nothing in it is late."""
+    records, unended = await _ended(world, tick)
+    told = await world.told(tick)
+    status = await world.status(tick)
+    late = [one.lag_ms - seen.out_ms(one.decided_ms - one.lag_ms, one.decided_ms) for one in records]
     seen.fired += len(records)
-    seen.lags_ms += [one["lag_ms"] for one in records]
+    seen.lags_ms += [one.lag_ms for one in records]
+    seen.late_ms += late
     for wrong, what in (
         (len(told) != len(set(told)), "an occurrence was told twice"),
-        (sorted(told) != sorted(one["local"] for one in records), "history and messages differ"),
-        (any(one["outcome"] in ("missed", "skipped") for one in records), "an occurrence was not fired"),
-        (any(later - earlier != 1000 for earlier, later in pairwise(times)), "there is a gap in the history"),
+        (sorted(told) != sorted(one.local for one in records), "history and messages differ"),
+        (any(one.outcome in ("missed", "skipped") for one in records), "an occurrence was not fired"),
+        (any(later.at_ms - earlier.at_ms != tick.period_ms for earlier, later in pairwise(records)), "its history has a gap"),
         (status["fired"] != len(records) < 1000, "the count is another"),
         (not records, "it never fired"),
+        (unended, f"turns did not complete: {unended[:5]}"),
+        (max(late, default=0) > 1000 * TAKEOVER_S, f"an occurrence was fired {max(late, default=0)} ms late"),
     ):
         if wrong:
-            seen.violations.append(f"{name}: {what}")
+            seen.violations.append(f"{tick.name}: {what}")
 
 
-async def _end(node: Node) -> None:
-    if node.alive:
-        await node.kill()
+async def _ended(world: World, tick: Tick) -> tuple[list[Record], list[str]]:
+    """-> (the records, once their turns have ended, oldest first; those whose turns did not complete)."""
+    deadline = time.monotonic() + TURNS_S
+    while True:
+        records = await world.history(tick)
+        under_way = [one for one in records if one.outcome in ("queued", "running", "waiting")]
+        if not under_way or time.monotonic() > deadline:
+            return records, [f"{one.local} {one.outcome}" for one in records if one.outcome != "completed"]
+        await asyncio.sleep(0.5)
+
+
+def _troubles(server: PostgresServer) -> list[Callable[[], None]]:
+    def kill() -> None:
+        server.kill()
+        server.start()
+
+    return [server.restart, kill, server.restart]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -199,31 +181,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", choices=("sqlite", "pg"), default="pg")
     parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--schedules", type=int, default=20)
+    parser.add_argument("--schedules", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="file for the result")
     options = parser.parse_args(arguments)
     seed = options.seed or secrets.randbits(32)
     directory = Path(tempfile.mkdtemp(prefix="talon-schedules-"))
+    bound = machine()
+    fire = partial(run, directory, seconds=options.seconds, schedules=options.schedules, rng=random.Random(seed), workers=2)
     try:
-        from support.postgres import running_server
-
         with ExitStack() as stack:
             server = stack.enter_context(running_server()) if options.store == "pg" else None
-            url = server.create_database() if server else ""
-            seen = asyncio.run(
-                run(
-                    directory,
-                    url,
-                    seconds=options.seconds,
-                    schedules=options.schedules,
-                    rng=random.Random(seed),
-                    workers=2,
-                    restart_database=server.restart if server else None,
-                )
-            )
+            url, troubles = (server.create_database(), _troubles(server)) if server else ("", [])
+            seen = asyncio.run(fire(url, troubles=troubles))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    print(json.dumps({"seed": seed, "store": options.store, **seen.document()}, indent=2))
+    means = "3 schedulers, 2 workers, a gateway" if options.store == "pg" else "talon up"
+    told = {"store": options.store, "processes": means, "seed": seed, "seconds": options.seconds, **bound, **seen.document()}
+    text = json.dumps({"passed": not seen.violations, **told}, indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
     return 1 if seen.violations else 0
 
 
