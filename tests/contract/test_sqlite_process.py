@@ -237,7 +237,7 @@ async def test_a_database_that_is_a_directory_is_said_so(tmp_path: Path) -> None
 
 async def test_an_empty_database_is_not_ready(database: Database) -> None:
     empty = SqliteStore(database)
-    assert await empty.schema_version() == (0, 1)
+    assert await empty.schema_version() == (0, 2)
     with pytest.raises(Unavailable, match="talon db migrate"):
         await empty.ping()
 

@@ -22,7 +22,7 @@ CLOCK = SystemClock()
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     handle = SqliteStore(Database(tmp_path / "talon.db", CLOCK))
-    assert await handle.migrate() == [1]
+    assert await handle.migrate() == [1, 2]
     yield handle
     await handle.close()
 
