@@ -83,7 +83,7 @@ class AccessPart:
             if within is None:
                 return connection.execute(LIST, (kind, before, limit + 1)).fetchall()
             with snapshot(connection):
-                return _within(connection, kind, before, limit + 1, within)
+                return _within(connection, kind, int(before), limit + 1, within)
 
         rows = await self._db.read(read)
         return [CredentialRow(*row[1:]) for row in rows[:limit]], cursor_after(rows[limit - 1][0]) if len(rows) > limit else ""
