@@ -195,7 +195,7 @@ class Ledger:
         payloads = [*self._made, *made]
         entries = [e.new_entry(payload, self.turn_id, self.traceparent) for payload in payloads]
         entries += [e.new_entry(payload, turn_id, self.traceparent) for turn_id, payload in intent.more]
-        progress = any(map(_is_progress, payloads))
+        progress = any(map(is_progress, payloads))
         op = Append(
             id=self._ids.uuid7(),
             sid=self.session.sid,
@@ -251,8 +251,9 @@ class Ledger:
         self._cache.put(self.session.sid, self.last_seq, tail, self._limits.entries_max)
 
 
-def _is_progress(payload: e.Payload) -> bool:
-    # That a worker was lost is none, or a turn that ends its workers would never be given up.
+def is_progress(payload: e.Payload) -> bool:
+    """Whether an entry counts as progress (K13). That a worker was lost does not, or a turn that ends its workers would never be
+    given up."""
     return payload.type in PROGRESS and not (isinstance(payload, e.ModelFailed) and payload.error == "worker_lost")
 
 

@@ -12,6 +12,7 @@ import pytest
 from support.turns import BOUNDS, answer, extended, failed, intent, model, resumed, started, story
 from talon.domain import entries as e
 from talon.providers.protocol import RETRYABLE, ErrorClass
+from talon.turn.ledger import is_progress
 from talon.turn.machine import CallModel, Command, Finish, ResetStream, State, Wait, apply, decide
 from talon.turn.machine.failover import BACKOFF_FIRST_MS, BACKOFF_MAX_MS, MODEL_ROUNDS_MAX, RULES, jitter_ms
 
@@ -284,7 +285,9 @@ def test_a_lost_worker_is_no_failure_of_the_model() -> None:
     command = asked(orphaned, **GOING)
     assert command == ResetStream(4, may_keep=True)
     assert asked(orphaned, **THREE) == ResetStream(4)
-    kept = extended(orphaned, e.ModelFailed(error="worker_lost", retryable=True, kept=7))
+    lost = e.ModelFailed(error="worker_lost", retryable=True, kept=7)
+    assert (is_progress(lost), is_progress(failed())) == (False, True)
+    kept = extended(orphaned, lost)
     assert (kept.failures, kept.retries, kept.model) == ((), 0, None)
     assert call(asked(kept, **GOING)) == ("main", 4, 7, 0)
     again = extended(kept, e.ModelStarted(iteration=1, provider="p", model="m", profile="main", continues=4, offset=7), resumed())
