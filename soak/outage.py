@@ -1,7 +1,7 @@
 """Providers that are killed, hang or throttle under many running turns, while workers are killed at random: every turn ends, on the
 next candidate, with what happened in its journal.
 
-    PYTHONPATH=tests python -m soak.outage --store pg --turns 200 --kills 10        (`make outage`)
+    PYTHONPATH=tests python -m soak.outage --store pg        (`make outage`)
 
 Three providers, each a process of its own, answer a third of the turns each. When all turns are in the middle of an answer, the
 first process is killed, the second stopped, and the third answers with 429 from then on. All is seen from outside, by the API.
@@ -200,7 +200,7 @@ async def run(
             for (outage, number), turn in zip(places, sent, strict=True)
         ]
         for _ in range(kills):
-            await asyncio.sleep(2 * IDLE_S * rng.random())
+            await asyncio.sleep(IDLE_S * (1 + 3 * rng.random()))
             await world.kill_one(rng)
             seen.kills += 1
         for (outage, number), turn_s in zip(places, await asyncio.gather(*ended), strict=True):
@@ -277,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", choices=("sqlite", "pg"), default="pg")
     parser.add_argument("--turns", type=int, default=200)
-    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--kills", type=int, default=0, help="0: ten on PostgreSQL; two on SQLite, where each one hits every turn")
     parser.add_argument("--workers", type=int, default=3, help="on PostgreSQL")
     parser.add_argument("--pace-ms", type=int, default=300, help="between two words of a provider that will fail")
     parser.add_argument("--seed", type=int, default=0, help="0: a new one; it is in the result")
@@ -297,7 +297,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with ExitStack() as stack:
             server = stack.enter_context(running_server()) if options.store == "pg" else None
-            sizes = {"turns": options.turns, "kills": options.kills, "workers": options.workers, "pace_ms": options.pace_ms}
+            kills = options.kills or (10 if server else 2)
+            sizes = {"turns": options.turns, "kills": kills, "workers": options.workers, "pace_ms": options.pace_ms}
             url = server.create_database() if server else ""
             seen = asyncio.run(run(directory, url, rng=random.Random(seed), **sizes))
     finally:
