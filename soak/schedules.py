@@ -83,8 +83,8 @@ class Seen:
 
 
 def ticks(count: int) -> list[Tick]:
-    """So many that fire every one, two or three seconds, and a quarter as many that fire within every minute by cron. Nothing may be
-    missed, however long a busy machine takes to start a process."""
+    """So many that fire every one, two or three seconds, and a quarter as many that fire within every minute by cron. Nothing may
+    be missed, however long a busy machine takes to start a process."""
     policy, cron = {"catchUp": "all", "catchUpMax": 1000}, {"kind": "cron", "cron": "* * * * *", "jitter": "55s"}
     often = [Tick(f"every-{n}", {"kind": "every", "every": f"{n % 3 + 1}s"}, 1000 * (n % 3 + 1), policy) for n in range(count)]
     return often + [Tick(f"cron-{n}", cron, 60_000, policy) for n in range(count // 4)]
