@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from support.postgres import PostgresServer, database_of
+from support.stage import until
 from talon.cli.system import SystemIds
 from talon.dispatch.brokers.local import LocalBroker
 from talon.dispatch.brokers.postgres import PostgresBroker
@@ -186,13 +187,39 @@ class TestPostgresBroker:
         await ear.until(lambda heard: heard == [EVERYTHING, EVERYTHING])
 
     async def test_a_silent_connection_is_probed_and_kept(self, broker: PostgresBroker, ear: Ear, postgres: PostgresServer) -> None:
-        seen = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'talon-bells' AND query = 'SELECT'"
+        asked = "SELECT query_start FROM pg_stat_activity WHERE application_name = 'talon-bells'"
+        before = postgres.sql(asked)
 
         async def probed() -> bool:
-            return postgres.sql(seen) == "1"
+            return postgres.sql(asked) != before
 
         await s.until(probed)
         assert ear.bells == [EVERYTHING]
+
+
+class TestWhoElseListens:
+    """A process that is alone need not ring; it learns at once of who comes, and in time of who goes."""
+
+    @pytest.fixture
+    async def told(self, database_url: str) -> AsyncIterator[list[bool]]:
+        told: list[bool] = []
+        broker = PostgresBroker(database_url, others=told.append, probe_every_s=0.1)
+        await broker.start()
+        yield told
+        await broker.close()
+
+    async def test_who_is_alone_is_told_of_the_one_that_comes_and_goes(self, told: list[bool], database_url: str) -> None:
+        assert told == [False]
+        second, newcomer = list[bool](), PostgresBroker(database_url, others=lambda others: second.append(others))
+        await newcomer.start()
+        assert second == [True]
+        await until(lambda: told[-1])
+        await newcomer.close()
+        await until(lambda: not told[-1])
+
+    async def test_deaf_it_takes_others_to_be_there(self, told: list[bool], postgres: PostgresServer) -> None:
+        postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'talon-bells'")
+        await until(lambda: True in told and not told[-1])  # until it hears again, and finds nobody
 
 
 class TestWhatTheStoreRings:
@@ -237,6 +264,7 @@ class TestWhatTheStoreRings:
         own, broker = SessionEar(), PostgresBroker(database_url, is_ours=store.is_ours)
         await broker.start()
         broker.listen(own)
+        await ear.until(lambda heard: heard == [EVERYTHING])  # the greeting
         try:
             session = await s.create(store)
             await s.send(store, session)  # over the connection of deliveries
@@ -244,11 +272,21 @@ class TestWhatTheStoreRings:
             await s.commit(store, s.append(claimed, e.StepFinished(step="x", decision="y")))  # over that of appends
             await s.send(other, session)
             await own.until(lambda heard: bool(heard))
-            await ear.until(lambda heard: len(heard) == 3)
+            await ear.until(lambda heard: len(heard) == 4)
             assert own.bells == [Bell(False, ((session.sid, 5),))]
         finally:
             await broker.close()
             await other.close()
+
+    async def test_nothing_is_rung_where_nobody_else_hears_it(self, store: PostgresStore, ear: Ear) -> None:
+        session, worker = await s.create(store), await s.register(store)
+        store.heard(by_others=False)
+        await s.send(store, session)
+        claimed = await s.claim_one(store, worker)
+        await s.commit(store, s.append(claimed, e.StepFinished(step="x", decision="y")))
+        store.heard(by_others=True)
+        await s.commit(store, s.append(claimed, e.StepFinished(step="x", decision="z")))
+        assert await ear.until(lambda heard: bool(heard)) == [Bell(False, ((session.sid, 4),))]
 
     async def test_a_change_of_resources_tells_its_namespaces(self, store: PostgresStore, ear: SessionEar) -> None:
         session = await s.create(store)  # with its namespace and its agent

@@ -169,7 +169,7 @@ async def _postgres_bells(settings: Settings, store: Store, bells: LocalBroker) 
     database = database_of(settings)
     if not isinstance(database, PostgresAt) or not isinstance(store, PostgresStore):
         raise AssertionError("checked by the settings")
-    broker = PostgresBroker(database.url, is_ours=store.is_ours)
+    broker = PostgresBroker(database.url, is_ours=store.is_ours, others=store.heard)
     broker.listen(bells.ring)
     await broker.start()
     try:

@@ -2,7 +2,8 @@
 
 The store sends NOTIFY inside its own transactions, so a bell is never early and costs no round trip; here is only the ear. It has a
 connection of its own, which is opened again for ever; whenever that has happened, bells may have been missed, and "look at
-everything" is rung.
+everything" is rung: here, and to all others, who learn by it that somebody listens beside them. Who hears nobody and finds no other
+ear on the server may ring less (`others`); a program that does not ring when it begins is found by the next look.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import asyncpg
 
 from talon.dispatch.brokers.local import LocalBroker
 from talon.dispatch.brokers.protocol import Listener
-from talon.domain.bell import CHANNEL, EVERYTHING, Bell, decode
+from talon.domain.bell import CHANNEL, EVERYTHING, Bell, decode, encode
 
 log = logging.getLogger("talon.dispatch")
 
@@ -26,6 +27,11 @@ CONNECT_TIMEOUT_S = 5
 PROBE_EVERY_S = 10.0
 PROBE_TIMEOUT_S = 5.0
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+_EAR = "talon-bells"
+_OTHER_EARS = f"""
+SELECT EXISTS (SELECT FROM pg_stat_activity
+    WHERE application_name = '{_EAR}' AND datname = current_database() AND pid <> pg_backend_pid())"""
+_GREETING = f"SELECT pg_notify('{CHANNEL}', '{encode(EVERYTHING)}')"
 _LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
@@ -34,7 +40,9 @@ class _Ear(Protocol):
 
     async def add_listener(self, channel: str, callback: Callable[[object, int, str, object], None]) -> None: ...
 
-    async def execute(self, query: str, *, timeout: float) -> str: ...
+    async def fetchval(self, query: str, *, timeout: float) -> object: ...
+
+    def get_server_pid(self) -> int: ...
 
     def add_termination_listener(self, callback: Callable[[object], None]) -> None: ...
 
@@ -47,15 +55,29 @@ def _nobody(_pid: int) -> bool:
     return False
 
 
+def _untold(_others: bool) -> None:
+    pass
+
+
 class PostgresBroker:
     """A `Broker` over the database at `url`. `ring` reaches the listeners of this process only: the store rings for the others.
 
     `is_ours` tells the backends whose commits this process makes known by itself: what they ring is an echo, and passed over.
+    `others` is told whether other processes listen; true while nobody knows.
     """
 
-    def __init__(self, url: str, *, is_ours: Callable[[int], bool] = _nobody, probe_every_s: float = PROBE_EVERY_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        is_ours: Callable[[int], bool] = _nobody,
+        others: Callable[[bool], None] = _untold,
+        probe_every_s: float = PROBE_EVERY_S,
+    ) -> None:
         self._url = url
         self._is_ours = is_ours
+        self._others = others
+        self._own_pid = 0
         self._probe_every_s = probe_every_s
         self._here = LocalBroker()
         self._task: asyncio.Task[None] | None = None
@@ -98,6 +120,7 @@ class PostgresBroker:
                     tried.set()
                     await self._watch(connection)
                 finally:
+                    self._others(True)
                     connection.terminate()
                 log.warning("no bells: the connection that listens was lost; opening another")
             tried.set()
@@ -106,11 +129,15 @@ class PostgresBroker:
 
     async def _open(self) -> _Ear:
         opened = await asyncpg.connect(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            self._url, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": "talon-bells"}
+            self._url, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": _EAR}
         )
         connection = cast(_Ear, opened)
         try:
+            self._own_pid = connection.get_server_pid()
             await connection.add_listener(CHANNEL, self._heard)
+            # In this order: who begins later greets us, who was there before is found.
+            await connection.fetchval(_GREETING, timeout=PROBE_TIMEOUT_S)
+            await self._look(connection)
         except BaseException:
             connection.terminate()
             raise
@@ -129,10 +156,18 @@ class PostgresBroker:
                 await asyncio.wait_for(lost.wait(), self._probe_every_s)
             except TimeoutError:
                 try:
-                    await connection.execute("SELECT", timeout=PROBE_TIMEOUT_S)
+                    await self._look(connection)
                 except _LOST:
                     return
 
+    async def _look(self, connection: _Ear) -> None:
+        """Whether the connection lives, and who else listens."""
+        self._others(bool(await connection.fetchval(_OTHER_EARS, timeout=PROBE_TIMEOUT_S)))
+
     def _heard(self, _connection: object, pid: int, _channel: str, payload: object) -> None:
-        if not self._is_ours(pid):
-            self._here.ring(decode(str(payload)))
+        if pid == self._own_pid or self._is_ours(pid):
+            return
+        bell = decode(str(payload))
+        if bell.everything:
+            self._others(True)  # perhaps a greeting
+        self._here.ring(bell)

@@ -20,7 +20,7 @@ class PostgresCommits:
     """`Journal.commit`."""
 
     _db: Database
-    _notify: bool
+    _rings: bool
 
     async def commit(self, batch: Sequence[Append]) -> list[Appended | Exception]:
         """See `talon.store.protocols.Journal`.
@@ -35,7 +35,7 @@ class PostgresCommits:
             twice = next(sid for sid in sids if sum(append.sid == sid for append in batch) > 1)
             raise ValueError(f"two appends to session {twice} in one batch: the second could not know the first one's seqs")
         size = max(map(_size, batch))
-        statement = COMMIT[size, self._notify]
+        statement = COMMIT[size, self._rings]
         arguments = _arguments(sorted(batch, key=lambda append: append.sid), size)
 
         async def write(_attempt: int, connection: Connection) -> list[Appended | Exception]:

@@ -30,7 +30,7 @@ class PostgresDeliveries:
 
     _db: Database
     _ids: Ids
-    _notify: bool
+    _rings: bool
 
     async def deliver(self, batch: Sequence[Operation]) -> list[Receipt | Exception]:
         """See `talon.store.protocols.Journal`.
@@ -114,7 +114,7 @@ class PostgresDeliveries:
             return set()
         arrays = [array for name, rows in parts.items() for array in transpose(rows, width(name))]
         try:
-            rows = await connection.fetch(write(tuple(parts), notify=self._notify), draft.now, *arrays)
+            rows = await connection.fetch(write(tuple(parts), notify=self._rings), draft.now, *arrays)
         except asyncpg.UniqueViolationError as error:
             if getattr(error, "constraint_name", None) not in _TAKEN:
                 raise

@@ -44,19 +44,25 @@ class PostgresStore(
     def __init__(self, url: str, ids: Ids, *, notify: bool, patience_s: float) -> None:
         self._db = Database(url, patience_s)
         self._ids = ids
-        self._notify = notify
+        self._notify = self._rings = notify
         self._covered = set()
 
     def is_ours(self, pid: int) -> bool:
         """Whether the server's process `pid` rings for commits and deliveries of this store, whose answers tell the same."""
         return self._db.journal.is_backend(pid) or self._db.inbox.is_backend(pid)
 
+    def heard(self, by_others: bool) -> None:
+        """Whether other processes listen at all. While none does, commits and deliveries ring no bell: to this process their
+        answers tell the same, and a NOTIFY costs a lone commit a third more."""
+        self._rings = self._notify and by_others
+
 
 async def open_store(url: str, ids: Ids, notify: bool = True, patience_s: float = PATIENCE_S) -> PostgresStore:
     """A store on the database at `url` (`postgresql://…`); migrates nothing.
 
-    With `notify` every change rings the bell of `talon.domain.bell` inside its own transaction. `ids` mark deliveries, so that one
-    whose answer was lost can be found. A commit or a delivery tries for `patience_s` to reach a database that went away.
+    With `notify` every change rings the bell of `talon.domain.bell` inside its own transaction (but see `PostgresStore.heard`).
+    `ids` mark deliveries, so that one whose answer was lost can be found. A commit or a delivery tries for `patience_s` to reach
+    a database that went away.
     Raises `Invalid` for a URL that cannot be read, `Unavailable` when the database cannot be reached.
     """
     try:
