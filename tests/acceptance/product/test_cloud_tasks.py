@@ -289,15 +289,24 @@ async def test_while_the_database_is_away_a_call_is_to_come_again(spread: World,
     task = await spread.task(uid)
     body, due_s = fake.body(task), fake.tasks[task].schedule_time.timestamp()
     database = database_of(spread.stage.env["DATABASE_URL"])
-    postgres.sql(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
+
+    def renamed(old: str, new: str) -> bool:
+        """Under another name it cannot be found."""
+        try:
+            postgres.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{old}'")
+            postgres.sql(f"ALTER DATABASE {old} RENAME TO {new}")
+        except RuntimeError:  # somebody has come back in between
+            return False
+        return True
+
+    await until(lambda: renamed(database, f"{database}_away"))
     try:
-        postgres.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
         await until(lambda: time.time() > due_s)
         status, answer, headers = await spread.call(fake.token(aud=spread.called), body)
         assert (status, answer["code"]) == (503, "database_unavailable")
         assert int(headers["Retry-After"]) >= 1
     finally:
-        postgres.sql(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
+        assert renamed(f"{database}_away", database)
     fake.mute = False
     await until(lambda: len(fake.of(uid)) == 0)
     await spread.woken(name)
