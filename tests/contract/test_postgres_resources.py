@@ -257,7 +257,7 @@ USED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "namespace in use": (resources_sql.OCCUPIED, ([""], ["Namespace"], ["acme"])),
     "namespace not in use": (resources_sql.OCCUPIED, ([""], ["Namespace"], ["none"])),
     "agent of a session": (resources_sql.AGENT, ("acme", "r3")),
-    "agent of a message": (deliver_sql.LOOK, (["acme"], ["r3"], ["x"], [""], [""], ["acme"], ["r3"], ["x"], [""])),
+    "agent of a message": (deliver_sql.look(("free",)), (["acme"], ["r3"], ["x"], ["acme"], ["r3"], ["x"])),
     "value": (resources_sql.SEALED, ("acme", "r3")),
     "values": (resources_sql.HAVE_VALUES, (["acme"], ["r3"])),
     "other keys": (resources_sql.LIST_SEALED, ("acme", "r1", "other", 5)),

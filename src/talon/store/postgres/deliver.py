@@ -12,7 +12,17 @@ from talon.domain.ids import Ids
 from talon.domain.inbox import Operation, Receipt
 from talon.domain.schedules import Firing
 from talon.store.postgres.connections import Database
-from talon.store.postgres.deliver_sql import FOUND, LOOK, LOOK_APPROVAL, LOOK_SESSION, LOOK_TURN, LOOK_VERSION, width, write
+from talon.store.postgres.deliver_sql import (
+    FOUND,
+    LOOK_APPROVAL,
+    LOOK_PARTS,
+    LOOK_SESSION,
+    LOOK_TURN,
+    LOOK_VERSION,
+    look,
+    width,
+    write,
+)
 from talon.store.postgres.draft import Draft, named
 from talon.store.postgres.driver import Connection, Row
 from talon.store.postgres.rows import approval_row, session_row, transpose, turn_row
@@ -94,10 +104,15 @@ class PostgresDeliveries:
     ) -> tuple[Draft, Answers]:
         """Look, and ask each operation of these `numbers` what it writes. `schedules` are the locked rows of those that fire."""
         operations = [batch[nth] for nth in numbers]
-        new = sorted({operation.where for operation in operations if operation.creation is not None})
-        places = [(*operation.where, *((named(operation) or ("", None, None))[1:])) for operation in operations]
-        approvals = sorted({operation.approval for operation in operations if operation.approval})
-        rows = await connection.fetch(LOOK, *transpose(places, 5), *transpose(new, 3), approvals)
+        asked: dict[str, list[tuple[object, ...]]] = {
+            "keys": sorted({name for operation in operations if (name := named(operation)) is not None}),
+            "free": sorted({operation.where for operation in operations if operation.creation is not None}),
+            "approvals": sorted({(operation.approval,) for operation in operations if operation.approval}),
+        }
+        also = {name: asked[name] for name in LOOK_PARTS if asked[name]}
+        places = transpose(sorted({operation.where for operation in operations}), 3)
+        arrays = [*places, *(array for name, rows in also.items() for array in transpose(rows, width(name)))]
+        rows = await connection.fetch(look(tuple(also)), *arrays)
         # Without a row there is neither a session nor a receipt, and nothing to write at any time.
         draft = Draft(rows[0][0] if rows else 0, self._ids.uuid7())
         for row in rows:

@@ -50,34 +50,72 @@ def _revision(place: str) -> str:
         SELECT r.revision FROM resources r WHERE r.namespace = {place}.namespace AND r.kind = 'Agent' AND r.name = {place}.agent"""
 
 
-#: One statement, so one moment: what is refused was to be refused then. The receipts that keys gave before; the sessions with the
-#: versions of their rows; the places of `$6 … $8` that no session ever had; the open turns of the sessions (the current one, and
-#: those that are queued); the approvals `$9`.
-LOOK = f"""
-WITH wanted AS MATERIALIZED (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS w(namespace, agent, id, source, key)
-),
-seen AS MATERIALIZED (
-    SELECT s.* FROM (SELECT DISTINCT w.namespace, w.agent, w.id FROM wanted w) w CROSS JOIN {_newest("w")}
-    WHERE s.deleted_at_ms IS NULL
+class _Part(NamedTuple):
+    """A part of a statement: `{rows}` stands for its rows, one array for each of `columns` (name type, …)."""
+
+    columns: tuple[str, ...]
+    text: str
+
+    def statement(self, before: int) -> str:
+        """Its text; `before` parameters come first."""
+        columns = [column.split(" ") for column in self.columns]
+        arrays = ", ".join(f"${before + nth}::{kind}[]" for nth, (_, kind) in enumerate(columns, 1))
+        return self.text.replace("{rows}", f"unnest({arrays}) AS n({', '.join(name for name, _ in columns)})")
+
+
+#: What every look is for: the sessions of some places with the versions of their rows, and the open turns of these (the current
+#: one, and those that are queued).
+_LOOK = _Part(
+    ("namespace text", "agent text", "id text"),
+    f"""
+WITH seen AS MATERIALIZED (
+    SELECT s.* FROM {{rows}} CROSS JOIN {_newest("n")} WHERE s.deleted_at_ms IS NULL
 )
-SELECT {NOW_MS}, {_KEY}, {_NO_SESSION}, {_NO_TURN}, {_NO_APPROVAL}
-FROM wanted w CROSS JOIN LATERAL (
-    SELECT * FROM keys k WHERE k.namespace = w.namespace AND k.source = w.source AND k.key = w.key LIMIT 1) k
-UNION ALL
 SELECT {NOW_MS}, {_NO_KEY}, {SESSION}, s.version, {_revision("s")}), {_NO_TURN}, {_NO_APPROVAL} FROM seen s
-UNION ALL
-SELECT {NOW_MS}, {_NO_KEY}, {_NEW_SESSION}, NULL::xid, {_revision("n")}
-        AND r.deleting_at_ms IS NULL AND NOT {NAMESPACE_ENDS.format(namespace="n.namespace")}), {_NO_TURN}, {_NO_APPROVAL}
-FROM unnest($6::text[], $7::text[], $8::text[]) AS n(namespace, agent, id) LEFT JOIN {_newest("n")} ON true WHERE s.sid IS NULL
 UNION ALL
 SELECT {NOW_MS}, {_NO_KEY}, {_NO_SESSION}, {TURN}, {_NO_APPROVAL} FROM seen s CROSS JOIN LATERAL (
     (SELECT * FROM turns t WHERE t.turn_id = s.turn_id LIMIT 1)
     UNION ALL
-    (SELECT * FROM turns t WHERE t.sid = s.sid AND t.queued ORDER BY t.priority DESC, t.seq LIMIT 1000000)) t
-UNION ALL
-SELECT {NOW_MS}, {_NO_KEY}, {_NO_SESSION}, {_NO_TURN}, {APPROVAL} FROM unnest($9::text[]) AS n(id)
-    CROSS JOIN LATERAL (SELECT * FROM approvals a WHERE a.id = n.id LIMIT 1) a"""
+    (SELECT * FROM turns t WHERE t.sid = s.sid AND t.queued ORDER BY t.priority DESC, t.seq LIMIT 1000000)) t""",
+)
+#: What some are for besides: the receipts that keys gave before, the places that no session ever had, approvals.
+_ALSO = {
+    "keys": _Part(
+        ("namespace text", "source text", "key text"),
+        f"""
+SELECT {NOW_MS}, {_KEY}, {_NO_SESSION}, {_NO_TURN}, {_NO_APPROVAL} FROM {{rows}} CROSS JOIN LATERAL (
+    SELECT * FROM keys k WHERE k.namespace = n.namespace AND k.source = n.source AND k.key = n.key LIMIT 1) k""",
+    ),
+    "free": _Part(
+        ("namespace text", "agent text", "id text"),
+        f"""
+SELECT {NOW_MS}, {_NO_KEY}, {_NEW_SESSION}, NULL::xid, {_revision("n")}
+        AND r.deleting_at_ms IS NULL AND NOT {NAMESPACE_ENDS.format(namespace="n.namespace")}), {_NO_TURN}, {_NO_APPROVAL}
+FROM {{rows}} LEFT JOIN {_newest("n")} ON true WHERE s.sid IS NULL""",
+    ),
+    "approvals": _Part(
+        ("id text",),
+        f"""
+SELECT {NOW_MS}, {_NO_KEY}, {_NO_SESSION}, {_NO_TURN}, {APPROVAL} FROM {{rows}}
+    CROSS JOIN LATERAL (SELECT * FROM approvals a WHERE a.id = n.id LIMIT 1) a""",
+    ),
+}
+LOOK_PARTS = tuple(_ALSO)
+
+
+@cache
+def look(also: tuple[str, ...]) -> str:
+    """The statement that looks; one, so one moment: what is refused was to be refused then.
+
+    First come the arrays of places (namespace, agent, id), then those of each part `also`, in the order of `LOOK_PARTS`. What a
+    statement could do costs time even where it does nothing.
+    """
+    text, number = _LOOK.statement(0), len(_LOOK.columns)
+    for name in also:
+        text += "\nUNION ALL" + _ALSO[name].statement(number)
+        number += len(_ALSO[name].columns)
+    return text
+
 
 _COLUMN_TYPES = {
     "uid": "uuid",
@@ -92,13 +130,6 @@ _COLUMN_TYPES = {
 }
 _MOVED_FIELDS = ("state", "last_seq", "fence", "owner", "wake_at_ms", "turn_id", "queued", "updated_at_ms", "deleted_at_ms")
 MOVED_ARRAYS, BORN_ARRAYS, TURN_ARRAYS = ("sid", *_MOVED_FIELDS), SessionRow.__struct_fields__, TurnRow.__struct_fields__
-
-
-class _Part(NamedTuple):
-    """A part of the writing statement: `{rows}` stands for its rows, one array for each of `columns` (name type, …)."""
-
-    columns: tuple[str, ...]
-    text: str
 
 
 def _typed(fields: tuple[str, ...]) -> tuple[str, ...]:
@@ -207,16 +238,13 @@ rung AS MATERIALIZED (
 def write(parts: tuple[str, ...], *, notify: bool) -> str:
     """The statement that writes `parts`, in the order of `PART_NAMES`; -> the sids of the sessions that were written.
 
-    $1 is the time, then come the arrays of each part. What a statement could do costs time even where it does nothing.
+    $1 is the time, then come the arrays of each part.
     """
     number = 1
     named: dict[str, str] = {}
     for name in parts:
-        columns = [column.split(" ") for column in _PARTS[name].columns]
-        arrays = ", ".join(f"${number + nth}::{kind}[]" for nth, (_, kind) in enumerate(columns, 1))
-        rows = f"unnest({arrays}) AS n({', '.join(column for column, _ in columns)})"
-        named[name] = f"{name} AS ({_PARTS[name].text.replace('{rows}', rows)}\n)"
-        number += len(columns)
+        named[name] = f"{name} AS ({_PARTS[name].statement(number)}\n)"
+        number += width(name)
     sessions = [name for name in _SESSIONS if name in named]
     done = " UNION ALL ".join(f"SELECT * FROM {name}" for name in sessions)
     first = [*(named.pop(name) for name in sessions), f"done AS MATERIALIZED ({done})"]
@@ -226,8 +254,8 @@ def write(parts: tuple[str, ...], *, notify: bool) -> str:
 
 
 def width(part: str) -> int:
-    """How many arrays `part` takes."""
-    return len(_PARTS[part].columns)
+    """How many arrays a part of either statement takes."""
+    return len((_PARTS.get(part) or _ALSO[part]).columns)
 
 
 #: What stands where deliveries whose answer was lost would have written their last entry, and the rows they would have left.

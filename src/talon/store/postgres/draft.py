@@ -5,9 +5,10 @@ The operations of a batch are admitted in order, each on a view that shows what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from operator import attrgetter
 
 import msgspec
+from msgspec.structs import astuple
 
 from talon.domain.entries import NewEntry
 from talon.domain.errors import Conflict, NotFound
@@ -15,7 +16,7 @@ from talon.domain.inbox import InboxWrite, Key, Operation, Receipt, View
 from talon.domain.session import ApprovalRow, SessionRow, TurnRow
 from talon.store.inbox_apply import apply_write, bare_session_row, min_reader, queued_turns, receipt
 from talon.store.pack import bits, pack
-from talon.store.postgres.deliver_sql import BORN_ARRAYS, MOVED_ARRAYS, PART_NAMES, TURN_ARRAYS
+from talon.store.postgres.deliver_sql import MOVED_ARRAYS, PART_NAMES
 from talon.store.postgres.sessions import agent_lock
 
 Named = tuple[str, str, str]  # namespace, source, key
@@ -205,19 +206,19 @@ class Draft:
         }
         rows: dict[str, Rows] = {
             "moved": [
-                (*_values(self._sessions[sid], MOVED_ARRAYS), reader, self._versions[sid])
+                (*_moved(self._sessions[sid]), reader, self._versions[sid])
                 for sid, reader in sorted(self._written.items())
                 if sid not in self._born
             ],
             "born": [
-                (*_values(row, BORN_ARRAYS), self._written[row.sid], agent_lock(row.namespace, row.agent), self._revisions[row.sid])
+                (*astuple(row), self._written[row.sid], agent_lock(row.namespace, row.agent), self._revisions[row.sid])
                 for row in sorted((self._sessions[sid] for sid in self._born), key=_name)
             ],
             "written": [
                 (sid, last_seq, bits(new.type for new in some), self.mark, pack(some)) for sid, last_seq, some in self._entries
             ],
             "held": [(sid, self._sessions[sid].owner) for sid in sorted(self._claimed)],
-            "queued": [_values(turn, TURN_ARRAYS) for turn in self._inserted.values()],
+            "queued": [astuple(turn) for turn in self._inserted.values()],
             "ended": [(sid, turn_id, *how) for turn_id, (sid, *how) in self._ended.items()],
             "steered": [(sid, turn_id, times) for turn_id, (sid, times) in self._steered.items()],
             "cancelled": [(*one, spared) for one in self._cancelled],
@@ -237,5 +238,4 @@ def _name(row: SessionRow) -> tuple[str, str, str]:
     return row.namespace, row.agent, row.id
 
 
-def _values(row: SessionRow | TurnRow, fields: Iterable[str]) -> tuple[object, ...]:
-    return tuple([getattr(row, field) for field in fields])
+_moved = attrgetter(*MOVED_ARRAYS)

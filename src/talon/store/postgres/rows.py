@@ -48,8 +48,4 @@ def approval_row(row: Row, start: int = 0) -> ApprovalRow:
 
 def transpose(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
     """Rows to arrays, one per column, for `unnest`; `width` of them also when there is no row."""
-    arrays: list[list[object]] = [[] for _ in range(width)]
-    for row in rows:
-        for array, value in zip(arrays, row, strict=True):
-            array.append(value)
-    return arrays
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
