@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak bench flat fuzz fuzz-rpc crowd lint fmt docs proto lock clean
+.PHONY: demo test soak outage bench flat fuzz fuzz-rpc crowd lint fmt docs proto lock clean
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
@@ -16,8 +16,13 @@ test: $(READY)
 # make soak [STORE=sqlite|pg] [MINUTES=30] [OUT=file.json] [SEED=n] [NEGATIVE=no_fence|ack_first]
 soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m soak.schedules --store $(or $(STORE),sqlite) --seconds $(or $(SCHEDULES_S),120)
+	@PYTHONPATH=tests $(BIN)/python -m soak.jumps --store $(or $(STORE),sqlite)
 	@PYTHONPATH=tests $(BIN)/python -m soak --store $(or $(STORE),sqlite) --minutes $(or $(MINUTES),30) \
 		$(if $(OUT),--out "$(OUT)") $(if $(SEED),--seed $(SEED)) $(if $(NEGATIVE),--negative $(NEGATIVE))
+
+# make outage [STORE=sqlite|pg] [OUT=file.json] [SEED=n]: providers killed, stopped and throttled under 200 running turns
+outage: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m soak.outage --store $(or $(STORE),pg) $(if $(OUT),--out "$(OUT)") $(if $(SEED),--seed $(SEED))
 
 # make bench [PEERS="steps langgraph dbos"] [OUT=file.json] [SMALL=1]
 bench: $(READY)
@@ -27,9 +32,9 @@ bench: $(READY)
 flat: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m bench.flat --store $(or $(STORE),both) $(if $(OUT),--out "$(OUT)") $(if $(SMALL),--small)
 
-# make fuzz [CASES=100000] [STORE=sqlite|pg] [SEED=n] [OUT=file.json]
+# make fuzz [CASES=100000] [STORE=sqlite|pg] [AUTH=none|api_key] [SEED=n] [OUT=file.json]
 fuzz: $(READY)
-	@PYTHONPATH=tests $(BIN)/python -m fuzz --cases $(or $(CASES),100000) --store $(or $(STORE),sqlite) \
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --cases $(or $(CASES),100000) --store $(or $(STORE),sqlite) --auth $(or $(AUTH),none) \
 		$(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)")
 
 # make fuzz-rpc [CASES=100000] [STORE=sqlite|pg] [SEED=n] [OUT=file.json]
