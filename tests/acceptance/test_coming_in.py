@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import jwt
 import pytest
 
 from support.canary import files, leaks
 from support.certificates import Authority
 from support.idp import Signer
-from support.product import Product
+from support.product import Api, Product
+from support.rpc import STUBS, ref
 from support.stage import talon, until
+from talon.v1 import talon_pb2 as pb
 
 AGENT = """
 apiVersion: talon.dev/v1alpha1
@@ -33,6 +37,12 @@ SESSIONS = "/v1/ns/default/agents/helper/sessions"
 FIRST = f"talon_first_{'k' * 48}"
 #: A revoked key is nobody within this everywhere, and its streams have ended.
 AT_ONCE_S = 1.0
+#: So many streams over each of HTTP and gRPC.
+CROWD = 1000
+
+
+#: What these tests give themselves, or want to be missing.
+NOT_GIVEN = {"TALON_GATEWAY_AUTH_BOOTSTRAP_KEY": "", "TALON_GATEWAY_AUTH_JWT_SECRET": "", "TALON_API_KEY": ""}
 
 
 class House:
@@ -40,7 +50,7 @@ class House:
 
     def __init__(self, directory: Path, **env: str) -> None:
         self.directory = directory
-        self.env = {"XDG_CONFIG_HOME": str(directory / "config"), **env}
+        self.env = {"XDG_CONFIG_HOME": str(directory / "config"), **NOT_GIVEN, **env}
         for name, text in (("agent.yaml", AGENT), ("script.yaml", "default: {text: hello}\n"), ("talon.yaml", SETTINGS)):
             (directory / name).write_text(text)
 
@@ -174,6 +184,60 @@ async def test_a_revoked_key_is_nobody_at_every_gateway_within_a_second_and_its_
             task.cancel()
         await asyncio.wait(reading)
         assert FIRST not in one.log + two.log
+
+
+async def over_http(url: str, secret: str, opened: contextlib.AsyncExitStack) -> list[Awaitable[object]]:
+    """So many streams, begun; -> what waits for the end of each."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    head = f"GET {SESSIONS}/s1/stream HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {secret}\r\n\r\n".encode()
+    readers: list[asyncio.StreamReader] = []
+    for _ in range(CROWD):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        opened.callback(writer.close)
+        writer.write(head)
+        readers.append(reader)
+    for reader in readers:
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+    return [reader.readuntil(b"\r\n0\r\n\r\n") for reader in readers]
+
+
+async def over_grpc(channel: grpc.aio.Channel, secret: str) -> list[Awaitable[object]]:
+    """The same over gRPC: what waits fails with the status that the stream was ended with."""
+    stubs: Any = STUBS.SessionsStub(channel)
+    message = pb.StreamRequest(session=ref("s1", "helper", "default"))
+    calls = [stubs.Stream(message, metadata=[("authorization", f"Bearer {secret}")]) for _ in range(CROWD)]
+    await asyncio.gather(*(call.initial_metadata() for call in calls))
+    return [call.read() for call in calls]
+
+
+@pytest.mark.timeout(180)
+async def test_a_thousand_streams_over_http_and_a_thousand_over_grpc_end_with_their_key_within_a_second(tmp_path: Path) -> None:
+    home = House(tmp_path, TALON_GATEWAY_AUTH_BOOTSTRAP_KEY=FIRST, TALON_GATEWAY_PRINCIPAL_REQUESTS_PER_S="0")
+    (tmp_path / "signer.pem").write_bytes(SIGNER.pem)
+    async with contextlib.AsyncExitStack() as opened, home.product() as product:
+        http = await opened.enter_async_context(Api(product.url, FIRST))
+        channel = await opened.enter_async_context(grpc.aio.insecure_channel(await product.grpc()))
+        await http.call("POST", SESSIONS, {"id": "s1"}, expect=201)
+        key = {"name": "k", "grants": [{"role": "operator", "namespace": "default"}]}
+        _, made = await http.call("POST", "/v1/auth/keys", key, expect=201)
+        _, other = await http.call("POST", "/v1/auth/keys", key, expect=201)
+        stubs: Any = STUBS.SessionsStub(channel)
+        request = pb.StreamRequest(session=ref("s1", "helper", "default"))
+        theirs = stubs.Stream(request, metadata=[("authorization", f"Bearer {other['secret']}")])
+        waiting = [*await over_http(product.url, made["secret"], opened), *await over_grpc(channel, made["secret"])]
+        reading = [asyncio.ensure_future(one) for one in waiting]
+        started = asyncio.get_running_loop().time()
+        await http.call("DELETE", f"/v1/auth/keys/{made['credential']['id']}", expect=204)
+        done, _ = await asyncio.wait(reading, timeout=20)
+        took = asyncio.get_running_loop().time() - started
+        print(f"{len(done)} streams ended after {took:.3f} s")
+        assert len(done) == 2 * CROWD
+        statuses = {error.code() for one in reading if isinstance(error := one.exception(), grpc.aio.AioRpcError)}
+        assert statuses == {grpc.StatusCode.UNAUTHENTICATED}
+        assert took < AT_ONCE_S
+        await http.send("default/helper/s1", "still there?")
+        assert (await asyncio.wait_for(theirs.read(), 10)).type == "message.received", "another's goes on"
+        theirs.cancel()
 
 
 async def test_tls_with_certificates_of_clients_renewed_without_a_restart(tmp_path: Path) -> None:

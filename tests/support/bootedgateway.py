@@ -1,4 +1,4 @@
-"""A gateway on a real port over a real SQLite store and journal writer, without workers: a test plays the worker, step by step."""
+"""A gateway on a real port over a real store and journal writer, without workers: a test plays the worker, step by step."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Self
 import aiohttp
 from starlette.types import ASGIApp
 
+from support import planted
 from support.sse import Event, Parser
 from support.vaults import vault_on
 from talon.access.authenticator import Bearer
@@ -31,8 +33,9 @@ from talon.gateway.http.app import create_app
 from talon.gateway.hub import StreamHub
 from talon.gateway.plane import control_plane
 from talon.gateway.server import bind, serve
+from talon.store import postgres, sqlite
 from talon.store.model import Append, Appended, Caps, Claimed, Fragment, NewApproval, TurnChange
-from talon.store.sqlite import SqliteStore, open_store
+from talon.store.protocols import Store
 from talon.store.writer import Committed, JournalWriter
 
 TEMPLATE = """\
@@ -68,7 +71,7 @@ SESSIONS = "/v1/ns/acme/agents/helper/sessions"
 class Hand:
     """A worker played by hand: claims, appends under its fence."""
 
-    store: SqliteStore
+    store: Store
     writer: JournalWriter
     ids: SystemIds
     worker: str = ""
@@ -141,7 +144,7 @@ class Booted:
 
     url: str
     http: aiohttp.ClientSession
-    store: SqliteStore
+    store: Store
     writer: JournalWriter
     hub: StreamHub
     hand: Hand
@@ -160,6 +163,7 @@ class Booted:
         async with self.http.request(method, self.url + path, headers=named, data=sent) as answer:
             raw = await answer.read()
             parsed = await answer.json(content_type=None) if "json" in answer.headers.get("content-type", "") and raw else None
+            planted.answered(self.url, f"{method} {path}", raw, answer.raw_headers, parsed)
             return Answer(answer.status, answer.headers, raw, parsed)
 
     async def session(self, name: str = "s1") -> str:
@@ -247,10 +251,28 @@ async def eventually(check: Callable[[], bool], timeout_s: float = 5.0) -> None:
             await asyncio.sleep(0.005)
 
 
+class Lines(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(self.format(record))
+
+
+async def _open_store(directory: Path, database: str, clock: SystemClock, ids: SystemIds) -> Store:
+    if not database:
+        return await sqlite.open_store(directory / "talon.db", clock, ids)
+    return await postgres.open_store(database, ids)
+
+
 @contextlib.asynccontextmanager
 async def booted(
     directory: Path,
     *,
+    database: str = "",
     shared: bool = False,
     keys: bool = False,
     bearers: Sequence[Bearer] = (),
@@ -258,10 +280,15 @@ async def booted(
     hooks: Mapping[str, Any] | None = None,
     **limits: Any,
 ) -> AsyncGenerator[Booted]:
-    """A gateway with the agents `helper` and `strict` of namespace `acme`. `keys`: it asks for API keys, and its client has an
-    admin's; `bearers` and `oidc` are further ways to be recognised. `hooks` are those of `GatewayDeps`."""
+    """A gateway with the agents `helper` and `strict` of namespace `acme`, on SQLite, or on the PostgreSQL `database`.
+
+    `keys`: it asks for API keys, and its client has an admin's; `bearers` and `oidc` are further ways to be recognised. `hooks` are
+    those of `GatewayDeps`.
+    """
+    lines = Lines()
+    logging.getLogger("talon").addHandler(lines)
     clock, ids = SystemClock(), SystemIds()
-    store = await open_store(directory / "talon.db", clock, ids)
+    store = await _open_store(directory, database, clock, ids)
     await store.migrate()
     settings = GatewaySettings(**limits)
     hub = StreamHub(store, clock, settings, shared=shared)
@@ -309,9 +336,11 @@ async def booted(
             grace_s=2,
         )
     )
+    url = ""
     try:
         url = await asyncio.wait_for(ready, 10)
-        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {admin}"} if keys else None) as http:
+        shown = planted.headers(f"Bearer {admin}" if keys else "")
+        async with aiohttp.ClientSession(headers=shown) as http:
             gateway = Booted(url, http, store, writer, hub, Hand(store, writer, ids), stop, serving, deps, app, published)
             applied = await gateway.call("POST", "/v1/apply", data=TEMPLATE.encode(), Content_Type="application/yaml")
             assert applied.status == 200, applied
@@ -323,3 +352,5 @@ async def booted(
         await asyncio.wait({upkeep})
         await writer.close()
         await store.close()
+        logging.getLogger("talon").removeHandler(lines)
+        planted.search("the gateway", "\n".join(lines.said).encode(), (directory,), (url,))

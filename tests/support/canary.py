@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +39,9 @@ def leaks(haystack: bytes, *values: str) -> list[str]:
 
 
 def files(*directories: Path) -> Iterator[tuple[Path, bytes]]:
-    """Every file below `directories` with its bytes."""
+    """Every file below `directories` with its bytes; one that goes away meanwhile is left out."""
     for directory in directories:
         for path in sorted(directory.rglob("*")):
             if path.is_file() and not path.is_symlink():
-                yield path, path.read_bytes()
+                with contextlib.suppress(FileNotFoundError):
+                    yield path, path.read_bytes()

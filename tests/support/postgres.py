@@ -31,6 +31,8 @@ from pathlib import Path
 
 import pytest
 
+from support import planted
+
 START_MAX_S = 30.0
 BASE_SETTINGS = {
     "listen_addresses": "",
@@ -203,15 +205,24 @@ class PostgresServer:
         self.sql(f"CREATE DATABASE {name} TEMPLATE {self._template if migrated else 'template0'}{copy}")
         return self.url(name)
 
+    def dump(self, database: str) -> bytes:
+        """Every row of the public schema, values as they are."""
+        copies = "select format('copy %I to stdout (format binary)', tablename) from pg_tables where schemaname = 'public' \\gexec"
+        return self._run(["psql", "-h", str(self.directory), "-U", "talon", "-d", database, "-Xq"], stdin=copies.encode()).stdout
+
     def drop_database(self, url: str) -> None:
-        """Remove a database that `create_database` made, whoever is still connected."""
+        """Remove a database that `create_database` made, whoever is still connected. One that a booted product had must not have
+        anything in it that was planted there."""
+        if planted.is_planted(url):
+            planted.search_database(f"the database {database_of(url)}", self.dump(database_of(url)))
         self.sql(f"DROP DATABASE IF EXISTS {database_of(url)} WITH (FORCE)")
 
-    def _run(self, command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    def _run(self, command: list[str], *, check: bool = True, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         program = [str(self._programs / command[0]), *command[1:]]
         try:
             done = subprocess.run(
                 program,
+                input=stdin,
                 capture_output=True,
                 user=self._user,
                 extra_groups=[] if self._user else None,
@@ -242,6 +253,7 @@ def running_server(*, fsync: bool = False, settings: Mapping[str, str] = BASE_SE
         server.initialise()
         server.start()
         yield server
+        planted.nothing_in("PostgreSQL's log", (directory / "log").read_bytes())
     finally:
         server.abandon()
         assert guardian.stdin is not None

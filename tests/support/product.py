@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import aiohttp
 
+from support import planted
 from support.sse import Parser
 from talon.cli.sources import VENDOR_ENV
 
@@ -31,7 +32,10 @@ def clean_environment(more: Mapping[str, str]) -> dict[str, str]:
 @dataclass
 class Product:
     """One `talon up|gateway|worker`. `log` is its stderr, kept in a file beside its data. `wrapper` is a command that ends by
-    executing its arguments: the process under it."""
+    executing its arguments: the process under it. `said` is what it wrote to stdout.
+
+    It is started with secrets planted (`support.planted`), and however it ends, what it leaves is searched for them.
+    """
 
     directory: Path
     role: str = "up"
@@ -41,6 +45,8 @@ class Product:
     url: str = ""
     process: asyncio.subprocess.Process | None = None
     grpc_address: str = ""
+    said: bytes = b""
+    _searched: bool = True
 
     async def start(self) -> Self:
         """Start it and wait for its ready line."""
@@ -49,12 +55,12 @@ class Product:
             self.process = await asyncio.create_subprocess_exec(
                 *(*self.wrapper, sys.executable, "-m", "talon", self.role, "--port", "0", *self.args),
                 cwd=self.directory,
-                env=clean_environment(self.env),
+                env=clean_environment(planted.environment(self.env)),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )
-        assert self.process.stdout is not None
-        line = (await asyncio.wait_for(self.process.stdout.readline(), READY_S)).decode().strip()
+        self._searched = False
+        line = await self._line()
         if not line.startswith("talon ready http"):
             await self.kill()
             raise AssertionError(f"talon {self.role} did not start: {line!r}\n{self.log}")
@@ -65,12 +71,18 @@ class Product:
     async def grpc(self) -> str:
         """HOST:PORT of its gRPC server, which it prints behind the ready line."""
         if not self.grpc_address:
-            assert self.process is not None
-            assert self.process.stdout is not None
-            line = (await asyncio.wait_for(self.process.stdout.readline(), READY_S)).decode().strip()
+            line = await self._line()
             assert line.startswith("talon grpc "), f"{line!r}\n{self.log}"
             self.grpc_address = line.removeprefix("talon grpc ")
         return self.grpc_address
+
+    async def _line(self) -> str:
+        """The next one of its stdout."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        line = await asyncio.wait_for(self.process.stdout.readline(), READY_S)
+        self.said += line
+        return line.decode().strip()
 
     @property
     def log_path(self) -> Path:
@@ -102,26 +114,44 @@ class Product:
         if self.process.returncode is None:
             self.process.send_signal(number)
         try:
-            return await asyncio.wait_for(self.process.wait(), timeout_s)
+            code = await asyncio.wait_for(self.process.wait(), timeout_s)
         except TimeoutError:
             self.process.kill()
             await self.process.wait()
             raise AssertionError(f"talon {self.role} did not end within {timeout_s} s\n{self.log}") from None
+        await self._search()
+        return code
+
+    async def _search(self) -> None:
+        """For what was planted, in all that it wrote; once for each of its lives."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        if self._searched:
+            return
+        self._searched = True
+        self.said += await asyncio.wait_for(self.process.stdout.read(), READY_S)
+        named = dict(zip(self.args, self.args[1:], strict=False)).get("--data-dir", "talon-data")
+        planted.search(f"talon {self.role}", self.said, (self.directory, self.directory / named), (self.url,))
 
     async def __aenter__(self) -> Self:
         return await self.start()
 
     async def __aexit__(self, *_: object) -> None:
-        if self.process is not None and self.process.returncode is None:
+        if self.process is None:
+            return
+        if self.process.returncode is None:
             await self.kill()
+        else:
+            await self._search()
 
 
 class Api:
-    """A plain HTTP client of the pinned surface (design: the API page), one aiohttp session; with a `key` that it shows, if any."""
+    """A plain HTTP client of the pinned surface (design: the API page), one aiohttp session; with a `key` that it shows, if any.
+    Its headers have planted secrets, which no answer may say back."""
 
     def __init__(self, url: str, key: str = "") -> None:
         self.url = url
-        shown = {"Authorization": f"Bearer {key}"} if key else None
+        shown = planted.headers(f"Bearer {key}" if key else "")
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30), headers=shown)
 
     async def __aenter__(self) -> Self:
@@ -140,6 +170,7 @@ class Api:
         async with self._http.request(method, self.url + path, data=data, headers={**kind, **(headers or {})}) as answer:
             text = await answer.text()
             parsed = json.loads(text) if "json" in answer.headers.get("Content-Type", "") and text else text
+            planted.answered(self.url, f"{method} {path}", text, answer.raw_headers, parsed)
             if expect is not None:
                 assert answer.status == expect, f"{method} {path}: {answer.status} {text[:2000]}"
             return answer.status, parsed
@@ -152,7 +183,7 @@ class Api:
         """Apply manifests that must be accepted."""
         return (await self.call("POST", "/v1/apply", yaml, headers={"Content-Type": "application/yaml"}, expect=200))[1]
 
-    async def send(self, where: str, content: str, *, key: str = "", **body: Any) -> Any:
+    async def send(self, where: str, content: str | list[dict[str, Any]], *, key: str = "", **body: Any) -> Any:
         """Post a message that must be accepted to `ns/agent/session`; -> the receipt."""
         headers = {"Idempotency-Key": key} if key else {}
         path = f"{session_path(where)}/message?create=true"
@@ -179,6 +210,7 @@ class Api:
             assert answer.status == 200, await answer.text()
             parser = Parser()
             async for chunk in answer.content.iter_any():
+                planted.nothing_in(f"the stream of {where}", chunk)
                 for event in parser.feed(chunk):
                     yield {"id": event.id, **event.data}
 

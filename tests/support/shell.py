@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support import planted
 from support.product import clean_environment
 
 END_S = 60.0
@@ -26,6 +27,7 @@ async def ended(process: asyncio.subprocess.Process, stdin: str = "") -> tuple[i
             await process.wait()
     assert process.returncode is not None
     assert "Traceback" not in errors.decode()
+    planted.nothing_in("what a command wrote", out, errors)
     return process.returncode, out.decode(), errors.decode()
 
 
@@ -45,7 +47,9 @@ class Shell:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "talon", *args),
             cwd=self.cwd,
-            env=clean_environment({"TALON_SERVER": self.url, "TALON_NAMESPACE": self.namespace, **(env or {})}),
+            env=clean_environment(
+                planted.of_commands({"TALON_SERVER": self.url, "TALON_NAMESPACE": self.namespace, **(env or {})})
+            ),
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,

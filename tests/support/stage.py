@@ -10,7 +10,6 @@ asked. The tools are in `support/stagetools`; what they did stands in a file tha
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import sys
@@ -21,12 +20,14 @@ from typing import Any, Self
 
 import yaml
 
+from support import planted
 from support.product import Api, Product, clean_environment, session_path
 from talon.providers.scripted.conversation import Conversation
 from talon.providers.scripted.script import Script
 from talon.providers.scripted.server import ScriptedServer, Seen
 
 BOUND_S = 30.0
+_SECRET = {"apiVersion": "talon.dev/v1alpha1", "kind": "Secret"}
 TOOLS = Path(__file__).parent / "stagetools"
 #: An answer of the fake model, as `talon.providers.scripted.script` takes it; a list is one for each time that it is asked.
 Step = dict[str, Any] | Sequence[dict[str, Any]]
@@ -129,6 +130,13 @@ class Stage:
         here = ("--config", str(self.directory / "talon.yaml"), "--data-dir", str(self.directory / "talon-data"), "--name", name)
         return Product(self.directory / name, role=role, args=(*here, *args), env=self.env)
 
+    async def furnish(self) -> None:
+        """An agent, and secrets that nobody uses."""
+        await self.agent()
+        for name, value in planted.SECRETS.items():
+            metadata = {"name": name, "namespace": "planted"}
+            await self.api.apply(json.dumps({**_SECRET, "metadata": metadata, "spec": {"value": value}}))
+
     # --- acting ------------------------------------------------------------------------------------------------------------
 
     async def agent(self, name: str = "helper", **spec: Any) -> str:
@@ -227,7 +235,12 @@ async def talon(*args: str, cwd: Path, env: dict[str, str] | None = None, stdin:
     """Run one `talon` command to its end; -> (exit code, stdout, stderr)."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "talon", *args), cwd=cwd, env=clean_environment(env or {}), stdin=pipe, stdout=pipe, stderr=pipe
+        *(sys.executable, "-m", "talon", *args),
+        cwd=cwd,
+        env=clean_environment(planted.of_commands(env or {})),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
     )
     try:
         async with asyncio.timeout(BOUND_S):
@@ -237,12 +250,13 @@ async def talon(*args: str, cwd: Path, env: dict[str, str] | None = None, stdin:
             process.kill()
             await process.wait()
     assert process.returncode is not None
+    planted.nothing_in(f"talon {' '.join(args)}", out, errors)
     return process.returncode, out.decode(), errors.decode()
 
 
 def stage_config(model_url: str) -> dict[str, Any]:
     """Settings for quick tests. `model` is patient, `hasty` gives a silent model 0.3 s, `second` is another name of the same."""
-    provider = {"kind": "openai", "base_url": model_url, "api_key": "sk-stage-secret"}
+    provider = {"kind": "openai", "base_url": model_url, "api_key": planted.STAGE_KEY}
     return {
         "providers": {
             "model": provider,
@@ -264,7 +278,7 @@ async def set_stage(directory: Path, database: str = "", **config: Any) -> Async
         await stack.enter_async_context(model.server)
         settings = {**stage_config(model.server.base_url), **config}
         (directory / "talon.yaml").write_text(yaml.safe_dump(settings))
-        shared = {"DATABASE_URL": database, "TALON_SECRETS_KEY": base64.b64encode(bytes(range(32))).decode()}
+        shared = {"DATABASE_URL": database, "TALON_SECRETS_KEY": planted.VAULT_KEY}
         env = {"STAGE_DIR": str(directory), **(shared if database else {})}
         yield Stage(directory, model, "postgres" if database else "sqlite", settings, env)
 
@@ -274,7 +288,7 @@ async def embedded_stage(directory: Path, **config: Any) -> AsyncGenerator[Stage
     """`talon up` on SQLite."""
     async with set_stage(directory, **config) as stage, stage.product() as up, Api(up.url) as api:
         stage.gateways, stage.workers, stage.apis = [up], [up], [api]
-        await stage.agent()
+        await stage.furnish()
         yield stage
 
 
@@ -286,7 +300,7 @@ async def spread_stage(directory: Path, database: str, **config: Any) -> AsyncGe
         await asyncio.gather(*(stack.enter_async_context(product) for product in products))
         stage.gateways, stage.workers = products[:2], products[2:]
         stage.apis = [await stack.enter_async_context(Api(product.url)) for product in stage.gateways]
-        await stage.agent()
+        await stage.furnish()
         yield stage
 
 

@@ -13,8 +13,8 @@ from support.stage import Stage, embedded_stage, spread_stage
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Stage]:
-    """`talon up` on SQLite."""
-    async with embedded_stage(tmp_path_factory.mktemp("embedded")) as stage:
+    """`talon up` on SQLite, whose spans stand in its log."""
+    async with embedded_stage(tmp_path_factory.mktemp("embedded"), observe={"exporter": "console"}) as stage:
         yield stage
         assert "Traceback" not in stage.log, stage.log
 
