@@ -26,6 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.postgres import PostgresServer, database_of
 from talon.cli.system import SystemClock, SystemIds
 from talon.domain import entries as e
+from talon.domain.content import text_of
 from talon.domain.errors import Behind, Conflict, FencedOut
 from talon.domain.inbox import CancelTurn, Key, Message, Operation, Receipt, ResolveApproval
 from talon.domain.session import Strategy
@@ -507,7 +508,7 @@ class StoreMachine(RuleBasedStateMachine):
 def mark_of(entry: e.Entry) -> str:
     payload = entry.decode()
     if isinstance(payload, e.MessageReceived):
-        return payload.content
+        return text_of(payload.content)
     return payload.decision if isinstance(payload, e.StepFinished) else ""
 
 

@@ -202,7 +202,9 @@ def test_conditions_say_what_is_so_now() -> None:
 def test_an_agent_is_ready_when_the_route_of_its_data_is_served_whatever_its_profiles_are() -> None:
     routes = "  policies: {model_routing: {tier_0: {primary: near/m, fallback: [far/m]}, tier_2: {primary: far/m}}}\n"
     world = World(Catalogue({"stripe-readonly": (), "hubspot-readonly": ()}, ("near",)))
-    warnings = [warn.message for warn in world.apply(TEMPLATE + "---\n" + AGENT + routes).warnings if warn.field == "policies.model_routing"]
+    warnings = [
+        warn.message for warn in world.apply(TEMPLATE + "---\n" + AGENT + routes).warnings if warn.field == "policies.model_routing"
+    ]
     assert len(warnings) == 3, "of tiers 1 and 2, which have one route, and of the fallback"
     assert "data of tier 2: model_routing names no model that is served here (far/m)" in warnings[1]
     assert "no running worker can ask far/m: no profile, and no model" in warnings[2]

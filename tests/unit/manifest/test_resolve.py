@@ -164,12 +164,17 @@ MODEL: dict[str, Any] = {
     "thinkingLevel": "high",
     "toolChoice": "required",
     "parallelToolCalls": False,
+    "onBrokenStream": "continue",
     "answerSchema": {"name": "answer", "schema": {"type": "object", "title": "t"}, "strict": True},
 }
 FULL: dict[str, Any] = {
     "customSpec": {
         "features": [{"name": "f", "type": "enum", "required": False, "values": ["a", "b"], "default": "a", "description": "d"}],
-        "modelPolicy": {"profiles": [{"name": "p", "model": MODEL}], "select": "task", "onRefusal": "next"},
+        "modelPolicy": {
+            "profiles": [{"name": "p", "model": MODEL, "onBrokenStream": "continue"}],
+            "select": "task",
+            "onRefusal": "next",
+        },
         "policies": {"model_routing": {f"tier_{tier}": {"primary": "p", "fallback": ["x/m"]} for tier in range(3)}},
         "systemPrompt": "s",
         "mcpServerRefs": ["r"],
@@ -177,7 +182,7 @@ FULL: dict[str, Any] = {
         "limits": {"model_calls_max": 3, "tool_calls_max": 3, "wall_time_max_s": 3.0, "tokens_max": 3, "model_retries_max": 3},
     }
 }
-OTHER: dict[str, Any] = {"enum": "string", "a": "b", "task": "order", "next": "end", "high": "low"}
+OTHER: dict[str, Any] = {"enum": "string", "a": "b", "task": "order", "next": "end", "high": "low", "continue": "reset"}
 
 
 def test_every_field_of_a_definition_has_a_reader() -> None:
@@ -190,7 +195,7 @@ def test_every_field_of_a_definition_has_a_reader() -> None:
         return one.digest
 
     fields = [path for path, value in walk(FULL) if not isinstance(value, dict | list)]
-    assert len(fields) == 39
+    assert len(fields) == 40
     written = {str(path[-1]) for path in fields if isinstance(path[-1], str)}
     models = (FeatureDecl, Model, ProfileDecl, ModelPolicy, LimitsDecl)
     known = {field.alias or name for model in models for name, field in model.model_fields.items()}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.turns import BOUNDS, Story, answer, final, intent, model
 from support.turnsim import Session, Simulation
 from talon.domain import entries as e
+from talon.domain.content import text_of
 from talon.providers.protocol import ChatMessage
 from talon.turn.context import UNCERTAIN, ContextLimits, shorten, transcript
 from talon.turn.history import NO_RESULT, history
@@ -82,7 +83,7 @@ def test_the_next_turn_sees_what_was_said_once_and_neither_queued_nor_rolled_bac
     for entry in session.journal.entries:
         if isinstance(received := entry.decode(), e.MessageReceived):
             turn_id = became.get(entry.seq, entry.turn_id)
-            assert words.count(received.content) == (turn_id not in gone), f"{received.content} of {turn_id}"
+            assert words.count(text_of(received.content)) == (turn_id not in gone), f"{received.content} of {turn_id}"
 
 
 @settings(max_examples=100, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
