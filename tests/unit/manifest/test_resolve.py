@@ -171,7 +171,7 @@ FULL: dict[str, Any] = {
     "customSpec": {
         "features": [{"name": "f", "type": "enum", "required": False, "values": ["a", "b"], "default": "a", "description": "d"}],
         "modelPolicy": {
-            "profiles": [{"name": "p", "model": MODEL, "onBrokenStream": "continue"}],
+            "profiles": [{"name": "p", "model": MODEL}],
             "select": "task",
             "onRefusal": "next",
         },
