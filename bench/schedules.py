@@ -27,6 +27,7 @@ from support.postgres import PostgresServer, running_server
 from talon.cli.system import SystemClock, SystemIds
 from talon.dispatch.schedules.scheduler import Scheduler, SchedulerSettings
 from talon.dispatch.schedules.wakeups import Wakeups
+from talon.dispatch.schedules.zones import tzdata_version
 from talon.domain.inbox import Operation, Receipt
 from talon.domain.schedules import SchedulePlan, Timing, encode_plan
 from talon.manifest.effective import Effective, Profile, encode
@@ -50,7 +51,7 @@ async def fill(store: Store, count: int, prefix: str, *, at: str) -> list[str]:
             uids.append(IDS.uuid7())
             plan = SchedulePlan(Timing("at", at=at), "woken", f"{prefix}-{number}", "wake up")
             body = json.dumps({"kind": "Schedule", "metadata": {"name": f"{prefix}-{number}"}}).encode()
-            fires = Fires(encode_plan(plan), enabled=True, tzdata="")
+            fires = Fires(encode_plan(plan), enabled=True, tzdata=tzdata_version())
             puts.append(PutResource("bench", "Schedule", f"{prefix}-{number}", uids[-1], 0, body, fires=fires))
         await store.change(Changes(tuple(puts)))
     return uids
@@ -75,7 +76,7 @@ async def burst(store: Store, due: int) -> dict[str, Any]:
         raise SystemExit("the machine is too slow to write them before they are due")
     writer = JournalWriter(store, lambda _: None)
     await writer.start()
-    scheduler = Scheduler(store, Wakeups(store, writer.deliver, IDS, 100), SchedulerSettings(""))
+    scheduler = Scheduler(store, Wakeups(store, writer.deliver, IDS, 100), SchedulerSettings(tzdata_version()))
     task = asyncio.create_task(scheduler.run())
     await asyncio.sleep(at.timestamp() - time.time())
     began, cpu = time.perf_counter(), time.process_time()
@@ -109,7 +110,7 @@ async def looks_per_s(store: Store, seconds: float = 5.0) -> float:
         raise AssertionError("nothing is due")
 
     with patch.object(store, "take_due", counted):
-        scheduler = Scheduler(store, Wakeups(store, nothing, IDS, 100), SchedulerSettings(""))
+        scheduler = Scheduler(store, Wakeups(store, nothing, IDS, 100), SchedulerSettings(tzdata_version()))
         task = asyncio.create_task(scheduler.run())
         await asyncio.sleep(seconds)
         scheduler.stop()
