@@ -249,7 +249,8 @@ def write(parts: tuple[str, ...], *, notify: bool) -> str:
     done = " UNION ALL ".join(f"SELECT * FROM {name}" for name in sessions)
     first = [*(named.pop(name) for name in sessions), f"done AS MATERIALIZED ({done})"]
     # `done` is asked for first, so all sessions are locked before anything else is touched.
-    answer = f"\nSELECT d.sid{', (SELECT count(*) FROM rung)' if notify else ''} FROM done d"
+    # Not every part needs the time, but each parameter of a statement needs a type.
+    answer = f"\nSELECT d.sid{', (SELECT count(*) FROM rung)' if notify else ''} FROM done d WHERE $1::bigint IS NOT NULL"
     return "WITH " + ",\n".join([*first, *named.values()]) + (_BELL if notify else "") + answer
 
 
