@@ -9,7 +9,7 @@ Each value begins and ends with one mark, so that a handful of needles finds all
 (`NEEDLES`). What a product makes itself (its first key, its key ring, the keys that a test has it mint) has no mark and is searched
 for by value (`support.canary`). Reversed texts are not looked for: nothing on the way reverses any.
 
-A value lawfully stands encrypted or hashed, and in the two files that are made to keep one (`LAWFUL`).
+A value lawfully stands encrypted or hashed, and in the files that are there to keep one (`LAWFUL`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from talon.providers.kinds import KINDS
 MARK = "PlantedQ7xWm2Zt9"
 #: What encodings treat each in its own way.
 _AWKWARD = '"\\/+%7Q<&>'
-#: Files whose use is to keep a value.
-LAWFUL = frozenset({"secrets.key", "admin.key", "credentials.json"})
+#: Files whose use is to keep a value; the last is the test's own.
+LAWFUL = frozenset({"secrets.key", "admin.key", "credentials.json", "talon.yaml"})
 _RUN = secrets.token_hex(6)
 #: Every value by what it is.
 PLANTED: dict[str, str] = {}
