@@ -19,8 +19,8 @@ from soak.plans import Pace
 from soak.report import Report
 from soak.workload import Load, Workload
 
-KILLS = 14
-#: About 30 s on two idle cores; a start alone costs more than a second of CPU.
+KILLS = 22
+#: About 40 s on two idle cores; a start alone costs more than a second of CPU.
 KILLING_S = 150.0
 LOAD = Load(lanes=6, operations=6, stuck_s=KILLING_S, pace=Pace(model_ms=60, tool_ms=80))
 
