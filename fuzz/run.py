@@ -34,9 +34,11 @@ class Outcome:
             self.shown += other.shown
 
 
-async def run(url: str, directory: Path, *, seed: int, examples: int, seconds: float, workers: int = 1) -> Outcome:
+async def run(
+    url: str, directory: Path, *, seed: int, examples: int, seconds: float, workers: int = 1, authorization: str = ""
+) -> Outcome:
     """Generate requests to the Talon at `url`, `examples` for each operation and phase, for `seconds` at most; all checks, by
-    operation and stateful along the links. The report goes into `directory`.
+    operation and stateful along the links; with the header `authorization`, if any. The report goes into `directory`.
 
     Raises `AssertionError` when schemathesis itself could not run.
     """
@@ -46,6 +48,7 @@ async def run(url: str, directory: Path, *, seed: int, examples: int, seconds: f
         *("--checks", "all", "--seed", str(seed), "--max-examples", str(examples), "--max-time", str(round(seconds))),
         *("--continue-on-failure", "--no-shrink", "--request-timeout", "20", "--no-color", "--workers", str(workers)),
         *("--report", "json", "--report-json-path", str(report)),
+        *(("--header", f"Authorization: {authorization}") if authorization else ()),
     ]
     env = {**os.environ, "SCHEMATHESIS_HOOKS": "fuzz.hooks", "PYTHONPATH": str(HERE.parent)}
     process = await asyncio.create_subprocess_exec(
