@@ -20,6 +20,8 @@ from talon.store.model import Append, NewSession, QueuedTurn
 BACKOFF_MS = (0, 0, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000)
 #: Seqs left free behind an incarnation whose turn was still running when it was deleted: its worker may yet write the end.
 TAIL_RESERVE = 1_000
+#: A row that was written so much later than now is from before the clock was set back.
+CLOCK_SET_BACK_MS = 1_000
 
 
 def backoff_ms(attempts: int) -> int:
@@ -82,6 +84,15 @@ def bare_session_row(sid: int, where: tuple[str, str, str], creation: Creation, 
     return new_session_row(sid, NewSession(uid=creation.uid, namespace=namespace, agent=agent, id=name), 1, now)
 
 
+def _wake_at_ms(session: SessionRow, now: int) -> int | None:
+    """When the session is runnable. A row from later than `now` is from before the clock was set back: it keeps the rest of its
+    wait, which nobody could tell any more once the row is written at `now` (a sweep does the same with rows that nobody writes)."""
+    wake = session.wake_at_ms
+    if wake is None or session.updated_at_ms <= now + CLOCK_SET_BACK_MS:
+        return wake
+    return now + max(0, wake - session.updated_at_ms)
+
+
 def apply_write(session: SessionRow, write: InboxWrite, now: int) -> SessionRow:
     """The session's row after `write`.
 
@@ -94,12 +105,12 @@ def apply_write(session: SessionRow, write: InboxWrite, now: int) -> SessionRow:
     queued = session.queued + len(write.queue) - sum(not turn.was_current for turn in write.end)
     turn_id = None if any(turn.was_current for turn in write.end) else session.turn_id
     fence = session.fence + (1 if write.raise_fence and session.owner is None else 0)
-    state, owner, wake = session.state, session.owner, session.wake_at_ms
+    state, owner, wake = session.state, session.owner, _wake_at_ms(session, now)
     if write.claim is not None:
         state, owner, wake = "running", write.claim.owner, None
         turn_id, queued, fence = write.claim.turn_id, queued - 1, fence + 1
     elif turn_id is None:
-        kept = session.wake_at_ms if session.state == "queued" else None
+        kept = wake if session.state == "queued" else None
         state, wake = ("queued", now if kept is None else kept) if queued else ("idle", None)
     elif write.wake and owner is None:
         wake = now if wake is None else min(wake, now)

@@ -68,7 +68,8 @@ async def test_what_goes_wrong_once_is_told_and_the_turn_is_answered_all_the_sam
         answer = next(entry["payload"]["content"] for entry in journal if entry["type"] == "message.completed")
         assert answer == "fine after all"
         assert (await stage.run(where, f"{where} and now"))["type"] == "turn.completed"
-    assert max(at["turn.started"]) < min(at["turn.completed"]), "they waited for each other"
+    ended = sorted(at["turn.completed"])
+    assert max(at["turn.started"]) < ended[len(ended) // 2], "they waited for each other"
 
 
 async def test_what_no_repetition_mends_ends_the_turn_at_once_and_the_next_message_is_answered(stage: Stage) -> None:

@@ -180,3 +180,24 @@ class TakeoverSuite:
         wake_ms = await store.next_wake_ms()
         assert wake_ms is not None
         assert 50_000 < wake_ms <= 60_000, "a timer keeps the rest of its wait"
+
+    async def test_what_is_written_to_after_the_clock_was_set_back_wakes_in_time_too(
+        self, store: Store, execute: s.Execute
+    ) -> None:
+        """A write makes a row one of now: how far its timer was ahead would be forgotten before any sweep has seen it."""
+        parked = await s.running(store)
+        await s.park(store, parked, wake_in_ms=60_000)
+        queued = await s.create(store, "s2")
+        await s.send(store, queued)
+        await execute(
+            "UPDATE sessions SET wake_at_ms = wake_at_ms + 3600000, updated_at_ms = updated_at_ms + 3600000 "
+            "WHERE wake_at_ms IS NOT NULL"
+        )
+        await s.send(store, queued, "again")
+        await s.send(store, parked.session, "behind it")
+        worker = await s.register(store, "w2")
+        claimed = await s.claim_one(store, worker)
+        assert claimed.session.sid == queued.sid
+        wake_ms = await store.next_wake_ms()
+        assert wake_ms is not None
+        assert 50_000 < wake_ms <= 60_000, "a timer keeps the rest of its wait"

@@ -41,7 +41,7 @@ _GET = two_ways(
 _GET_BY_SID = f"SELECT {SESSION} FROM sessions s WHERE s.sid = $1"
 _PATCH = f"""
 UPDATE sessions s SET metadata = coalesce($4, s.metadata), features = coalesce($5, s.features), profile = coalesce($6, s.profile),
-    config = coalesce($7, s.config), updated_at_ms = {NOW_MS}
+    config = coalesce($7, s.config), updated_at_ms = greatest(s.updated_at_ms, {NOW_MS})
 WHERE {_LIVING} RETURNING {SESSION}"""
 _SEEN = f"""
 SELECT {SESSION} FROM seen_sessions($1, {{agent}}, $2, $3) n CROSS JOIN LATERAL (

@@ -114,9 +114,9 @@ SESSION_NEWEST = f"SELECT {_SESSION} FROM sessions WHERE namespace = ? AND agent
 SESSION_INSERT = f"""
 INSERT INTO sessions ({_SESSION}, min_reader) VALUES (nullif(?, 0), {", ".join("?" * len(SessionRow.__struct_fields__))})"""
 SESSION_PATCH = """
-UPDATE sessions SET metadata = coalesce(?, metadata), features = coalesce(?, features), profile = coalesce(?, profile),
-    config = coalesce(?, config), updated_at_ms = ?
-WHERE sid = ?"""
+UPDATE sessions SET metadata = coalesce(?1, metadata), features = coalesce(?2, features), profile = coalesce(?3, profile),
+    config = coalesce(?4, config), updated_at_ms = max(updated_at_ms, ?5)
+WHERE sid = ?6"""
 _SESSIONS = f"""
 SELECT {_SESSION} FROM sessions WHERE namespace = ? AND sid < ? AND deleted_at_ms IS NULL%s ORDER BY sid DESC LIMIT ?"""
 SESSIONS, SESSIONS_OF_AGENT = _SESSIONS % "", _SESSIONS % " AND agent = ?"
