@@ -20,7 +20,7 @@ import yaml
 
 from support.cloudtasks import ACCOUNT, FakeCloudTasks, cloud_tasks
 from support.idp import Idp, Signer, provider
-from support.postgres import PostgresServer
+from support.postgres import PostgresServer, database_of
 from support.product import Api, Product
 from support.stage import BOUND_S, Stage, path, set_stage, until
 from support.tasksemulator import Looking
@@ -280,6 +280,29 @@ async def test_without_cloud_tasks_the_database_fires_at_the_time_and_what_it_lo
     assert (await world.told("lost"), await world.told("untold")) == (1, 1)
     assert "Cloud Tasks cannot be told of occurrences (ServiceUnavailable" in world.stage.log
     assert (await world.stage.api.call("GET", "/readyz"))[0] == 200
+
+
+async def test_while_the_database_is_away_a_call_is_to_come_again(spread: World, postgres: PostgresServer) -> None:
+    fake, name = spread.fake, "away"
+    fake.mute, fake.down = True, False
+    uid = await spread.schedule(name, at=inside(1.0))
+    task = await spread.task(uid)
+    body, due_s = fake.body(task), fake.tasks[task].schedule_time.timestamp()
+    database = database_of(spread.stage.env["DATABASE_URL"])
+
+    postgres.sql(f"ALTER DATABASE {database} WITH ALLOW_CONNECTIONS false")
+    try:
+        postgres.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+        await until(lambda: time.time() > due_s)
+        status, answer, headers = await spread.call(fake.token(aud=spread.called), body)
+        assert (status, answer["code"]) == (503, "database_unavailable")
+        assert int(headers["Retry-After"]) >= 1
+    finally:
+        postgres.sql(f"ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true")
+    fake.mute = False
+    await until(lambda: len(fake.of(uid)) == 0)
+    await spread.woken(name)
+    assert await spread.told(name) == 1
 
 
 async def test_what_is_too_far_ahead_for_cloud_tasks_is_told_later(sqlite: World) -> None:
