@@ -4,6 +4,8 @@ PEERS ?= steps langgraph dbos
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Some machines keep no bytecode. Here hundreds of processes are started, and each would spend most of its start on compiling.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test soak outage bench flat fuzz fuzz-rpc crowd lint fmt docs proto lock clean
 
@@ -62,8 +64,9 @@ proto: $(READY)
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/python -m compileall -q src
 	@touch $(READY)
 
 lock: ; $(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes --quiet --no-header -o requirements.lock
