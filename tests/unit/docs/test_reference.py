@@ -11,7 +11,7 @@ import pytest
 
 from support.markdown import ROOT
 from talon.cli.sources import VENDOR_ENV
-from talon.domain.entries import PAYLOADS
+from talon.domain.entries import PAYLOADS, Payload
 
 
 def _generator() -> ModuleType:
@@ -32,6 +32,10 @@ def test_a_made_page_is_what_the_program_makes_now(name: str, monkeypatch: pytes
         monkeypatch.delenv(variable, raising=False)
     made = GENERATOR.PAGES[name]()
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == made, "run `make docs`"
+
+
+def test_every_payload_is_an_entry_type_and_stands_in_the_reference() -> None:
+    assert set(PAYLOADS.values()) == set(Payload.__subclasses__())
 
 
 def test_entry_types_that_are_said_to_be_never_written_are_never_made() -> None:
