@@ -22,7 +22,6 @@ from talon.domain.inbox import Creation, DeleteSession, Key, Message, Receipt
 from talon.domain.session import SessionRow
 from talon.store.conformance import support as s
 from talon.store.model import Appended, Caps, Claimed, Fragment, NewSession
-from talon.store.pack import uuid_bytes
 from talon.store.postgres import PostgresStore, commit_sql, deliver_sql, open_store, queue_sql
 from talon.store.postgres.driver import connect
 from talon.store.resources import Changes, PutResource
@@ -30,7 +29,7 @@ from talon.store.resources import Changes, PutResource
 STEP = e.StepFinished(step="look", decision="go on")
 IMPATIENT_S = 0.3
 #: What is written of a message, and of a session that is only deleted, on the wire; a look has neither.
-SAID, AT_REST = b'"content":"hello"', b"idle"
+SAID, AT_REST = b'"pack":', b'"idle"'
 
 
 @asynccontextmanager
@@ -88,7 +87,7 @@ class TestLostAnswers:
         claimed = await s.running(far)
         await s.commit(far, s.append(claimed, STEP))
         one = s.append(claimed, STEP, STEP, hold=hold, if_last_seq=3)
-        cable.arm(cut, uuid_bytes(one.id))
+        cable.arm(cut, one.id.encode())
         answer = await s.commit(far, one)
         assert cable.cuts == 1
         entries = await s.journal(store, claimed)
@@ -101,7 +100,7 @@ class TestLostAnswers:
         claimed = await s.running(far)
         await s.commit(far, s.append(claimed, STEP))
         one = s.append(claimed, fragments=(Fragment(3, 0, "a"), Fragment(3, 1, "b")))
-        cable.arm(cut, uuid_bytes(one.id))
+        cable.arm(cut, one.id.encode())
         await s.commit(far, one)
         assert cable.cuts == 1
         assert [fragment.text for fragment in await store.read_fragments(claimed.session.sid, 3)] == ["a", "b"]
@@ -179,7 +178,7 @@ class TestLostAnswers:
             if not batch:
                 continue
             if dice.random() < 0.5:
-                cable.arm(dice.choice(list(Cut)), uuid_bytes(batch[-1].id))
+                cable.arm(dice.choice(list(Cut)), batch[-1].id.encode())
             elif dice.random() < 0.3:
                 postgres.sql(
                     f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database_of(database_url)}'"
@@ -549,7 +548,7 @@ HOT = {
     "commit with fragments": commit_sql.COMMIT[commit_sql.Size.FRAGMENTS, True],
     "commit with everything": commit_sql.COMMIT[commit_sql.Size.ALL, True],
     "why refused": commit_sql.REFUSED,
-    "look": deliver_sql.look(()),
+    "look": deliver_sql.look(("places",)),
     "look everywhere": deliver_sql.look(deliver_sql.LOOK_PARTS),
     "write": deliver_sql.write(("moved", "written", "queued"), notify=True),
     "write everything": deliver_sql.write(deliver_sql.PART_NAMES, notify=True),

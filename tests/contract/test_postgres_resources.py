@@ -225,6 +225,7 @@ FILL = """
     SELECT gen_random_uuid(), 'acme', 'r' || n, 's' || n, 'idle', 1, 0, 0, 0, '', '', '', '', 0, 0
         FROM generate_series({start}, {rows}) n;"""
 ONE = (["acme"], ["Agent"], ["r3"])
+PLACE = '[{"namespace": "acme", "agent": "r3", "id": "x"}]'
 #: Statement and arguments that concern the same few rows, however many others there are.
 USED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "get": (resources_sql.GET, ("Agent", "acme", "r3")),
@@ -257,7 +258,7 @@ USED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "namespace in use": (resources_sql.OCCUPIED, ([""], ["Namespace"], ["acme"])),
     "namespace not in use": (resources_sql.OCCUPIED, ([""], ["Namespace"], ["none"])),
     "agent of a session": (resources_sql.AGENT, ("acme", "r3")),
-    "agent of a message": (deliver_sql.look(("free",)), (["acme"], ["r3"], ["x"], ["acme"], ["r3"], ["x"])),
+    "agent of a message": (deliver_sql.look(("places", "free")), (PLACE, PLACE)),
     "value": (resources_sql.SEALED, ("acme", "r3")),
     "values": (resources_sql.HAVE_VALUES, (["acme"], ["r3"])),
     "other keys": (resources_sql.LIST_SEALED, ("acme", "r1", "other", 5)),

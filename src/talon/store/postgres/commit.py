@@ -8,7 +8,18 @@ from talon.domain.errors import Behind, FencedOut
 from talon.store.inbox_apply import min_reader
 from talon.store.model import Append, Appended, TurnChange
 from talon.store.pack import bits, pack
-from talon.store.postgres.commit_sql import BATCH_WIDTH, COMMIT, REFUSED, Size
+from talon.store.postgres.commit_sql import (
+    BATCH,
+    CANCELLED,
+    COMMIT,
+    DROPPED,
+    KEPT,
+    OPENED,
+    QUEUED,
+    REFUSED,
+    STREAMED,
+    Size,
+)
 from talon.store.postgres.connections import Database
 from talon.store.postgres.driver import Connection, Row
 from talon.store.postgres.rows import transpose
@@ -77,12 +88,12 @@ def _size(append: Append) -> Size:
     return Size.FRAGMENTS if append.fragments or append.drop_fragments else Size.STEPS
 
 
-def _arguments(batch: Sequence[Append], size: Size) -> list[list[object]]:
-    """The arrays of the statement, in its order. `batch` is in the order of its sids."""
-    arrays = transpose([_values(append) for append in batch], BATCH_WIDTH)
+def _arguments(batch: Sequence[Append], size: Size) -> list[str]:
+    """The parameters of the statement, in its order. `batch` is in the order of its sids."""
+    arguments = [BATCH.argument(map(_values, batch))]
     if size >= Size.FRAGMENTS:
-        arrays += _fragment_arguments(batch)
-    return [*arrays, *_rare_arguments(batch)] if size == Size.ALL else arrays
+        arguments += _fragment_arguments(batch)
+    return [*arguments, *_rare_arguments(batch)] if size == Size.ALL else arguments
 
 
 def _values(append: Append) -> tuple[object, ...]:
@@ -113,7 +124,7 @@ def _values(append: Append) -> tuple[object, ...]:
     )
 
 
-def _fragment_arguments(batch: Sequence[Append]) -> list[list[object]]:
+def _fragment_arguments(batch: Sequence[Append]) -> list[str]:
     drops = [(append.sid, seq) for append in batch for seq in append.drop_fragments]
     # Of one moment: what is dropped with this append was never to be seen.
     fragments = [
@@ -122,19 +133,15 @@ def _fragment_arguments(batch: Sequence[Append]) -> list[list[object]]:
         for f in append.fragments
         if f.seq not in append.drop_fragments
     ]
-    return [*transpose(drops, 2), *transpose(fragments, 5)]
+    return [DROPPED.argument(drops), STREAMED.argument(fragments)]
 
 
-def _rare_arguments(batch: Sequence[Append]) -> list[list[object]]:
+def _rare_arguments(batch: Sequence[Append]) -> list[str]:
     queued = [(append.sid, q.turn_id, q.seq, q.strategy, q.source) for append in batch for q in append.queue]
     # Those that come with this append are about what is still to be found out: they stay open.
     closed = [(append.sid, append.turn.turn_id if append.turn else None) for append in batch if append.cancel_approvals]
     opened = [(append.sid, p.id, p.turn_id, p.call, p.kind, p.payload) for append in batch for p in append.approvals]
     # In one order, since the same payload may be in two batches.
     blobs = sorted({(digest, append.sid) for append in batch for new in append.entries for digest in new.blobs})
-    return [
-        *transpose(queued, 5),
-        *transpose(closed, 2),
-        *transpose(opened, 6),
-        *transpose([(sid, digest) for digest, sid in blobs], 2),
-    ]
+    kept = [(sid, digest) for digest, sid in blobs]
+    return [QUEUED.argument(queued), CANCELLED.argument(closed), OPENED.argument(opened), KEPT.argument(kept)]

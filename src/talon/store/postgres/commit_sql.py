@@ -15,6 +15,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from talon.domain.bell import CHANNEL, WIRE_MAX
+from talon.store.postgres.recordset import Recordset
 from talon.store.postgres.rows import NOW_MS
 
 
@@ -26,17 +27,21 @@ class Size(IntEnum):
     ALL = 2
 
 
-#: One row per append of the batch, with what it changes of its turn. The order of the arguments is the order of the arrays.
-BATCH_WIDTH = 21
-_BATCH = """
-batch AS MATERIALIZED (
-    SELECT * FROM unnest(
-        $1::bigint[], $2::bigint[], $3::bigint[], $4::uuid[], $5::int[], $6::bigint[], $7::int[], $8::bytea[], $9::int[],
-        $10::text[], $11::bigint[], $12::uuid[], $13::text[], $14::int[], $15::text[], $16::text[], $17::bytea[], $18::bigint[],
-        $19::bigint[], $20::boolean[], $21::boolean[])
-    AS b(sid, fence, if_last_seq, append_id, entries, types, min_reader, pack, queue, hold, wake_in_ms, turn_id, state, revision,
-        reason, waiting_for, loop, input_tokens, output_tokens, progress, drained)
-),
+#: One row per append of the batch, with what it changes of its turn.
+BATCH = Recordset(
+    *("sid bigint", "fence bigint", "if_last_seq bigint", "append_id uuid", "entries int", "types bigint", "min_reader int"),
+    *("pack bytea", "queue int", "hold text", "wake_in_ms bigint", "turn_id uuid", "state text", "revision int", "reason text"),
+    *("waiting_for text", "loop bytea", "input_tokens bigint", "output_tokens bigint", "progress boolean", "drained boolean"),
+)
+DROPPED = Recordset("sid bigint", "seq bigint")
+STREAMED = Recordset("sid bigint", "seq bigint", "kind text", "offset bigint", "text bytea")
+QUEUED = Recordset("sid bigint", "turn_id uuid", "seq bigint", "strategy text", "source text")
+CANCELLED = Recordset("sid bigint", "turn_id uuid")
+OPENED = Recordset("sid bigint", "id text", "turn_id uuid", "call int", "kind text", "payload bytea")
+KEPT = Recordset("sid bigint", "digest text")
+
+_BATCH = f"""
+batch AS MATERIALIZED (SELECT * FROM {BATCH.sql(1)} AS b),
 -- The sessions whose fence matches. The batch is in the order of their ids, and they are found and locked one by one in that order:
 -- batches that overlap cannot deadlock.
 moved AS (
@@ -52,11 +57,11 @@ moved AS (
             WHEN 'park' THEN 'waiting'
             ELSE s.state END,
         wake_at_ms = CASE b.hold
-            WHEN 'release' THEN CASE WHEN s.queued + b.queue > 0 THEN {now} END
-            WHEN 'park' THEN {now} + b.wake_in_ms
-            WHEN 'give_back' THEN {now} + coalesce(b.wake_in_ms, 0)
+            WHEN 'release' THEN CASE WHEN s.queued + b.queue > 0 THEN {NOW_MS} END
+            WHEN 'park' THEN {NOW_MS} + b.wake_in_ms
+            WHEN 'give_back' THEN {NOW_MS} + coalesce(b.wake_in_ms, 0)
             ELSE s.wake_at_ms END,
-        updated_at_ms = {now}
+        updated_at_ms = {NOW_MS}
     FROM batch b
     WHERE s.sid = ANY (ARRAY[b.sid]) AND s.fence = ANY (ARRAY[b.fence]) AND s.owner IS NOT NULL
         AND (b.if_last_seq IS NULL OR b.if_last_seq = s.last_seq) AND s.unguarded IS DISTINCT FROM b.append_id
@@ -72,81 +77,75 @@ turned AS (
         input_tokens = coalesce(b.input_tokens, t.input_tokens),
         output_tokens = coalesce(b.output_tokens, t.output_tokens),
         attempts = CASE WHEN b.progress THEN 0 WHEN b.drained THEN greatest(t.attempts - 1, 0) ELSE t.attempts END,
-        started_at_ms = CASE WHEN b.state = 'running' THEN coalesce(t.started_at_ms, {now}) ELSE t.started_at_ms END,
-        ended_at_ms = CASE WHEN b.state IN ('completed', 'failed', 'cancelled', 'denied') THEN {now} ELSE t.ended_at_ms END
+        started_at_ms = CASE WHEN b.state = 'running' THEN coalesce(t.started_at_ms, {NOW_MS}) ELSE t.started_at_ms END,
+        ended_at_ms = CASE WHEN b.state IN ('completed', 'failed', 'cancelled', 'denied') THEN {NOW_MS} ELSE t.ended_at_ms END
     FROM batch b JOIN moved m ON m.sid = b.sid
     -- Found by its id; that it is the session's own is only checked (`+ 0`: by no index, a session may have many turns).
     WHERE t.turn_id = ANY (ARRAY[coalesce(b.turn_id, CASE WHEN b.drained THEN m.turn_id END)]) AND t.sid + 0 = m.sid
 ),
 written AS (
     INSERT INTO journal (sid, last_seq, at_ms, types, append_id, pack)
-    SELECT m.sid, m.last_seq, {now}, b.types, b.append_id, b.pack FROM batch b JOIN moved m ON m.sid = b.sid WHERE b.entries > 0
+    SELECT m.sid, m.last_seq, {NOW_MS}, b.types, b.append_id, b.pack FROM batch b JOIN moved m ON m.sid = b.sid WHERE b.entries > 0
 ),
 let_go AS (
     DELETE FROM held h USING batch b JOIN moved m ON m.sid = b.sid WHERE b.hold <> 'keep' AND h.sid = ANY (ARRAY[m.sid])
 )"""
 
 #: Streamed text.
-_FRAGMENTS = """,
+_FRAGMENTS = f""",
 dropped AS (
-    DELETE FROM fragments f USING unnest($22::bigint[], $23::bigint[]) AS d(sid, seq) JOIN moved m ON m.sid = d.sid
+    DELETE FROM fragments f USING {DROPPED.sql(2)} AS d JOIN moved m ON m.sid = d.sid
     WHERE f.sid = ANY (ARRAY[m.sid]) AND f.seq = ANY (ARRAY[d.seq])
 ),
 streamed AS (
     INSERT INTO fragments (sid, seq, kind, "offset", text)
     SELECT m.sid, f.seq, f.kind, f."offset", f.text
-    FROM unnest($24::bigint[], $25::bigint[], $26::text[], $27::bigint[], $28::bytea[]) AS f(sid, seq, kind, "offset", text)
-    JOIN moved m ON m.sid = f.sid
+    FROM {STREAMED.sql(3)} AS f JOIN moved m ON m.sid = f.sid
     ON CONFLICT DO NOTHING
 )"""
 
 #: Steering messages that become turns, approvals, and payloads in blobs: few batches have any.
-_RARE = """,
+_RARE = f""",
 queued AS (
     INSERT INTO turns (turn_id, sid, seq, state, queued, strategy, source, priority, attempts, revision, reason, waiting_for, loop,
         input_tokens, output_tokens, created_at_ms)
-    SELECT q.turn_id, m.sid, q.seq, 'queued', true, q.strategy, q.source, 0, 0, 0, '', '', '\\x7b7d', 0, 0, {now}
-    FROM unnest($29::bigint[], $30::uuid[], $31::bigint[], $32::text[], $33::text[]) AS q(sid, turn_id, seq, strategy, source)
-    JOIN moved m ON m.sid = q.sid
+    SELECT q.turn_id, m.sid, q.seq, 'queued', true, q.strategy, q.source, 0, 0, 0, '', '', '\\x7b7d', 0, 0, {NOW_MS}
+    FROM {QUEUED.sql(4)} AS q JOIN moved m ON m.sid = q.sid
 ),
 cancelled AS (
-    UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = {now}
-    FROM unnest($34::bigint[], $35::uuid[]) AS c(sid, turn_id) JOIN moved m ON m.sid = c.sid
+    UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = {NOW_MS}
+    FROM {CANCELLED.sql(5)} AS c JOIN moved m ON m.sid = c.sid
     WHERE a.sid = ANY (ARRAY[m.sid]) AND a.turn_id = ANY (ARRAY[coalesce(c.turn_id, m.turn_id)]) AND a.state || '' = 'open'
 ),
 opened AS (
     INSERT INTO approvals (id, sid, namespace, turn_id, call, kind, state, payload, outcome, resolved_by, created_at_ms)
-    SELECT p.id, m.sid, m.namespace, p.turn_id, p.call, p.kind, 'open', p.payload, '', '', {now}
-    FROM unnest($36::bigint[], $37::text[], $38::uuid[], $39::int[], $40::text[], $41::bytea[])
-    AS p(sid, id, turn_id, call, kind, payload)
-    JOIN moved m ON m.sid = p.sid
+    SELECT p.id, m.sid, m.namespace, p.turn_id, p.call, p.kind, 'open', p.payload, '', '', {NOW_MS}
+    FROM {OPENED.sql(6)} AS p JOIN moved m ON m.sid = p.sid
 ),
 kept AS (
-    UPDATE blobs b SET kept = true FROM unnest($42::bigint[], $43::text[]) AS r(sid, digest) JOIN moved m ON m.sid = r.sid
-    WHERE b.namespace = ANY (ARRAY[m.namespace]) AND b.digest = ANY (ARRAY[r.digest])
+    UPDATE blobs b SET kept = true FROM {KEPT.sql(7)} AS k JOIN moved m ON m.sid = k.sid
+    WHERE b.namespace = ANY (ARRAY[m.namespace]) AND b.digest = ANY (ARRAY[k.digest])
 )"""
 
 #: One NOTIFY for the whole batch, in the form of `talon.domain.bell`.
-_BELL = """,
+_BELL = f""",
 bell AS (
-    SELECT CASE WHEN length(w.wire) > {wire_max} THEN '*' ELSE w.wire END AS wire
+    SELECT CASE WHEN length(w.wire) > {WIRE_MAX} THEN '*' ELSE w.wire END AS wire
     FROM (
-        SELECT concat_ws(' ', (SELECT 'r' FROM moved m WHERE m.wake_at_ms <= {now} LIMIT 1),
+        SELECT concat_ws(' ', (SELECT 'r' FROM moved m WHERE m.wake_at_ms <= {NOW_MS} LIMIT 1),
             string_agg(m.sid || ':' || m.last_seq, ' ')) AS wire
         FROM moved m
     ) w
     WHERE w.wire <> ''
 ),
-rung AS MATERIALIZED (SELECT pg_notify('{channel}', bell.wire) FROM bell)"""
-
-_ANSWER = """
-SELECT m.sid, m.last_seq, {now} AS at_ms, m.wake_at_ms IS NOT NULL AS runnable{rung} FROM moved m"""
+rung AS MATERIALIZED (SELECT pg_notify('{CHANNEL}', bell.wire) FROM bell)"""
 
 
 def _statement(size: Size, *, notify: bool) -> str:
-    text = "WITH" + _BATCH + (_FRAGMENTS if size else "") + (_RARE if size == Size.ALL else "") + (_BELL if notify else "")
-    text += _ANSWER.replace("{rung}", ", (SELECT count(*) FROM rung) AS rung" if notify else "")
-    return text.format(now=NOW_MS, wire_max=WIRE_MAX, channel=CHANNEL)
+    parts = (_BATCH, _FRAGMENTS, _RARE)[: size + 1]
+    rung = ", (SELECT count(*) FROM rung) AS rung" if notify else ""
+    return f"""WITH{"".join(parts)}{_BELL if notify else ""}
+SELECT m.sid, m.last_seq, {NOW_MS} AS at_ms, m.wake_at_ms IS NOT NULL AS runnable{rung} FROM moved m"""
 
 
 #: (size, notify) -> statement

@@ -19,8 +19,8 @@ from talon.store.postgres.deliver_sql import (
     LOOK_SESSION,
     LOOK_TURN,
     LOOK_VERSION,
+    argument,
     look,
-    width,
     write,
 )
 from talon.store.postgres.draft import Draft, named
@@ -105,14 +105,13 @@ class PostgresDeliveries:
         """Look, and ask each operation of these `numbers` what it writes. `schedules` are the locked rows of those that fire."""
         operations = [batch[nth] for nth in numbers]
         asked: dict[str, list[tuple[object, ...]]] = {
+            "places": sorted({operation.where for operation in operations}),
             "keys": sorted({name for operation in operations if (name := named(operation)) is not None}),
             "free": sorted({operation.where for operation in operations if operation.creation is not None}),
             "approvals": sorted({(operation.approval,) for operation in operations if operation.approval}),
         }
-        also = {name: asked[name] for name in LOOK_PARTS if asked[name]}
-        places = transpose(sorted({operation.where for operation in operations}), 3)
-        arrays = [*places, *(array for name, rows in also.items() for array in transpose(rows, width(name)))]
-        rows = await connection.fetch(look(tuple(also)), *arrays)
+        parts = tuple(name for name in LOOK_PARTS if asked[name])
+        rows = await connection.fetch(look(parts), *(argument(name, asked[name]) for name in parts))
         # Without a row there is neither a session nor a receipt, and nothing to write at any time.
         draft = Draft(rows[0][0] if rows else 0, self._ids.uuid7())
         for row in rows:
@@ -127,9 +126,9 @@ class PostgresDeliveries:
         parts = draft.parts()
         if not parts:
             return set()
-        arrays = [array for name, rows in parts.items() for array in transpose(rows, width(name))]
+        arguments = [argument(name, rows) for name, rows in parts.items()]
         try:
-            rows = await connection.fetch(write(tuple(parts), notify=self._rings), draft.now, *arrays)
+            rows = await connection.fetch(write(tuple(parts), notify=self._rings), draft.now, *arguments)
         except asyncpg.UniqueViolationError as error:
             if getattr(error, "constraint_name", None) not in _TAKEN:
                 raise

@@ -7,11 +7,12 @@ nobody holds a lock while somebody decides, and a delivery is two round trips. `
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import NamedTuple
 
 from talon.domain.bell import CHANNEL, WIRE_MAX
 from talon.domain.session import ApprovalRow, SessionRow, TurnRow
+from talon.store.postgres.recordset import Recordset
 from talon.store.postgres.resources_sql import NAMESPACE_ENDS
 from talon.store.postgres.rows import APPROVAL, NOW_MS, SESSION, TURN
 
@@ -50,24 +51,25 @@ def _revision(place: str) -> str:
         SELECT r.revision FROM resources r WHERE r.namespace = {place}.namespace AND r.kind = 'Agent' AND r.name = {place}.agent"""
 
 
-class _Part(NamedTuple):
-    """A part of a statement: `{rows}` stands for its rows, one array for each of `columns` (name type, …)."""
+class _Part:
+    """A part of a statement: `{rows}` stands for its rows, of `columns` ("name type", …)."""
 
-    columns: tuple[str, ...]
-    text: str
+    def __init__(self, columns: Sequence[str], text: str) -> None:
+        self._text, self._rows = text, Recordset(*columns)
+        self.argument = self._rows.argument
 
-    def statement(self, before: int) -> str:
-        """Its text; `before` parameters come first."""
-        columns = [column.split(" ") for column in self.columns]
-        arrays = ", ".join(f"${before + nth}::{kind}[]" for nth, (_, kind) in enumerate(columns, 1))
-        return self.text.replace("{rows}", f"unnest({arrays}) AS n({', '.join(name for name, _ in columns)})")
+    def statement(self, parameter: int) -> str:
+        """Its text, with the rows in that parameter."""
+        return self._text.replace("{rows}", f"{self._rows.sql(parameter)} AS n")
 
 
-#: What every look is for: the sessions of some places with the versions of their rows, and the open turns of these (the current
-#: one, and those that are queued).
-_LOOK = _Part(
-    ("namespace text", "agent text", "id text"),
-    f"""
+#: What a look is for. Places are always asked for: the sessions there with the versions of their rows, and the open turns of these
+#: (the current one, and those that are queued). The rest some ask for besides: the receipts that keys gave before, the places that
+#: no session ever had, approvals.
+_LOOKS = {
+    "places": _Part(
+        ("namespace text", "agent text", "id text"),
+        f"""
 WITH seen AS MATERIALIZED (
     SELECT s.* FROM {{rows}} CROSS JOIN {_newest("n")} WHERE s.deleted_at_ms IS NULL
 )
@@ -77,9 +79,7 @@ SELECT {NOW_MS}, {_NO_KEY}, {_NO_SESSION}, {TURN}, {_NO_APPROVAL} FROM seen s CR
     (SELECT * FROM turns t WHERE t.turn_id = s.turn_id LIMIT 1)
     UNION ALL
     (SELECT * FROM turns t WHERE t.sid = s.sid AND t.queued ORDER BY t.priority DESC, t.seq LIMIT 1000000)) t""",
-)
-#: What some are for besides: the receipts that keys gave before, the places that no session ever had, approvals.
-_ALSO = {
+    ),
     "keys": _Part(
         ("namespace text", "source text", "key text"),
         f"""
@@ -100,21 +100,16 @@ SELECT {NOW_MS}, {_NO_KEY}, {_NO_SESSION}, {_NO_TURN}, {APPROVAL} FROM {{rows}}
     CROSS JOIN LATERAL (SELECT * FROM approvals a WHERE a.id = n.id LIMIT 1) a""",
     ),
 }
-LOOK_PARTS = tuple(_ALSO)
+LOOK_PARTS = tuple(_LOOKS)
 
 
 @cache
-def look(also: tuple[str, ...]) -> str:
-    """The statement that looks; one, so one moment: what is refused was to be refused then.
+def look(parts: tuple[str, ...]) -> str:
+    """The statement that looks for `parts`, in that order; one, so one moment: what is refused was to be refused then.
 
-    First come the arrays of places (namespace, agent, id), then those of each part `also`, in the order of `LOOK_PARTS`. What a
-    statement could do costs time even where it does nothing.
+    Its parameters are the rows of each part. What a statement could do costs time even where it does nothing.
     """
-    text, number = _LOOK.statement(0), len(_LOOK.columns)
-    for name in also:
-        text += "\nUNION ALL" + _ALSO[name].statement(number)
-        number += len(_ALSO[name].columns)
-    return text
+    return "\nUNION ALL".join([_LOOKS[name].statement(number) for number, name in enumerate(parts, 1)])
 
 
 _COLUMN_TYPES = {
@@ -238,13 +233,9 @@ rung AS MATERIALIZED (
 def write(parts: tuple[str, ...], *, notify: bool) -> str:
     """The statement that writes `parts`, in the order of `PART_NAMES`; -> the sids of the sessions that were written.
 
-    $1 is the time, then come the arrays of each part.
+    $1 is the time, then come the rows of each part.
     """
-    number = 1
-    named: dict[str, str] = {}
-    for name in parts:
-        named[name] = f"{name} AS ({_PARTS[name].statement(number)}\n)"
-        number += width(name)
+    named = {name: f"{name} AS ({_PARTS[name].statement(number)}\n)" for number, name in enumerate(parts, 2)}
     sessions = [name for name in _SESSIONS if name in named]
     done = " UNION ALL ".join(f"SELECT * FROM {name}" for name in sessions)
     first = [*(named.pop(name) for name in sessions), f"done AS MATERIALIZED ({done})"]
@@ -254,9 +245,9 @@ def write(parts: tuple[str, ...], *, notify: bool) -> str:
     return "WITH " + ",\n".join([*first, *named.values()]) + (_BELL if notify else "") + answer
 
 
-def width(part: str) -> int:
-    """How many arrays a part of either statement takes."""
-    return len((_PARTS.get(part) or _ALSO[part]).columns)
+def argument(part: str, rows: Iterable[Sequence[object]]) -> str:
+    """The rows of a part of either statement as its parameter."""
+    return (_PARTS.get(part) or _LOOKS[part]).argument(rows)
 
 
 #: What stands where deliveries whose answer was lost would have written their last entry, and the rows they would have left.
