@@ -75,6 +75,7 @@ class Ledger:
         self.history: tuple[e.Entry, ...] = ()
         self.state = State(turn_id=self.turn_id)  # with the facts that are not durable yet
         self.traceparent = ""
+        self.got_on = False  # whether progress is durable since the claim (K13)
         self._journal, self._writer, self._clock, self._ids = journal, writer, clock, ids
         self._store_ms, self._store_s = claimed.session.updated_at_ms, clock.monotonic_s()
         self._cache, self._limits = cache, limits
@@ -216,6 +217,7 @@ class Ledger:
             await self.refresh()
             return False
         self._is_now(done.at_ms)
+        self.got_on = self.got_on or progress
         for number, (entry, payload) in enumerate(zip_longest(entries, payloads), done.base + 1):
             self._take(e.Entry(number, entry.type, entry.payload, entry.turn_id, done.at_ms, entry.traceparent), payload)
         self._facts.clear()

@@ -27,16 +27,13 @@ from talon.store.model import Append, Caps, Claimed
 from talon.store.protocols import Store
 from talon.turn.runner import TurnDeps, TurnRunner
 from talon.turn.start import first_entries
+from talon.worker import suspects
 from talon.worker.lease import Lease
 
 #: How often the lease is looked at; well below the margin that it keeps.
 GUARD_S = 0.25
 #: The most that one claim takes: a long queue is shared with the other workers, who claim in between.
 CLAIM_MAX = 64
-#: A turn that is claimed so often in a row without progress may be what ends the process each time (K13).
-SUSPECT_ATTEMPTS = 3
-#: How long such a turn waits while another one of its kind runs here.
-SUSPECT_WAIT_MS = 1_000
 log = logging.getLogger(__name__)
 
 
@@ -69,6 +66,7 @@ class Worker:
         self._ended.set()
         self._guarding: asyncio.Task[None] | None = None
         self._promised = 0  # slots offered to messages that are just being accepted
+        self._held: list[Claimed] = []  # suspects that were claimed just now
         self._unknown: set[tuple[int, int]] = set()  # held and not run at the last look
         self._left: dict[int, int] = {}  # sid -> attempts, of sessions whose turn stopped here without being given back
         self._in_vain = False
@@ -103,8 +101,10 @@ class Worker:
 
     def _has_room(self) -> bool:
         """Whether a turn could begin here at once. Under caps nobody knows without asking the store."""
-        settings = self._settings
-        return settings.caps == Caps() and len(self._running) + self._promised < settings.concurrency
+        return self._settings.caps == Caps() and self._free() > 0
+
+    def _free(self) -> int:
+        return self._settings.concurrency - len(self._running) - len(self._held) - self._promised
 
     def first_entries(self, message: Message, session: SessionRow, revision: int) -> tuple[NewEntry, ...] | None:
         """What this worker writes with the message; None if it does not know the agent's revision yet."""
@@ -197,6 +197,7 @@ class Worker:
         """
         log.warning("worker %s lost its lease and starts again", self.id)
         await self._cancel({task for _, task in self._running.values()})
+        self._held.clear()
         await self._lease.stop()
         name = self._settings.name
         own = (self.id, f"{name}/{self._boot}")
@@ -215,21 +216,41 @@ class Worker:
 
     async def _claim(self) -> bool:
         """Fill the free slots; True if there may be more to claim at once."""
-        free = self._settings.concurrency - len(self._running) - self._promised
-        if free <= 0:
-            return False
-        slots = min(free, CLAIM_MAX)
-        claimed = await self._store.claim(self.id, slots, self._settings.caps)
-        for one in sorted(claimed, key=lambda one: one.turn.attempts):
-            if self._suspect(one) and any(self._suspect(runner.claimed) for runner, _ in self._running.values()):
-                await self._give_back(one.session.sid, one.session.fence, SUSPECT_WAIT_MS, drained=True)
-            else:
-                self._start(one)
-        return 0 < len(claimed) == slots
+        free = self._free()
+        full = free > 0
+        while full and free > 0 and not self._stopping:
+            slots = min(free, CLAIM_MAX)
+            claimed = await self._store.claim(self.id, slots, self._settings.caps)
+            free, full = free - slots, len(claimed) == slots
+            for one in claimed:
+                if suspects.is_suspect(one.turn.attempts, self._deps.attempts_max):
+                    self._held.append(one)
+                else:
+                    self._start(one)
+        if self._held:
+            await self._admit()
+        return full
 
-    def _suspect(self, claimed: Claimed) -> bool:
-        """Suspects run one at a time: the next one that ends the process is counted alone, not with those that stood beside it."""
-        return SUSPECT_ATTEMPTS <= claimed.turn.attempts <= self._deps.attempts_max
+    async def _admit(self) -> None:
+        """Start the suspects that have a place in the group, once the others are let go: those must not be counted with them."""
+        attempts_max = self._deps.attempts_max
+        running = [
+            runner.claimed.turn.attempts
+            for runner, _ in self._running.values()
+            if not runner.ledger.got_on and suspects.is_suspect(runner.claimed.turn.attempts, attempts_max)
+        ]
+        held = sorted(self._held, key=lambda one: one.turn.attempts)
+        count = suspects.admit(running, [one.turn.attempts for one in held], attempts_max)
+        later = [
+            self._give_back(
+                one.session.sid, one.session.fence, suspects.wait_ms(place, one.turn.attempts, attempts_max), drained=True
+            )
+            for place, one in enumerate(held[count:])
+        ]
+        await asyncio.gather(*later)
+        self._held.clear()
+        for one in held[:count]:
+            self._start(one)
 
     def _start(self, claimed: Claimed) -> None:
         runner = TurnRunner(claimed, self._deps)

@@ -104,10 +104,10 @@ async def test_a_model_that_talks_past_the_wall_time_is_cut(stage: Stage) -> Non
 
 
 async def test_a_tool_that_kills_the_process_is_given_up_and_harms_no_other_session(tmp_path: Path) -> None:
-    """The first attempt makes progress (the model answers); five more make none. Each time another turn is in the middle of a tool
-    that lasts longer than the process; once it is left alone, it comes to its end."""
+    """The first attempt makes progress (the model answers); five more make none. Each time nine other turns are in the middle of a
+    tool that lasts longer than the process; once they are let go on, they come to their ends, though they were tried as often."""
     async with set_stage(tmp_path) as stage:
-        poisoned, healthy = "default/helper/poisoned", "default/helper/healthy"
+        poisoned, healthy = "default/helper/poisoned", [f"default/helper/healthy{number}" for number in range(9)]
         turns: dict[str, str] = {}
         for boot in range(1, 9):
             async with stage.product() as up, Api(up.url) as api:
@@ -116,10 +116,12 @@ async def test_a_tool_that_kills_the_process_is_given_up_and_harms_no_other_sess
                 if boot == 1:
                     await stage.agent()
                     answers = call("note", text="x", gate="late"), say("healthy")
-                    turns[healthy] = await stage.turn(healthy, "be patient", *answers)
-                    await stage.began(healthy, "note")
+                    for one in healthy:
+                        turns[one] = await stage.turn(one, f"{one} be patient", *answers)
+                    for one in healthy:
+                        await stage.began(one, "note")
                     turns[poisoned] = await stage.turn(poisoned, "poison", call("die"), say("unlikely"))
-                elif boot == 4:
+                elif boot == 5:
                     stage.open("late")
                 died = asyncio.create_task(up.process.wait())
                 ended = asyncio.create_task(has_ended(stage, poisoned, turns[poisoned]))
@@ -130,13 +132,14 @@ async def test_a_tool_that_kills_the_process_is_given_up_and_harms_no_other_sess
                     await asyncio.gather(ended, return_exceptions=True)
                     continue
                 assert failed(await ended) == "attempts_exhausted"
-                assert (await stage.done(healthy, turns[healthy]))["type"] == "turn.completed"
+                for one in healthy:
+                    assert (await stage.done(one, turns[one]))["type"] == "turn.completed"
                 assert (await stage.run(poisoned, "and now"))["type"] == "turn.completed"
                 await up.kill()
                 await died
                 break
         assert len(stage.effects(poisoned, "die")) == 6
-        assert len({line["key"] for line in stage.effects(healthy, "note")}) == 1
+        assert {len({line["key"] for line in stage.effects(one, "note")}) for one in healthy} == {1}
 
 
 async def has_ended(stage: Stage, where: str, turn: str) -> Entry:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.turnworld import Act, FunctionTool, Held, World, four, one_tool, says, soon, world
+from support.turnworld import Act, FunctionTool, Held, World, asks, four, one_tool, results, says, soon, world
 from talon.domain import entries as e
 from talon.domain.errors import Unavailable
 from talon.providers.protocol import ChatRequest, Finished, TextDelta
@@ -379,6 +379,29 @@ async def test_a_defect_backs_off_and_ends_its_turn_and_nobody_else_notices(tmp_
         assert starts[1].at_ms - starts[0].at_ms >= 1_000, "no back-off"
         assert (await around.reaches(bad, await around.send(bad, "hello"))).state == "completed", "the session goes on"
         await soon(lambda: worker.running == 0)
+
+
+async def test_suspects_run_in_groups_and_the_next_ones_begin_when_those_have_got_on(tmp_path: Path) -> None:
+    go, end = asyncio.Event(), asyncio.Event()
+
+    def script(request: ChatRequest) -> list[Act]:
+        return [end, *says()] if results(request) else [go, *asks("look")]
+
+    async with world(tmp_path, script, FunctionTool("look", four)) as around:
+        sessions = [await around.session(f"s{number}") for number in range(12)]
+        turns = [await around.send(session) for session in sessions]
+        sql(tmp_path, "UPDATE turns SET attempts = 3")
+        async with around.worker() as worker:
+            await soon(lambda: len(around.model.requests) == 8)
+            rows = [await around.turn(*one) for one in zip(sessions, turns, strict=True)]
+            assert Counter(row.attempts for row in rows) == {4: 8, 3: 4}, "one that does not run is not counted"
+            assert worker.running == 8
+            go.set()
+            await soon(lambda: sum(bool(results(request)) for request in around.model.requests) == 12)
+            assert worker.running == 12, "the first ones have not ended"
+            end.set()
+            for one in zip(sessions, turns, strict=True):
+                assert (await around.reaches(*one)).state == "completed"
 
 
 async def test_a_turn_whose_journal_cannot_be_read_is_ended(tmp_path: Path) -> None:
