@@ -27,8 +27,8 @@ from talon.cli import leaves, load, sources
 from talon.cli.main import app
 from talon.cli.runtime import open_gateway, open_runtime
 from talon.domain import content, entries, errors, ids
-from talon.gateway.http import wire
 from talon.gateway.http.docs import STATUS
+from talon.gateway.http.pages import LIMIT_MAX
 from talon.manifest import parse
 from talon.manifest.document import DEPTH_MAX
 from talon.manifest.explain import type_of
@@ -320,7 +320,7 @@ def fixed_limits() -> list[tuple[str, str]]:
             "manifests in one apply: bytes; documents; values, aliases replaced; levels",
             f"{parse.BYTES_MAX:,}; {parse.DOCUMENTS_MAX:,}; {parse.VALUES_MAX:,}; {DEPTH_MAX}",
         ),
-        ("items of one page of a list", f"{wire.LIMIT_MAX:,}"),
+        ("items of one page of a list", f"{LIMIT_MAX:,}"),
         ("characters of an `Idempotency-Key`", "255"),
         ("days that an `Idempotency-Key` is remembered, at least", f"{paging.KEY_KEEP_MS // 86_400_000}"),
         ("characters of a tool call's arguments", f"{check.ARGUMENTS_MAX:,}"),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from talon.access.authenticator import Asking, Bearer, Insider, Open, Stored
 from talon.access.keys import StoredKeys
-from talon.access.oidc import Client, OidcLogin
-from talon.access.protocol import Access
+from talon.access.protocol import Access, Login
 from talon.access.recognised import Recognised
 from talon.access.upkeep import StoredLog, Upkeep
 from talon.domain.ids import Clock
 from talon.store.access import AccessRows
+
+if TYPE_CHECKING:
+    from talon.access.oidc import Client
 
 
 class Room(NamedTuple):
@@ -44,7 +46,13 @@ def asking_room(
     log = StoredLog(store)
     upkeep = Upkeep(store, clock, recognised, log)
     stored, giving = Stored(store, clock, keys=keys), StoredKeys(store, clock, upkeep.revoked)
-    login = None if oidc is None else OidcLogin(oidc, store, clock)
+    login = None if oidc is None else _login(oidc, store, clock)
     insider = Insider()
     authenticator = Asking(recognised, (stored, *bearers, insider), stored, upkeep.trusted)
     return Room(Access(authenticator, giving, log, login), upkeep, insider.authorization)
+
+
+def _login(client: Client, store: AccessRows, clock: Clock) -> Login:
+    from talon.access.oidc import OidcLogin  # an HTTP client and all kinds of keys come with it
+
+    return OidcLogin(client, store, clock)

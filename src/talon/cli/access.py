@@ -12,13 +12,10 @@ from talon.access import secret
 from talon.access.authenticator import Bearer
 from talon.access.grants import encode
 from talon.access.lines import Lines
-from talon.access.oidc import Client
 from talon.access.recognised import Recognised
 from talon.access.roles import EVERYWHERE, LOCAL, Grant
 from talon.access.room import Room, asking_room, open_room
 from talon.access.secret import Secret
-from talon.access.signers import Algorithm, OneKey, PublishedKeys, Signers, public_key
-from talon.access.tokens import Rules, Verifier
 from talon.cli.errors import WrongUse, found_here
 from talon.cli.settings import Auth, Gateway, Jwt, Tls
 from talon.domain.ids import Clock
@@ -28,6 +25,9 @@ from talon.store.protocols import Walls
 from talon.store.sight import NO_WALL, Wall
 
 if TYPE_CHECKING:
+    from talon.access.oidc import Client
+    from talon.access.signers import Algorithm, Signers
+    from talon.access.tokens import Verifier
     from talon.gateway.tls import TlsFiles
 
 ADMIN_KEY_FILE = "admin.key"
@@ -52,6 +52,8 @@ def room_of(gateway: Gateway, store: AccessRows, clock: Clock) -> Room:
 
 
 def _verifier(jwt: Jwt, clock: Clock, recognised: Recognised) -> Verifier:
+    from talon.access.tokens import Rules, Verifier  # all kinds of keys come with it: only where tokens are believed
+
     if jwt.algorithm is None:
         raise AssertionError("checked by the settings")
     rules = Rules(jwt.algorithm, jwt.issuer, jwt.audience, jwt.skew_s, jwt.grants_claim)
@@ -59,6 +61,8 @@ def _verifier(jwt: Jwt, clock: Clock, recognised: Recognised) -> Verifier:
 
 
 def _signers(jwt: Jwt, algorithm: Algorithm, clock: Clock, recognised: Recognised) -> Signers:
+    from talon.access.signers import OneKey, PublishedKeys, public_key
+
     if jwt.secret is not None:
         return OneKey(jwt.secret.get_secret_value().encode())
     if jwt.jwks_url is not None:
@@ -73,6 +77,8 @@ def _signers(jwt: Jwt, algorithm: Algorithm, clock: Clock, recognised: Recognise
 
 
 def _client(auth: Auth) -> Client:
+    from talon.access.oidc import Client
+
     oidc = auth.oidc
     return Client(
         issuer=oidc.issuer or "",

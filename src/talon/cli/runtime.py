@@ -316,7 +316,6 @@ def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool =
     from talon.gateway.accesslog import Told
     from talon.gateway.deps import GatewayDeps
     from talon.gateway.holding import Holding
-    from talon.gateway.http.app import create_app
     from talon.gateway.hub import StreamHub
     from talon.gateway.plane import control_plane
 
@@ -342,7 +341,11 @@ def open_gateway(runtime: Runtime, worker: Worker | None, *, health_only: bool =
         wall=runtime.wall,
         **({} if worker is None or health_only else _hooks(worker)),
     )
-    return create_app(deps, health_only=health_only), deps
+    if health_only:
+        from talon.gateway.http.ownport import create_app
+    else:
+        from talon.gateway.http.app import create_app  # with FastAPI, a third of what is imported: workers do without
+    return create_app(deps), deps
 
 
 def _hooks(worker: Worker) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from talon.access.signers import PublishedKeys
 from talon.cli.errors import found_here
 from talon.cli.runtime import Role, Runtime, ahead_ms_of
 from talon.cli.scheduler_settings import is_active
@@ -89,6 +88,7 @@ async def _open_announcer(runtime: Runtime) -> AsyncGenerator[Announcer]:
 
 
 def _callbacks(runtime: Runtime, scheduler: Scheduler) -> Callbacks:
+    from talon.access.signers import PublishedKeys
     from talon.dispatch.schedules.cloudtasks.callbacks import Callbacks
     from talon.dispatch.schedules.cloudtasks.callers import AccountToken, Callers
 
@@ -114,14 +114,14 @@ def _own_token(runtime: Runtime, tasks: CloudTasks) -> OwnToken | None:
 def own_port(deps: Any, callbacks: Callbacks, settings: Settings) -> Any:
     """The ASGI application of a worker's own port: health questions, and the calls of Cloud Tasks."""
     from talon.dispatch.schedules.cloudtasks.callbacks import PATH
-    from talon.gateway.http.app import create_app
     from talon.gateway.http.front import BareRoute
+    from talon.gateway.http.ownport import create_app
     from talon.worker.callbacks import CallbackRoute
 
     called = urlsplit(callback_of(settings.control_plane.scheduler.cloud_tasks)).hostname or ""
     there = replace(deps.settings, allowed_hosts=(*deps.settings.allowed_hosts, called))
     route = BareRoute("", "POST", PATH, CallbackRoute(callbacks).serve, guarded=False)
-    return create_app(replace(deps, settings=there), health_only=True, beside=(route,))
+    return create_app(replace(deps, settings=there), (route,))
 
 
 def callback_of(tasks: CloudTasks) -> str:

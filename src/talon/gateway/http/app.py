@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from fastapi import APIRouter, Depends, FastAPI
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import ValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from talon.domain.errors import Defect, FieldError, Invalid, TalonError
+from talon.domain.errors import Defect, FieldError, Invalid
 from talon.gateway.api.table import TABLE
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http import (
@@ -29,7 +25,6 @@ from talon.gateway.http import (
     models,
     openapi,
     page,
-    problems,
     resources,
     schedules,
     schemas,
@@ -37,15 +32,16 @@ from talon.gateway.http import (
     sessions,
     turns,
 )
-from talon.gateway.http.front import BareRoute, Front, internal, path_pattern
+from talon.gateway.http.front import BareRoute, Front
 from talon.gateway.http.guard import Guard
 from talon.gateway.http.message import Messages
+from talon.gateway.http.raised import RAISED, on_error
 from talon.gateway.http.streaming import Streaming
-from talon.gateway.http.visit import Visit, row_of, visit_of
+from talon.gateway.http.visit import Visit, row_of
+from talon.gateway.http.wire import only_known
 
 #: One function per resource: deps -> its routes. A new resource is a new line here.
 ROUTERS: tuple[Callable[[GatewayDeps], APIRouter], ...] = (
-    health.router,
     apply.router,
     schemas.router,
     resources.router,
@@ -111,45 +107,16 @@ def bounding(page_max: int) -> Callable[[Request], Awaitable[None]]:
 
 
 async def only_known_query(request: Request) -> None:
-    """Refuse query parameters that the route does not read: a misspelt one must not be dropped in silence."""
+    """Refuse query parameters that the route does not read."""
     route = request.scope.get("route")
     if isinstance(route, APIRoute) and route.operation_id == "finishLogin":
         return  # what identity providers add to their answers is theirs
     known = {param.alias for param in route.dependant.query_params} if isinstance(route, APIRoute) else set[str]()
-    unknown = [name for name in request.query_params if name not in known]
-    if unknown:
-        errors = tuple(FieldError(name, "unknown query parameter") for name in unknown)
-        raise Invalid(
-            "invalid", f"unknown query parameter {unknown[0]!r}; known here: {', '.join(sorted(known)) or 'none'}", errors
-        )
+    only_known(request.query_params, known)
 
 
-async def on_error(request: Request, exc: Exception) -> Response:
-    """Any exception of a route as a problem. What nobody foresaw is raised on to the front, which logs it."""
-    visit = visit_of(request.scope)
-    error = problems.as_error(exc, request) or internal(visit.request_id)
-    if isinstance(error, problems.NoMethod):
-        error = problems.NoMethod(request.method, request.url.path, _methods(request.app, request.url.path))
-    visit.outcome = error.code
-    return problems.response(error, visit.request_id)
-
-
-def _methods(api: FastAPI, path: str) -> str:
-    """The methods that `path` knows. Starlette names only those of the first route of that path."""
-    found = {
-        method.upper()
-        for template, operations in api.openapi()["paths"].items()
-        if path_pattern(template).fullmatch(path)
-        for method in operations
-    }
-    return ", ".join(sorted(found)) or "GET"  # what is not in the document is the page: read only
-
-
-def create_app(deps: GatewayDeps, *, health_only: bool = False, beside: Sequence[BareRoute] = ()) -> ASGIApp:
-    """The gateway's ASGI application. It starts nothing: streams and connections live in `deps`.
-
-    `health_only` leaves out everything but `/healthz` and `/readyz`: the port of a worker, which may have routes `beside`.
-    """
+def create_app(deps: GatewayDeps) -> ASGIApp:
+    """The gateway's ASGI application. It starts nothing: streams and connections live in `deps`."""
     guard = Guard(deps.access.authenticator, deps.holding, walled=deps.wall.stands)
     api = FastAPI(
         title="Talon",
@@ -160,18 +127,17 @@ def create_app(deps: GatewayDeps, *, health_only: bool = False, beside: Sequence
         redirect_slashes=False,
         dependencies=[Depends(admitting(guard)), Depends(only_known_query), Depends(bounding(deps.settings.page_max))],
     )
-    routers = [router(deps) for router in ((health.router,) if health_only else ROUTERS)]
+    routers = [router(deps) for router in ROUTERS]
     for router in routers:
         api.include_router(router)
-    for kind in (TalonError, RequestValidationError, ValidationError, HTTPException, Exception):
+    for kind in RAISED:
         api.add_exception_handler(kind, on_error)
-    if health_only:
-        return Front(api, beside, deps.settings, deps.ids, deps.clock, guard)
     api.openapi = lambda: openapi.document(api, deps.settings.page_max, asks=deps.access.authenticator.asks)
     streams = Streaming(deps)
     bare = (
         BareRoute("sendMessage", "POST", sessions.SESSION + "/message", Messages(deps, streams).serve),
         BareRoute("streamSession", "GET", sessions.SESSION + "/stream", streams.serve, checks_origin=True),
+        *health.routes(deps),
     )
     check_table([route for router in routers for route in router.routes], bare)
     return Front(api, bare, deps.settings, deps.ids, deps.clock, guard, _telling(deps), walled=deps.wall.stands)

@@ -22,8 +22,9 @@ from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.docs import body_doc, doc
 from talon.gateway.http.message import asked_by
+from talon.gateway.http.pages import Cursor, Limit
 from talon.gateway.http.visit import who_asks
-from talon.gateway.http.wire import Cursor, Limit, page, reply
+from talon.gateway.http.wire import page, reply
 
 APPROVALS = "/v1/ns/{ns}/approvals"
 State = Annotated[Literal["", "open", "resolved", "cancelled"], Query(description="Only approvals in this state; empty for all.")]

@@ -19,8 +19,9 @@ from talon.gateway.api.permits import forbidden
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.docs import body_doc, doc
+from talon.gateway.http.pages import Cursor, Limit
 from talon.gateway.http.visit import who_asks
-from talon.gateway.http.wire import Cursor, Limit, page, reply
+from talon.gateway.http.wire import page, reply
 from talon.gateway.times import rfc3339, rfc3339_or_none
 from talon.store.access import CredentialRow, LogFilter, LogRow
 

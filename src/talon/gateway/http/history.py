@@ -18,8 +18,9 @@ from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.docs import ETAG, body_doc, doc
 from talon.gateway.http.manifests import Manifest
+from talon.gateway.http.pages import Cursor, Limit
 from talon.gateway.http.preconditions import Preconditions, etag
-from talon.gateway.http.wire import Cursor, Limit, page, reply
+from talon.gateway.http.wire import page, reply
 from talon.gateway.times import rfc3339
 from talon.manifest.effective import decode
 from talon.manifest.views import shown_definition

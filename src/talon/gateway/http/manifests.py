@@ -83,10 +83,11 @@ async def _read(request: Request, expected: Expected | None) -> Reading:
 async def read_patch(request: Request) -> Document:
     """The body as a JSON merge patch (RFC 7396). Raises `Malformed` | `TooLarge` | `Invalid` | 415."""
     data, _ = await read_bytes(request, PATCH_TYPES)
-    (document, *more) = await asyncio.to_thread(parse, data, "json") if len(data) > INLINE_MAX else parse(data, "json")
-    if more or not isinstance(document.data, dict):
+    if not data.lstrip(b" \t\r\n").startswith(b"{"):  # a list would be several manifests, and nothing none
         message = "must be a JSON object with the fields to change"
         raise Invalid("invalid", f"the body {message}", (FieldError("body", message),))
+    (found,) = await asyncio.to_thread(parse, data, "json") if len(data) > INLINE_MAX else parse(data, "json")
+    document = found.by_itself()
     if document.problems:
         raise invalid(list(document.problems))
     return document

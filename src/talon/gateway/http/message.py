@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -16,6 +15,7 @@ from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import JSON_TYPES, media_type
 from talon.gateway.http.streaming import Streaming
 from talon.gateway.http.visit import known, visit_of
+from talon.gateway.http.wire import query_of
 
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 _FIELD = re.compile(r"field `([^`]+)`")
@@ -31,7 +31,7 @@ class Messages:
     async def serve(self, scope: Scope, receive: Receive, send: Send, path: dict[str, str]) -> None:
         """Answers 202 with a receipt once the message is durable (K1); with the turn's stream to who accepts that."""
         headers = visit_of(scope).headers
-        create = _create_asked(scope["query_string"])
+        create = _create_asked(query_of(scope, "create"))
         data = await _read(receive)
         media_type(headers.get(b"content-type", b"").decode("latin-1"), JSON_TYPES)
         where = (path["ns"], path["agent"], path["session_id"])
@@ -91,15 +91,8 @@ def asked_by(scope: Scope, ids: Ids) -> Asked:
     return Asked(known(visit), "http", trace, None if raw is None else raw.decode("latin-1").strip())
 
 
-def _create_asked(query: bytes) -> bool:
-    if not query:
-        return False
-    given = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
-    unknown = sorted(given.keys() - {"create"})
-    if unknown:
-        errors = tuple(FieldError(name, "unknown query parameter") for name in unknown)
-        raise Invalid("invalid", f"unknown query parameter {unknown[0]!r}; known here: create", errors)
-    value = given.get("create", "false").lower()
+def _create_asked(query: dict[str, str]) -> bool:
+    value = query.get("create", "false").lower()
     if value not in ("true", "false", "1", "0"):
         raise wrong("create", "must be true or false", value)
     return value in ("true", "1")

@@ -14,7 +14,8 @@ from talon.gateway.api import models
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.docs import body_doc, doc
-from talon.gateway.http.wire import Cursor, Limit, page, reply
+from talon.gateway.http.pages import Cursor, Limit
+from talon.gateway.http.wire import page, reply
 
 MODELS = "/v1/models"
 DataTier = Annotated[

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with the schemas of our structs and the two routes that FastAPI does not serve."""
+"""The OpenAPI document: FastAPI's, with the schemas of our structs and the routes that FastAPI does not serve."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from talon.domain.session import STRATEGIES
 from talon.gateway.api.sending import MessageBody
 from talon.gateway.api.shapes import MessageReceipt
 from talon.gateway.api.table import TABLE
+from talon.gateway.http import health
 from talon.gateway.http.docs import GUARD_CODES, KEY_PARAMETER, MODELS, REF, STRUCTS, doc, problems, ref, sse_event
 from talon.gateway.http.problems import Problem
+from talon.gateway.http.resource_docs import describe_bodies
 from talon.gateway.http.sessions import SESSION
 
 Json = dict[str, Any]
@@ -61,7 +63,9 @@ def document(api: FastAPI, page_max: int, *, asks: bool) -> Json:
             description="`/v1/namespaces/{ns}/…` is an alias of `/v1/ns/{ns}/…`. Errors are RFC 9457 problems.",
             routes=api.routes,
         )
-        whole["paths"] |= {SESSION + "/message": {"post": _message()}, SESSION + "/stream": {"get": _stream()}}
+        bare = {SESSION + "/message": {"post": _message()}, SESSION + "/stream": {"get": _stream()}}
+        whole["paths"] = {**health.documents(), **whole["paths"], **bare}
+        describe_bodies(whole["paths"])
         whole["components"] = {**whole.get("components", {}), "securitySchemes": _SCHEMES}
         _secure(whole["paths"], asks=asks)
         _bound(whole["paths"], page_max)

@@ -1,19 +1,14 @@
-"""Errors as RFC 9457 problem documents: the one place where an exception becomes a response."""
+"""Errors as RFC 9457 problem documents: the one place where an error becomes a response."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from talon.access.secret import masked
-from talon.domain.errors import CODES, FieldError, Invalid, Malformed, Refused, TalonError, Unauthenticated
+from talon.domain.errors import CODES, Refused, TalonError, Unauthenticated
 
 TYPE_BASE = "https://talon.dev/errors/"
 MEDIA_TYPE = "application/problem+json"
@@ -104,35 +99,3 @@ def _shown(value: Any) -> Any:
         return value
     text = masked(value if isinstance(value, str) else repr(value))
     return text if len(text) <= VALUE_SHOWN_MAX else text[:VALUE_SHOWN_MAX] + "…"
-
-
-def from_pydantic(errors: Sequence[Mapping[str, Any]], where: str = "request") -> TalonError:
-    """Pydantic's (and so FastAPI's) findings as one error of ours."""
-    if any(one["type"] == "json_invalid" for one in errors):
-        return Malformed("malformed", "the body is not JSON")
-    fields: list[FieldError] = []
-    for one in errors:
-        location = [str(part) for part in one["loc"] if part not in ("body", "query", "path", "header")]
-        message = "unknown field" if one["type"] == "extra_forbidden" else str(one["msg"])
-        value = one.get("input")
-        fields.append(FieldError(".".join(location) or where, message, value if isinstance(value, str | int | float) else None))
-    named = "; ".join(f"{one.field}: {one.message}" for one in fields[:3])
-    more = f" (and {len(fields) - 3} more)" if len(fields) > 3 else ""
-    return Invalid("invalid", f"{named}{more}", tuple(fields))
-
-
-def as_error(exc: Exception, request: Request) -> TalonError | None:
-    """`exc` as an error of ours, or None if it is a mistake of ours that nobody may see."""
-    if isinstance(exc, TalonError):
-        return exc
-    if isinstance(exc, RequestValidationError | ValidationError):
-        return from_pydantic(exc.errors())
-    if isinstance(exc, HTTPException):
-        path = request.url.path
-        if exc.status_code == 405:
-            return NoMethod(request.method, path, (exc.headers or {}).get("Allow", ""))
-        if exc.status_code == 404:
-            return NoRoute("route_not_found", f"no route {path}; /openapi.json lists them all")
-        if exc.status_code < 500:
-            return Malformed("malformed", str(exc.detail))
-    return None

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from talon.gateway.api.collections import AGENTS, NAMESPACES, SECRETS, Collection
+from talon.gateway.api.collections import AGENTS, COLLECTIONS, NAMESPACES, SECRETS, Collection
 from talon.gateway.http.body_docs import manifest_doc, patch_doc
 from talon.gateway.http.docs import ETAG, IF_MATCH, IF_NONE_MATCH, LAST_EVENT_ID, doc, path_doc, ref, sse_event
 from talon.gateway.http.manifests import Manifest
@@ -70,7 +70,7 @@ def _add_collection(api: APIRouter, of: Collection, handlers: Mapping[str, Handl
             links=of.one,
             headers=ETAG,
         ),
-        openapi_extra={"parameters": where, **manifest_doc(of.kind, named=False)},
+        openapi_extra={"parameters": where},
     )
 
 
@@ -111,7 +111,7 @@ def _add_writing(api: APIRouter, of: Collection, handlers: Mapping[str, Handler]
         tags=[of.tag],
         summary=f"Create or replace {_a(of.said)}",
         responses=doc(Manifest, 200, 201, refused=(*missing[:1], *_WRITES, *_sealing(of)), links=of.one, headers=ETAG, body=True),
-        openapi_extra={"parameters": guards, **manifest_doc(of.kind, named=True)},
+        openapi_extra={"parameters": guards},
     )
     api.add_api_route(
         path,
@@ -134,6 +134,14 @@ def _add_writing(api: APIRouter, of: Collection, handlers: Mapping[str, Handler]
         responses=doc(Manifest, 204, 202, refused=(*missing, "in_use", "conflict", "precondition_failed"), headers=ETAG),
         openapi_extra={"parameters": guards},
     )
+
+
+def describe_bodies(paths: dict[str, dict[str, Any]]) -> None:
+    """Write into the document's `paths` which manifests the routes of all collections take: only when somebody asks for it."""
+    for of in COLLECTIONS:
+        paths[of.path]["post"] |= manifest_doc(of.kind, named=False)
+        _, path, _ = _one(of)
+        paths[path]["put"] |= manifest_doc(of.kind, named=True)
 
 
 def watch_doc() -> dict[str, Any]:

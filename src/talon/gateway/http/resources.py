@@ -18,11 +18,12 @@ from talon.gateway.api.writing import Writing
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http import resource_docs
 from talon.gateway.http.manifests import read_manifest, read_patch
+from talon.gateway.http.pages import Cursor, Limit
 from talon.gateway.http.preconditions import Preconditions, etag
 from talon.gateway.http.resource_docs import User
 from talon.gateway.http.visit import who_asks
 from talon.gateway.http.watching import WatchResponse, version_asked
-from talon.gateway.http.wire import Cursor, Limit, page, reply
+from talon.gateway.http.wire import page, reply
 from talon.manifest.read import Expected
 from talon.manifest.selectors import parse_selector
 from talon.store.resources import ResourceRow

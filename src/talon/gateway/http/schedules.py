@@ -16,8 +16,9 @@ from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.docs import ETAG, KEY_PARAMETER, doc
 from talon.gateway.http.manifests import Manifest
 from talon.gateway.http.message import asked_by
+from talon.gateway.http.pages import Cursor, Limit
 from talon.gateway.http.preconditions import etag
-from talon.gateway.http.wire import Cursor, Limit, page, reply
+from talon.gateway.http.wire import page, reply
 from talon.manifest.occurrences import FireTime
 
 SCHEDULE = SCHEDULES.path + "/{name}"

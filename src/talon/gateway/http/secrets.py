@@ -11,7 +11,8 @@ from talon.gateway.api.collections import SECRETS, require
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.docs import doc
-from talon.gateway.http.wire import Cursor, Limit, page, reply
+from talon.gateway.http.pages import Cursor, Limit
+from talon.gateway.http.wire import page, reply
 from talon.gateway.times import rfc3339
 from talon.vault.protocol import Rotation
 

@@ -30,7 +30,8 @@ from talon.gateway.events import parse_cursor
 from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.docs import body_doc, doc
 from talon.gateway.http.message import asked_by
-from talon.gateway.http.wire import Cursor, Limit, page, reply
+from talon.gateway.http.pages import Cursor, Limit
+from talon.gateway.http.wire import page, reply
 
 SESSIONS = "/v1/ns/{ns}/agents/{agent}/sessions"
 SESSION = SESSIONS + "/{session_id}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from talon.domain.errors import FieldError, Invalid, TalonError
+from talon.domain.errors import TalonError
 from talon.domain.inbox import Receipt
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.events import SSE, Cursor, parse_cursor
 from talon.gateway.http.visit import known, visit_of
+from talon.gateway.http.wire import query_of
 from talon.gateway.hub import Reader
 from talon.gateway.stream import Beginning, Streams
 
@@ -115,11 +115,7 @@ async def _watch(receive: Receive, reader: Reader) -> None:
 
 def _question(scope: Scope) -> tuple[Cursor | None, str | None]:
     """-> (cursor or None for "now", turn id or None). The header wins over the query: it is how a browser resumes."""
-    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    unknown = sorted(query.keys() - {"after", "turn"})
-    if unknown:
-        errors = tuple(FieldError(name, "unknown query parameter") for name in unknown)
-        raise Invalid("invalid", f"unknown query parameter {unknown[0]!r}; known here: after, turn", errors)
+    query = query_of(scope, "after", "turn")
     cursor = parse_cursor(query["after"], "after") if "after" in query else None
     header = next((value.decode("latin-1").strip() for name, value in scope["headers"] if name == b"last-event-id"), "")
     if header:

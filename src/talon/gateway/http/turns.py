@@ -14,8 +14,9 @@ from talon.gateway.deps import GatewayDeps
 from talon.gateway.http.bodies import Body, read_json
 from talon.gateway.http.docs import KEY_PARAMETER, doc
 from talon.gateway.http.message import asked_by
+from talon.gateway.http.pages import Cursor, Limit
 from talon.gateway.http.sessions import SESSION
-from talon.gateway.http.wire import Cursor, Limit, page, reply
+from talon.gateway.http.wire import page, reply
 
 
 class Nothing(Body):

@@ -1,17 +1,34 @@
-"""What goes over HTTP: pages and JSON bytes."""
+"""What goes over HTTP: parameters that are known, pages, JSON bytes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Collection, Iterable
+from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
-from fastapi import Query
 from starlette.responses import Response
+from starlette.types import Scope
 
-#: What the setting gateway.page_max may be at most; the front of all lists refuses what is above the setting.
-LIMIT_MAX = 1000
-Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="How many items at most.")]
-Cursor = Annotated[str, Query(description="`next_cursor` of the page before; empty starts.")]
+from talon.domain.errors import FieldError, Invalid
+
+
+def only_known(given: Iterable[str], known: Collection[str]) -> None:
+    """Raise `Invalid` for query parameters that the route does not read: a misspelt one must not be dropped in silence."""
+    unknown = sorted(name for name in given if name not in known)
+    if unknown:
+        errors = tuple(FieldError(name, "unknown query parameter") for name in unknown)
+        words = ", ".join(sorted(known)) or "none"
+        raise Invalid("invalid", f"unknown query parameter {unknown[0]!r}; known here: {words}", errors)
+
+
+def query_of(scope: Scope, *known: str) -> dict[str, str]:
+    """The query of a bare route that reads the parameters `known`. Raises `Invalid` for others."""
+    if not scope["query_string"]:
+        return {}
+    given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    only_known(given, known)
+    return given
 
 
 def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
