@@ -22,9 +22,9 @@ soak: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m soak --store $(or $(STORE),sqlite) --minutes $(or $(MINUTES),30) \
 		$(if $(OUT),--out "$(OUT)") $(if $(SEED),--seed $(SEED)) $(if $(NEGATIVE),--negative $(NEGATIVE))
 
-# make outage [STORE=sqlite|pg] [OUT=file.json] [SEED=n]: providers killed, stopped and throttled under 200 running turns
+# make outage [STORE=sqlite|pg] [KILLS=n] [OUT=file.json] [SEED=n]: providers killed, stopped and throttled under 200 running turns
 outage: $(READY)
-	@PYTHONPATH=tests $(BIN)/python -m soak.outage --store $(or $(STORE),pg) $(if $(OUT),--out "$(OUT)") $(if $(SEED),--seed $(SEED))
+	@PYTHONPATH=tests $(BIN)/python -m soak.outage --store $(or $(STORE),pg) $(if $(KILLS),--kills $(KILLS)) $(if $(OUT),--out "$(OUT)") $(if $(SEED),--seed $(SEED))
 
 # make bench [PEERS="steps langgraph dbos"] [OUT=file.json] [SMALL=1]
 bench: $(READY)

@@ -277,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", choices=("sqlite", "pg"), default="pg")
     parser.add_argument("--turns", type=int, default=200)
-    parser.add_argument("--kills", type=int, default=0, help="0: ten on PostgreSQL; one on SQLite, where it hits every turn")
+    parser.add_argument("--kills", type=int, default=0, help="0: ten on PostgreSQL; two on SQLite, where each hits every turn")
     parser.add_argument("--workers", type=int, default=3, help="on PostgreSQL")
     parser.add_argument("--pace-ms", type=int, default=300, help="between two words of a provider that will fail")
     parser.add_argument("--seed", type=int, default=0, help="0: a new one; it is in the result")
@@ -297,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with ExitStack() as stack:
             server = stack.enter_context(running_server()) if options.store == "pg" else None
-            kills = options.kills or (10 if server else 1)
+            kills = options.kills or (10 if server else 2)
             sizes = {"turns": options.turns, "kills": kills, "workers": options.workers, "pace_ms": options.pace_ms}
             url = server.create_database() if server else ""
             seen = asyncio.run(run(directory, url, rng=random.Random(seed), **sizes))
