@@ -292,7 +292,16 @@ def end_turn(
     return (ended,), (e.new_entry(cancelled, turn.turn_id, traceparent),)
 
 
-class CancelTurn(msgspec.Struct, frozen=True):
+class OnSession(msgspec.Struct, frozen=True, kw_only=True):
+    """What operations have that are about a session which must exist, whatever its agent became, and about nothing else."""
+
+    key: Key | None = None
+    needs_revision: bool = False
+    creation: Creation | None = None
+    firing: Firing | None = None
+
+
+class CancelTurn(OnSession, frozen=True):
     """`POST …/turns/{turn_id}/cancel`. A turn that has ended is `turn_ended`; one being cancelled already is a no-op receipt.
 
     An approval about an uncertain call stays open: what happened outside is still to be found out.
@@ -302,11 +311,7 @@ class CancelTurn(msgspec.Struct, frozen=True):
     turn_id: str
     by: str = "http"
     traceparent: str = ""
-    key: Key | None = None
     needs_turns: bool = True
-    needs_revision: bool = False
-    creation: None = None
-    firing: None = None
     approval: str = ""
 
     def admit(self, view: View) -> InboxWrite:
@@ -319,7 +324,7 @@ class CancelTurn(msgspec.Struct, frozen=True):
         )
 
 
-class ResolveApproval(msgspec.Struct, frozen=True):
+class ResolveApproval(OnSession, frozen=True):
     """`POST …/approvals/{id}`: what to do about an uncertain call. Deciding twice is `approval_closed`."""
 
     where: tuple[str, str, str]
@@ -329,11 +334,7 @@ class ResolveApproval(msgspec.Struct, frozen=True):
     by: str = "http"
     note: str = ""
     traceparent: str = ""
-    key: Key | None = None
     needs_turns: bool = False
-    needs_revision: bool = False
-    creation: None = None
-    firing: None = None
 
     def admit(self, view: View) -> InboxWrite:
         row = view.approval
@@ -353,7 +354,7 @@ class ResolveApproval(msgspec.Struct, frozen=True):
         )
 
 
-class DeleteSession(msgspec.Struct, frozen=True):
+class DeleteSession(OnSession, frozen=True):
     """`DELETE …/sessions/{id}`: cancels every open turn, tombstones the session, keeps its journal (kernel §8).
 
     A running turn is asked to end and its worker writes the end into the tombstoned journal.
@@ -362,11 +363,7 @@ class DeleteSession(msgspec.Struct, frozen=True):
     where: tuple[str, str, str]
     by: str = "http"
     traceparent: str = ""
-    key: Key | None = None
     needs_turns: bool = True
-    needs_revision: bool = False
-    creation: None = None
-    firing: None = None
     approval: str = ""
 
     def admit(self, view: View) -> InboxWrite:

@@ -9,7 +9,18 @@ import pytest
 
 from talon.domain import entries as e
 from talon.domain.errors import Conflict, FencedOut, NotFound
-from talon.domain.inbox import CancelTurn, Claim, DeleteSession, InboxWrite, Key, Message, NewTurn, Receipt, ResolveApproval, View
+from talon.domain.inbox import (
+    CancelTurn,
+    Claim,
+    DeleteSession,
+    InboxWrite,
+    Message,
+    NewTurn,
+    OnSession,
+    Receipt,
+    ResolveApproval,
+    View,
+)
 from talon.domain.session import SessionRow
 from talon.store.conformance import support as s
 from talon.store.conformance.resources import put
@@ -20,17 +31,13 @@ from talon.store.resources import Changes
 STEP = e.StepFinished(step="look", decision="go on")
 
 
-class Probe(msgspec.Struct, frozen=True):
+class Probe(OnSession, frozen=True):
     """An operation that shows what it is given and writes what it is told."""
 
     where: tuple[str, str, str]
     seen: list[View]
     write: InboxWrite = InboxWrite()
-    key: Key | None = None
     needs_turns: bool = True
-    needs_revision: bool = False
-    creation: None = None
-    firing: None = None
     approval: str = ""
     raises: type[Exception] | None = None
 
