@@ -73,8 +73,11 @@ def conditions(
     return (resolved,)
 
 
-def unresolved(effective: Effective, found: Collection[Identity], catalogue: Catalogue) -> dict[str, str]:
-    """Field -> what its names do not resolve to; a turn is refused for each (`unresolved_reference`)."""
+def unresolved(effective: Effective, found: Collection[Identity], catalogue: Catalogue | None) -> dict[str, str]:
+    """Field -> what its names do not resolve to; a turn is refused for each (`unresolved_reference`). What only a worker knows is
+    left out while none is there."""
+    if catalogue is None:
+        return _unknown_knowledge(effective, found)
     reasons: dict[str, str] = {}
     granted = grants(effective, catalogue)
     if missing := [name for name in granted.refs if not stored_as("McpServer", name, effective.namespace, found)]:
@@ -164,7 +167,7 @@ def _resolved(effective: Effective, found: Collection[Identity], catalogue: Cata
     missing: list[str] = []
     if effective.template and not stored_as("AgentTemplate", effective.template, effective.namespace, found):
         missing.append(f"templateRef: no template {effective.template!r} in namespace {effective.namespace!r}")
-    missing += (_unknown_knowledge(effective, found) if catalogue is None else unresolved(effective, found, catalogue)).values()
+    missing += unresolved(effective, found, catalogue).values()
     if missing:
         return Condition("ReferencesResolved", "False", "UnresolvedReference", "; ".join(missing))
     if catalogue is None and (effective.tool_refs or effective.allowed_tools):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from talon.domain.errors import FieldError
@@ -25,27 +25,41 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document. `index` counts from 1; `lines` are known for YAML only; `problems` are what reading it found wrong."""
+    """One document. `index` counts from 1; `lines` are known for YAML only; `problems` are what reading it found wrong. `alone`: it
+    is the only one that may be there, so that no complaint counts documents."""
 
     index: int
     data: Any = field(repr=False)  # may hold a Secret's value
     lines: Mapping[Path, int] = field(default_factory=dict[Path, int])
     problems: tuple[FieldError, ...] = ()
+    alone: bool = False
+
+    def by_itself(self) -> Document:
+        """The same document as the only one."""
+        problems = tuple(
+            replace(one, message=one.message.removeprefix(f"document {self.index}").removeprefix(": ").removeprefix(", "))
+            for one in self.problems
+        )
+        return replace(self, problems=problems, alone=True)
 
     def error(self, path: Path, message: str, value: Any = None) -> FieldError:
-        """A complaint about `path`; the message starts with the document and, where known, the line.
+        """A complaint about `path`; the message starts with its place.
 
         `value` is shown to the user and in logs: leave it out where it could be a secret.
         """
-        return FieldError(path_text(path), f"{self.place(path)}: {message}", shown(value))
+        return FieldError(path_text(path), self.said(path, message), shown(value))
+
+    def said(self, path: Path, message: str) -> str:
+        """`message` behind the place of `path`."""
+        place = self.place(path)
+        return f"{place}: {message}" if place else message
 
     def place(self, path: Path = ()) -> str:
-        """`document 2, line 14`: the line of the nearest thing around `path` whose line is known."""
-        for end in range(len(path), -1, -1):
-            line = self.lines.get(path[:end])
-            if line is not None:
-                return f"document {self.index}, line {line}"
-        return f"document {self.index}"
+        """`document 2, line 14`: the line of the nearest thing around `path` whose line is known. Of one that is alone just the
+        line, or nothing."""
+        which = "" if self.alone else f"document {self.index}"
+        line = next((known for end in range(len(path), -1, -1) if (known := self.lines.get(path[:end])) is not None), None)
+        return which if line is None else f"{which}, line {line}" if which else f"line {line}"
 
 
 def path_text(path: Path) -> str:

@@ -24,7 +24,7 @@ from talon.manifest.follow import follow
 from talon.manifest.lookup import Lookup
 from talon.manifest.occurrences import FireTime, fire_time, plan_of, preview
 from talon.manifest.read import Manifest, Reading
-from talon.manifest.references import places, refs
+from talon.manifest.references import places, refs, stands
 from talon.manifest.resolve import Resolved, load, resolve, template_of
 from talon.manifest.sessions import differs, planned_session, wrong_session
 from talon.manifest.state import (
@@ -132,6 +132,9 @@ class _Planner:
     def _error(self, manifest: Manifest, path: Path, message: str, value: Any = None) -> None:
         self.errors.append(manifest.document.error(path, message, value))
 
+    def _warn(self, manifest: Manifest, path: Path, message: str) -> None:
+        self._warnings.append(Warn(path_text(path), manifest.document.said(path, f"{manifest.label}: {message}")))
+
     def _deleted(self, manifest: Manifest, path: Path, what: str) -> None:
         self._going.append(manifest.document.error(path, f"{what} is being deleted; apply again when it is gone", what))
 
@@ -220,7 +223,7 @@ class _Planner:
             served = ref.kind == "McpServer" and self._catalogue is not None and ref.name in self._catalogue.toolsets
             if self.look.nearest(manifest.namespace, ref) is None and not served:
                 message = f"no {ref.kind} {ref.name!r} in namespace {manifest.namespace} yet"
-                self._warnings.append(Warn(path_text(path), f"{manifest.document.place(path)}: {manifest.label}: {message}"))
+                self._warn(manifest, path, message)
 
     # --- agents ---------------------------------------------------------------------------------------------------------------
 
@@ -261,18 +264,20 @@ class _Planner:
 
     def _warn_unserved(self, manifest: Manifest, effective: Effective) -> None:
         found = [one for one in wanted(manifest.model, manifest.namespace, effective) if self.look.exists(one)]
+        dangling = unresolved(effective, found, self._catalogue)
+        unused = not_yet(effective, found, self._catalogue) if self._catalogue is not None else {}
+        for field in dangling | unused:
+            reasons = "; ".join(each[field] for each in (dangling, unused) if field in each)
+            self._warn(manifest, stands(manifest.body, field), f"{reasons}. As long as that is so, turns on this agent are refused")
         if self._catalogue is None:
             return
-        reasons = unresolved(effective, found, self._catalogue) | not_yet(effective, found, self._catalogue)
-        for field, reason in reasons.items():
-            self._warnings.append(Warn(field, f"{manifest.label}: {reason}: turns on this agent are refused until one does"))
         lacking = unserved(effective, self._catalogue)
-        field = "policies.model_routing" if effective.routing else "modelPolicy.profiles"
+        at = stands(manifest.body, "policies.model_routing" if effective.routing else "modelPolicy.profiles")
         for tier, why in lacking.blocked.items():
             data = f"data of tier {tier}: " if effective.routing else ""
-            self._warnings.append(Warn(field, f"{manifest.label}: {data}{why}: such turns are denied until one is"))
+            self._warn(manifest, at, f"{data}{why}: such turns are denied until one is")
         if lacking.left_out and 0 not in lacking.blocked:
-            self._warnings.append(Warn(field, f"{manifest.label}: no running worker can ask {'; '.join(lacking.left_out)}"))
+            self._warn(manifest, at, f"no running worker can ask {'; '.join(lacking.left_out)}")
 
     def _followers(self, manifest: Manifest, template: kinds.TemplateDoc) -> None:
         """The stored agents of a template, resolved again; one that would break is an error of the template."""
@@ -312,8 +317,9 @@ class _Planner:
             if stored is not None:
                 self._same[Same(agent, stored.generation)] = None
         elif spec.messages:
-            message = f"{manifest.document.place()}: session {manifest.name} exists; messages are imported only when it is created"
-            self._warnings.append(Warn(path_text((*manifest.root, "messages")), message))
+            message = f"session {manifest.name} exists; messages are imported only when it is created"
+            path = (*manifest.root, "messages")
+            self._warnings.append(Warn(path_text(path), manifest.document.said(path, message)))
         action = "created" if row is None else "unchanged"
         self._results.append(Result(manifest.document.index, "Session", manifest.namespace, manifest.name, action))
 

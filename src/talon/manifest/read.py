@@ -91,7 +91,8 @@ def read(documents: Sequence[Document], expected: Expected | None = None) -> Rea
     """Read all documents; those after `ALL_ERRORS_MAX` errors are not looked at. Never raises for what is in them."""
     reading = Reading()
     first: dict[Identity, Document] = {}
-    for document in documents:
+    for one in documents:
+        document = one if expected is None else one.by_itself()
         if len(reading.errors) >= ALL_ERRORS_MAX:
             reading.errors.append(
                 FieldError("", f"{document.place()} and those after it: not looked at, there are too many errors")
@@ -235,7 +236,7 @@ def _bare_session(document: Document, errors: list[FieldError]) -> Manifest | No
         "spec": {key: written[key] for key in moved if key in written},
     }
     ignored = [key for key in ("status", "stream") if key in written]
-    warnings = tuple(Warned(key, f"{document.place((key,))}: describes a session and changes nothing; not read") for key in ignored)
+    warnings = tuple(Warned(key, document.said((key,), "describes a session and changes nothing; not read")) for key in ignored)
     return Manifest(document, "Session", namespace, bare.id, body, kinds.SessionDoc.model_validate(body), (), warnings)
 
 

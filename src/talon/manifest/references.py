@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from talon.domain.resources import Ref
 from talon.manifest import kinds
@@ -11,6 +11,15 @@ from talon.manifest.agents import Overrides
 from talon.manifest.document import Path
 from talon.manifest.environment import McpServerSpec
 from talon.manifest.fields import SecretRef
+
+#: Where the parts of an agent's definition may stand in its manifest.
+_ABOVE: tuple[tuple[str, ...], ...] = (
+    ("spec",),
+    ("definition",),
+    ("definition", "customSpec"),
+    ("spec", "definition"),
+    ("spec", "definition", "customSpec"),
+)
 
 
 def refs(model: kinds.Doc) -> tuple[Ref, ...]:
@@ -38,6 +47,19 @@ def places(model: kinds.Doc) -> Iterator[tuple[Path, Ref]]:
         yield from ((("spec", "agents", at), Ref("Agent", name)) for at, name in enumerate(spec.agents or ()))
         if spec.auth is not None and spec.auth.secret_ref is not None:
             yield ("spec", "auth", "secretRef"), Ref("Secret", spec.auth.secret_ref)
+
+
+def stands(body: dict[str, Any], field: str) -> Path:
+    """Where an agent's manifest has a part of its definition (`knowledgeRefs`, `capabilities.allowed_tools`): where it gives it, or
+    else where it names the template that does."""
+    inside = tuple(field.split("."))
+    for above in _ABOVE:
+        at: Any = body
+        for name in (*above, *inside):
+            at = cast(dict[str, Any], at).get(name) if isinstance(at, dict) else None
+        if at is not None:
+            return (*above, *inside)
+    return ("spec", "templateRef")
 
 
 def _definition(path: Path, definition: Any) -> Iterator[tuple[Path, Ref]]:

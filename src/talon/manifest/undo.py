@@ -16,7 +16,7 @@ ROLLED_BACK_TO = "talon.dev/rolled-back-to"
 
 def restored(body: bytes) -> Reading:
     """The manifest that the agent had at a revision. It may resolve to something else by now: its template may have changed."""
-    return read([Document(1, msgspec.json.decode(body))])
+    return read([Document(1, msgspec.json.decode(body), alone=True)])
 
 
 def written_out(body: bytes, effective: Effective, revision: int) -> Reading:
@@ -34,4 +34,4 @@ def written_out(body: bytes, effective: Effective, revision: int) -> Reading:
         "spec": spec,
         "definition": shown_definition(effective),
     }
-    return read([Document(1, manifest)])
+    return read([Document(1, manifest, alone=True)])

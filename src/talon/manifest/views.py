@@ -23,12 +23,12 @@ class Stamp(msgspec.Struct, frozen=True):
     deleting_at: str = ""
 
 
-def shown_manifest(
-    body: bytes, stamp: Stamp, conditions: Sequence[Condition] = (), revision: int = 0, template: str = ""
-) -> dict[str, Any]:
-    """The stored manifest `body` with stamp and status. Applying it again changes nothing."""
+def shown_manifest(body: bytes, stamp: Stamp, conditions: Sequence[Condition] = (), revision: int = 0) -> dict[str, Any]:
+    """The stored manifest `body` with stamp and status, the envelope first. Applying it again changes nothing."""
     data: dict[str, Any] = msgspec.json.decode(body)
-    return {**data, "metadata": {**data["metadata"], **_stamped(stamp)}, "status": _status(stamp, conditions, revision, template)}
+    metadata = {**data.pop("metadata"), **_stamped(stamp)}
+    head = {"apiVersion": data.pop("apiVersion"), "kind": data.pop("kind"), "metadata": metadata}
+    return {**head, **data, "status": _status(stamp, conditions, revision, _template(data) if head["kind"] == "Agent" else "")}
 
 
 def shown_effective(
@@ -67,6 +67,12 @@ def shown_definition(effective: Effective) -> dict[str, Any]:
         spec["capabilities"] = {"allowed_tools": list(effective.allowed_tools)}
     spec["limits"] = msgspec.to_builtins(effective.limits)
     return {"customSpec": spec}
+
+
+def _template(data: dict[str, Any]) -> str:
+    """The name of the template that an Agent's manifest refers to, in either of its forms; nothing if it has none."""
+    ref: str | dict[str, str] = data.get("spec", {}).get("templateRef", "")
+    return ref if isinstance(ref, str) else ref["name"]
 
 
 def _stamped(stamp: Stamp) -> dict[str, Any]:

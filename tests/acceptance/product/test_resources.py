@@ -164,6 +164,9 @@ async def test_of_two_who_read_and_change_the_same_one_is_told_to_read_again(spa
     start = int(won["metadata"]["annotations"]["n"])
     await asyncio.gather(*(count(space.stage.apis[n % len(space.stage.apis)]) for n in range(20)))
     assert (await space.ask("GET", path))["metadata"]["annotations"]["n"] == str(start + 20)
+    for no_patch in (7, [], ["x"]):
+        wrong = await space.refused("PATCH", path, 422, "invalid", no_patch)
+        assert wrong["detail"] == "the body must be a JSON object with the fields to change"
     for method in ("PUT", "PATCH", "DELETE"):
         body = None if method == "DELETE" else KINDS["knowledge"][1]
         await space.refused(method, path, 412, "precondition_failed", body, If_Match=tag)
@@ -303,6 +306,8 @@ async def test_a_secrets_value_goes_in_and_never_comes_out(space: Space) -> None
     assert kept["metadata"]["generation"] == 1
     changed = await space.ask("PATCH", path, {"spec": {"value": value + "2"}})
     assert changed["metadata"]["generation"] == 2
+    kept_back = await space.refused("PATCH", path, 422, "invalid", {"spec": {"value": None}})
+    assert kept_back["errors"][0]["field"] == "spec.value", "nobody believes that a value is gone which is not"
     answers += [same, kept, changed, await space.ask("GET", path), await space.ask("GET", f"{space.path}/secrets")]
     answers.append(await space.ask("GET", f"{path}/uses"))
     answers.append(await space.ask("GET", f"{space.path}/export", Accept="application/yaml"))

@@ -158,12 +158,13 @@ def test_a_session_that_exists_is_not_changed_by_apply() -> None:
 
 def test_what_no_worker_serves_is_a_warning_on_apply() -> None:
     world = World(Catalogue({"stripe-readonly": ("list",), "builtin": ()}, ("anthropic",)))
-    messages = {warn.field: warn.message for warn in world.apply(ALL).warnings}
-    assert "no running worker serves hubspot-readonly" in messages["mcpServerRefs"]
-    assert "no provider 'openai' is configured" in messages["modelPolicy.profiles"]
+    refs, profiles = (warn.message for warn in world.apply(ALL).warnings if warn.field == "spec.templateRef")
+    assert refs.startswith("document "), "a command finds file and line by it"
+    assert "no running worker serves hubspot-readonly" in refs
+    assert "no provider 'openai' is configured" in profiles
     narrowed = AGENT + "  mcpServerRefs: [stripe-readonly]\n  capabilities: {allowed_tools: [list, refund]}\n"
     messages = {warn.field: warn.message for warn in world.apply(narrowed).warnings}
-    assert "allowed_tools: refund: not one tool" in messages["capabilities.allowed_tools"]
+    assert "allowed_tools: refund: not one tool" in messages["spec.capabilities.allowed_tools"]
 
 
 def agent_of(world: World) -> tuple[Stored, Effective]:
@@ -203,7 +204,9 @@ def test_an_agent_is_ready_when_the_route_of_its_data_is_served_whatever_its_pro
     routes = "  policies: {model_routing: {tier_0: {primary: near/m, fallback: [far/m]}, tier_2: {primary: far/m}}}\n"
     world = World(Catalogue({"stripe-readonly": (), "hubspot-readonly": ()}, ("near",)))
     warnings = [
-        warn.message for warn in world.apply(TEMPLATE + "---\n" + AGENT + routes).warnings if warn.field == "policies.model_routing"
+        warn.message
+        for warn in world.apply(TEMPLATE + "---\n" + AGENT + routes).warnings
+        if warn.field == "spec.policies.model_routing"
     ]
     assert len(warnings) == 3, "of tiers 1 and 2, which have one route, and of the fallback"
     assert "data of tier 2: model_routing names no model that is served here (far/m)" in warnings[1]
@@ -232,8 +235,11 @@ def test_what_is_shown_can_be_applied_and_changes_nothing() -> None:
     world = World()
     world.apply(ALL)
     stored, effective = agent_of(world)
-    shown = shown_manifest(stored.body, STAMP, agent_conditions(stored, effective), 1, "customer-support")
+    shown = shown_manifest(stored.body, STAMP, agent_conditions(stored, effective), 1)
+    assert shown["status"]["template"] == "customer-support"
     assert world.plan(msgspec.json.encode(shown).decode()).empty
+    disordered = msgspec.json.encode(dict(reversed(msgspec.json.decode(stored.body).items())))
+    assert list(shown_manifest(disordered, STAMP)) == ["apiVersion", "kind", "metadata", "spec", "status"], "however it was sent"
     moved = {**shown, "metadata": {**shown["metadata"], "uid": "another"}}
     assert "the stored Agent acme/customer-support has uid-1" in world.errors(msgspec.json.encode(moved).decode())["metadata.uid"]
 

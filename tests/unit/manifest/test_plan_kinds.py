@@ -121,7 +121,10 @@ def test_an_agent_that_would_need_what_does_not_work_yet_is_not_ready_and_says_w
     world.apply(KNOWLEDGE)
     with_knowledge = ALL.replace("templateRef: customer-support", "templateRef: customer-support\n  knowledgeRefs: [policies]")
     warned = {warn.field: warn.message for warn in world.apply(with_knowledge).warnings}
-    assert "knowledgeRefs: Knowledge acme/policies: it is stored" in warned["knowledgeRefs"]
+    assert "knowledgeRefs: Knowledge acme/policies: it is stored" in warned["spec.knowledgeRefs"]
+    both = {warn.field: warn.message for warn in world.plan(with_knowledge.replace("[policies]", "[policies, gone]")).warnings}
+    assert "no Knowledge gone in namespace acme" in both["spec.knowledgeRefs"], "what is missing is told beside what is not used"
+    assert "Knowledge acme/policies: it is stored" in both["spec.knowledgeRefs"]
     found = conditions_of(world, agent)
     assert found["ReferencesResolved"].status == "True"
     assert (found["Ready"].status, found["Ready"].reason) == ("False", "NotImplemented")

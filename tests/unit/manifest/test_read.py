@@ -221,4 +221,6 @@ def test_a_route_fills_in_what_it_says_and_refuses_what_says_otherwise() -> None
     assert (
         "not the namespace of the route (acme)" in errors("metadata: {namespace: other}", expected=expected)["metadata.namespace"]
     )
-    assert "not the name in the route (bot)" in errors("metadata: {name: other}", expected=expected)["metadata.name"]
+    assert errors("metadata: {name: other}", expected=expected)["metadata.name"] == "line 1: is not the name in the route (bot)"
+    twice = errors("spec: {}\nspec: {}", expected=expected)["spec"]
+    assert twice.startswith("line 1: is given twice"), "where there can be one document only, none is counted"

@@ -62,7 +62,7 @@ class Views:
                 metadata: dict[str, Any] = msgspec.json.decode(row.body)["metadata"]
                 out.append(shown_effective(agent, metadata, stamp(row), now, row.revision))
             else:
-                out.append(shown_manifest(row.body, stamp(row), now, row.revision, agent.template if agent else ""))
+                out.append(shown_manifest(row.body, stamp(row), now, row.revision))
             if schedule is not None:
                 out[-1]["status"]["schedule"] = msgspec.to_builtins(schedule)
         return out

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import msgspec
 
-from talon.domain.errors import Conflict
+from talon.domain.errors import Conflict, FieldError
 from talon.gateway.api.collections import Collection, find
 from talon.gateway.deps import GatewayDeps
 from talon.gateway.resources import ATTEMPTS_MAX
@@ -137,7 +138,12 @@ def _same(plan: ApplyPlan, manifest: Manifest, row: ResourceRow | None) -> None:
 
 
 def patched(row: ResourceRow, patch: Document) -> Reading:
-    """The manifest of `row` with `patch` put over it."""
+    """The manifest of `row` with `patch` put over it. Raises `Invalid` for one that would take a secret's value away: that is kept
+    beside the manifest, which cannot say so."""
+    spec: Any = patch.data.get("spec")
+    if row.kind == "Secret" and isinstance(spec, dict) and cast(dict[str, Any], spec).get("value", "") is None:
+        message = "null does not take a value away: give another one, or delete the secret"
+        raise invalid([FieldError("spec.value", message)])
     merged = merge_patch(msgspec.json.decode(row.body), patch.data)
     expected = Expected(_kind(row.kind), row.namespace, row.name)
     return read([Document(1, merged)], expected)
