@@ -18,6 +18,7 @@ from talon.domain.errors import TalonError, Throttled, Unavailable
 from talon.domain.ids import Clock
 from talon.gateway.deps import GatewaySettings
 from talon.gateway.events import SSE, Form, Place, advance, fits
+from talon.gateway.sleeper import Sleeper
 from talon.store.writer import Committed
 
 log = logging.getLogger("talon.gateway")
@@ -54,7 +55,7 @@ class _Batch:
         return self._done
 
 
-class Reader:
+class Reader(Sleeper):
     """One stream's side of the hub. Used by one task; the hub only fills its buffer and wakes it.
 
     `place` is where the stream stands once the buffer is sent. `again`: read the journal from `place` (also true at first).
@@ -68,7 +69,6 @@ class Reader:
         "_cut",
         "_most",
         "_size",
-        "_waiter",
         "again",
         "beat",
         "check",
@@ -82,6 +82,7 @@ class Reader:
     )
 
     def __init__(self, sid: int, place: Place, buffer_max: int, cut: Callable[[], None], form: Form) -> None:
+        super().__init__()
         self.sid = sid
         self.form = form
         self.place = place
@@ -96,7 +97,6 @@ class Reader:
         self._buffer: list[bytes] = []
         self._size = 0
         self._most = buffer_max
-        self._waiter: asyncio.Future[None] | None = None
 
     def push(self, batch: _Batch) -> None:
         """Take a commit over, or note that there is something to read."""
@@ -139,19 +139,11 @@ class Reader:
         self._size = 0
         return data
 
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
     async def wait(self) -> None:
         """Return when there is something to do; at once if there is already."""
         if self._buffer or self.again or self.beat or self.check or self.stop is not None:
             return
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        await self.sleep()
 
 
 class StreamHub:

@@ -18,6 +18,7 @@ from typing import Protocol
 from talon.domain.errors import Gone, Invalid, TalonError, Throttled, Unavailable
 from talon.gateway.deps import GatewaySettings
 from talon.gateway.hub import StreamHub
+from talon.gateway.sleeper import Sleeper
 from talon.store.resources import Identity, ResourceEvent, ResourceRow
 from talon.store.sight import Sight, current, seeing
 
@@ -127,20 +128,16 @@ class Feed:
             watch.wake()
 
 
-class Watch:
+class Watch(Sleeper):
     """One watch's side of its feed; used by one task. `beat`: a bookmark is due. `over`: end when all is told."""
 
-    __slots__ = ("_waiter", "beat", "feed", "over")
+    __slots__ = ("beat", "feed", "over")
 
     def __init__(self, feed: Feed) -> None:
+        super().__init__()
         self.feed = feed
         self.beat = False
         self.over = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def end(self) -> None:
         """Ask the task to stop."""
@@ -151,11 +148,7 @@ class Watch:
         """Return when there may be more than `place`, or something else to do; at once if there is already."""
         if self.over or self.beat or self.feed.upto > place:
             return
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        await self.sleep()
 
 
 class Watches:
