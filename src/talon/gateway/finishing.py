@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
+from talon.dispatch.rounds import Rounds
 from talon.domain.errors import Conflict, NotFound, TalonError
 from talon.domain.ids import Ids
 from talon.domain.inbox import DeleteSession
@@ -39,18 +40,17 @@ class Finisher:
 
     def __init__(self, store: Store, writer: JournalWriter, hub: StreamHub, watches: Watches, ids: Ids) -> None:
         self._store, self._writer, self._hub, self._watches, self._ids = store, writer, hub, watches, ids
-        self._wake = asyncio.Event()
+        self._rounds = Rounds()
 
     def wake(self) -> None:
         """There is something to finish now."""
-        self._wake.set()
+        self._rounds.wake()
 
     async def run(self) -> None:
         """Go on until cancelled; now and then drop the changes that watches no longer need."""
         loop = asyncio.get_running_loop()
         forget_at = loop.time() + FORGET_EVERY_S
-        while True:
-            self._wake.clear()
+        while self._rounds.begin():
             try:
                 again = await self.round()
                 if loop.time() >= forget_at:
@@ -59,10 +59,8 @@ class Finisher:
             except TalonError as exc:
                 log.warning("deletions wait: %s", exc)
                 again = False
-            if again:
-                continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_EVERY_S)
+            if not again:
+                await self._rounds.rest(LOOK_EVERY_S)
 
     async def round(self) -> bool:
         """One step of each deletion that is under way; -> whether any of them came further."""

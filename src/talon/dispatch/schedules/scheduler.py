@@ -13,12 +13,12 @@ Where somebody else keeps the time too (an `Ahead`), rows come before they are d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from talon.dispatch.rounds import Rounds
 from talon.dispatch.schedules.firing import Firer
 from talon.dispatch.schedules.wakeups import Wakeups
 from talon.domain.bell import Bell
@@ -59,8 +59,7 @@ class Scheduler:
     def __init__(self, store: Store, wakeups: Wakeups, settings: SchedulerSettings, ahead: Ahead | None = None) -> None:
         self._store, self._settings, self._ahead = store, settings, ahead
         self.firer = Firer(store, wakeups, settings.ahead_ms)
-        self._wake = asyncio.Event()
-        self._stopping = False
+        self._rounds = Rounds()
         self._zones_checked = False
 
     def hear(self, bell: Bell) -> None:
@@ -70,17 +69,15 @@ class Scheduler:
 
     def look(self) -> None:
         """Look now: a schedule has moved on."""
-        self._wake.set()
+        self._rounds.wake()
 
     def stop(self) -> None:
         """Take nothing more; `run` ends when what it has taken is dealt with."""
-        self._stopping = True
-        self._wake.set()
+        self._rounds.stop()
 
     async def run(self) -> None:
         """Fire what is due until `stop`. Survives a database that goes away."""
-        while not self._stopping:
-            self._wake.clear()
+        while self._rounds.begin():
             pause_s = self._settings.sweep_s
             try:
                 if not self._zones_checked:
@@ -94,8 +91,7 @@ class Scheduler:
                     pause_s = min(pause_s, due.next_in_ms / 1000)
             except Unavailable as error:
                 log.warning("the database cannot be reached, trying again: %s", error.detail)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause_s)
+            await self._rounds.rest(pause_s)
 
     async def _look_at(self, due: Due) -> None:
         """Fire what is due; tell of the rest, or leave it until it is."""

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
+from talon.dispatch.rounds import Rounds
 from talon.dispatch.schedules.cloudtasks.occurrence import Occurrence, encode, task_id
 from talon.dispatch.schedules.cloudtasks.queue import NewTask, TaskQueue, Unreached
 from talon.domain.errors import Unavailable
@@ -43,34 +44,30 @@ class Announcer:
         self._store, self._queue, self._clock, self._authorize = store, queue, clock, authorize
         self._late_ms, self._sweep_s = late_ms, sweep_s
         self._pending: dict[str, tuple[ScheduleRow, int]] = {}
-        self._wake = asyncio.Event()
-        self._stopping = False
+        self._rounds = Rounds()
         self._failures, self._rests_until_s, self._why = 0, 0.0, ""
 
     def offer(self, rows: Sequence[ScheduleRow], now_ms: int) -> None:
         """See `Ahead.offer`."""
         for row in rows[: max(0, PENDING_MAX - len(self._pending))]:
             self._pending[row.uid] = (row, now_ms)
-        self._wake.set()
+        self._rounds.wake()
 
     def stop(self) -> None:
         """Tell of nothing more; what was offered comes again elsewhere."""
-        self._stopping = True
-        self._wake.set()
+        self._rounds.stop()
 
     async def run(self) -> None:
         """Tell what is offered until `stop`. Survives a database and a queue that go away."""
-        while not self._stopping:
-            self._wake.clear()
+        while self._rounds.begin():
             try:
-                while self._pending and not self._stopping:
+                while self._pending and not self._rounds.stopped:
                     await self._tell([self._pending.pop(uid) for uid in list(self._pending)[:AT_ONCE]])
-                while not self._resting() and not self._stopping and await self._take_back():
+                while not self._resting() and not self._rounds.stopped and await self._take_back():
                     pass
             except Unavailable as error:  # what was offered comes again
                 log.warning("the database cannot be reached, trying again: %s", error.detail)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._sweep_s)
+            await self._rounds.rest(self._sweep_s)
 
     def _resting(self) -> bool:
         return self._clock.monotonic_s() < self._rests_until_s
