@@ -381,22 +381,28 @@ async def test_describe_tells_conditions_references_users_and_revisions(shell: S
     out = await shell.ok("describe", "template", "customer-support")
     uses = [line.split(maxsplit=2) for line in out.partition("\nUses\n")[2].partition("\n\n")[0].splitlines()[1:]]
     assert uses == [["McpServer", "hubspot", "missing"], ["McpServer", "stripe-readonly", "a toolset of the workers"]]
-    assert "McpServer hubspot (missing)" in await shell.ok("graph", shell.namespace)
+    graph = await shell.ok("graph", shell.namespace)
+    assert "McpServer hubspot (missing)" in graph
+    assert "toolset stripe-readonly" in graph
     await shell.apply(TEMPLATE)
     await shell.ok("session", "send", "customer-support", "s", "hello", "--create", "--wait")
     assert "completed" in await shell.ok("describe", "session", "customer-support/s")
-    assert "Status:" in await shell.ok("describe", "ns", shell.namespace)
+    await shell.apply(f"kind: Namespace\napiVersion: talon.dev/v1alpha1\nmetadata: {{name: '{shell.namespace}:eu'}}\n")
+    out = await shell.ok("describe", "ns", shell.namespace)
+    assert "Status:" in out
+    assert f"Namespaces in it\n  {shell.namespace}:eu\n" in out
 
 
 async def test_labels_and_fields_are_changed_without_the_rest(shell: Space) -> None:
     await shell.bot("a")
     await shell.ok("label", "agent", "a", "tier=gold", "app-")
     assert (await shell.agent())["metadata"]["labels"] == {"tier": "gold"}
+    assert (await shell.ok("label", "agent", "a", "tier=gold")).endswith("/a unchanged\n")
     await shell.ok("patch", "agent/a", "-p", '{"definition": {"systemPrompt": "Sing."}}')
     agent = await shell.agent()
     assert (agent["definition"]["systemPrompt"], "modelPolicy" in agent["definition"]) == ("Sing.", True)
     code, _, errors = await shell.run("patch", "agent", "a", "-p", "definition: {colour: red}")
-    assert (code, "definition.colour" in errors) == (3, True)
+    assert (code, errors.count("definition.colour: unknown field")) == (3, 1), "once is enough"
     await shell.call("POST", "/agents/a/sessions", {"id": "s"})
     await shell.ok("patch", "session", "a/s", "-p", "metadata: {owner: ops}")
     assert (await shell.call("GET", "/agents/a/sessions/s"))["metadata"] == {"owner": "ops"}

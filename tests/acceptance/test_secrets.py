@@ -261,7 +261,7 @@ async def test_on_sqlite_a_value_works_at_once_and_is_nowhere_to_be_seen(tmp_pat
             await every_command_shows_it(home, right)
             code, words = await home.cli("secret", "rotate-key")
             assert code == 0, words
-            assert "1 values moved to a new key" in words
+            assert "1 value moved to a new key" in words
             assert (await home.turn())["type"] == "turn.completed"
         assert (tmp_path / "data" / "secrets.key").stat().st_mode & 0o777 == 0o600
         await home.products[0].kill()
@@ -297,7 +297,7 @@ async def test_on_postgres_a_value_works_at_once_and_is_nowhere_to_be_seen(
             fresh.rename(ring)
             code, words = await home.cli("secret", "rotate-key")
             assert code == 0, words
-            assert "1 values moved to the newest key" in words
+            assert "1 value moved to the newest key" in words
             assert (await home.turn())["type"] == "turn.completed", "the worker reads the file again"
         for product in home.products:
             await product.kill()

@@ -80,7 +80,8 @@ async def apply(
         return await client.call("POST", path_of("apply"), body=body, params=params)
     except Refused as error:
         fields = tuple(FieldError("", placed(sources, {"field": f.field, "message": f.message})) for f in error.errors)
-        detail = "nothing was applied; what is wrong:" if fields else error.detail
+        tried = "it would be refused" if (params or {}).get("dry_run") else "nothing was applied"
+        detail = f"{tried}; what is wrong:" if fields else error.detail
         raise type(error)(error.code, detail, fields) from None
 
 

@@ -95,7 +95,7 @@ async def _resource(client: Client, at: At, kind: Kind, names: Sequence[str], it
 async def _around(client: Client, at: At, kind: Kind, names: Sequence[str], item: Item) -> list[Section]:
     """What a resource has to do with others."""
     if kind.manifest == "Namespace":
-        return [("Holds", await _held(client, names[0]))]
+        return [("Holds", await _held(client, names[0])), ("Namespaces in it", await _below(client, kind, at, names[0]))]
     return [
         ("Uses", await _uses(client, at, item)),
         ("Used by", _users(await client.items(kind.path(at, names) + "/users"))),
@@ -111,6 +111,11 @@ async def _held(client: Client, namespace: str) -> str:
         return error.detail
     counts = Counter(node["kind"] for node in nodes if node["namespace"] == namespace)
     return table(("KIND", "COUNT"), sorted(counts.items()))
+
+
+async def _below(client: Client, kind: Kind, at: At, namespace: str) -> str:
+    names = [one["metadata"]["name"] for one in await client.items(kind.path(at))]
+    return "\n".join(name for name in names if name.startswith(f"{namespace}:"))
 
 
 def _conditions(conditions: Sequence[dict[str, Any]]) -> str:

@@ -19,6 +19,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 #: The program's own configuration, not a manifest.
 CONFIGURATION = ("talon.yaml", "talon.yml")
 _DOCUMENT = re.compile(r"document (\d+)")
+_OTHER = re.compile(r"\bin document (\d+)(?:, line \d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,13 @@ def placed(sources: Sequence[Source], problem: Mapping[str, Any]) -> str:
     number = _DOCUMENT.match(message)
     if number is None or not 0 < int(number[1]) <= len(sources):
         return f"{field + ': ' if field else ''}{message}"
-    return said(sources[int(number[1]) - 1], FieldError(field, message))
+    return said(sources[int(number[1]) - 1], FieldError(field, _OTHER.sub(lambda other: _place_of(sources, other), message)))
+
+
+def _place_of(sources: Sequence[Source], other: re.Match[str]) -> str:
+    """Another document that a message speaks of, as the user knows it."""
+    index = int(other[1]) - 1
+    return f"in {sources[index].place('')}" if index < len(sources) else other[0]
 
 
 def _files(names: Sequence[str], mistakes: list[str]) -> list[tuple[str, bytes]]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from talon.cli.errors import WrongUse
-from talon.cli.kinds import KINDS, kind_of
-from talon.cli.output import as_json
+from talon.cli.kinds import KINDS, declared_kind
+from talon.cli.output import as_json, table
 from talon.cli.text import styled
 
 if TYPE_CHECKING:
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 
 @click.command("explain", context_settings={"max_content_width": 110})
-@click.argument("path", metavar="KIND[.FIELD…]")
-def command(path: str) -> None:
-    """Explain a kind or one of its fields: what it is for, its type, what it may be, and what stands below it.
+@click.argument("path", metavar="[KIND[.FIELD…]]", required=False)
+def command(path: str | None) -> None:
+    """Explain a kind or one of its fields: what it is for, its type, what it may be, and what stands below it. Without KIND, which
+    kinds there are.
 
-    It needs no server. Lists are stepped through without a number.
+    It needs no server. A place in a list may be left out, so a field may be asked for as an error names it.
 
     \b
     Examples:
+      talon explain
       talon explain agent
       talon explain schedule.spec.target
       talon explain template.definition.modelPolicy.profiles.model
@@ -31,11 +33,12 @@ def command(path: str) -> None:
     from talon.domain.errors import Invalid
     from talon.manifest.explain import explain
 
+    if path is None:
+        rows = [(kind.singular, ", ".join(kind.aliases), explain(kind.manifest).description) for kind in KINDS if kind.manifest]
+        print(table(("KIND", "ALSO", "WHAT IT IS"), rows))
+        return
     kind, _, fields = path.partition(".")
-    found = kind_of(kind)
-    if not found.manifest:
-        known = ", ".join(kind.singular for kind in KINDS if kind.manifest)
-        raise WrongUse(f"{found.plural} are not declared, so they have no fields; what is: {known}")
+    found = declared_kind(kind, "fields")
     try:
         print(_text(explain(f"{found.manifest}.{fields}" if fields else found.manifest)))
     except Invalid as error:

@@ -17,6 +17,7 @@ from talon.cli.connection import At, connection_options, run
 from talon.cli.errors import Failed, WrongUse
 from talon.cli.kinds import BY_NAME, KINDS
 from talon.cli.output import note
+from talon.cli.text import counted
 
 _BETWEEN = re.compile(rb"^---[ \t]*\r?\n", re.MULTILINE)
 #: What an export consists of, and what --force replaces: nothing else in the directory is touched.
@@ -32,7 +33,7 @@ def command(at: At, name: str, directory: str | None, force: bool) -> None:
     """Write a namespace as manifests: to standard output, or one file for each resource.
 
     They apply again, here or elsewhere: talon apply -f DIR. The values of secrets are not in them, and sessions are not: what they
-    are is their journal. The files come all or not at all.
+    are is their journal. Namespaces that lie in it (acme:eu in acme) are exported by themselves. The files come all or not at all.
 
     \b
     Examples:
@@ -60,7 +61,7 @@ def command(at: At, name: str, directory: str | None, force: bool) -> None:
         raise Failed(f"{error.filename or target}: cannot be written: {error.strerror}; nothing was exported") from None
     for file in sorted(files):
         print(Path(directory or "") / file)
-    note(f"{len(files)} resources; to apply them again: talon apply -f {directory}")
+    note(f"{counted(len(files), 'resource')}; to apply them again: talon apply -f {directory}")
 
 
 def check_target(target: Path, force: bool) -> None:

@@ -18,12 +18,14 @@ Key = tuple[str, str, str]  # namespace, kind, name
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """`uses` are the edges, from the one that refers to what it refers to. `missing` are those that do not exist."""
+    """`uses` are the edges, from the one that refers to what it refers to. `missing` are those that do not exist, `toolsets` those
+    that are no resources: workers serve them."""
 
     namespace: str
     nodes: tuple[Key, ...]
     uses: dict[Key, tuple[Key, ...]]
     missing: frozenset[Key]
+    toolsets: frozenset[Key]
 
     @classmethod
     def of(cls, namespace: str, body: dict[str, Any]) -> Graph:
@@ -32,12 +34,14 @@ class Graph:
         uses: dict[Key, tuple[Key, ...]] = {}
         for edge in body["edges"]:
             uses[_key(edge["from"])] = (*uses.get(_key(edge["from"]), ()), _key(edge["to"]))
-        missing = {_key(node) for node in body["nodes"] if node.get("missing")}
-        return cls(namespace, nodes, uses, frozenset(missing))
+        missing, toolsets = (frozenset(_key(n) for n in body["nodes"] if n.get(mark)) for mark in ("missing", "toolset"))
+        return cls(namespace, nodes, uses, missing, toolsets)
 
     def label(self, key: Key) -> str:
-        """`Agent customer-support`, with its namespace if that is another one."""
+        """`Agent customer-support`, with its namespace if that is another one; `toolset crm`."""
         namespace, kind, name = key
+        if key in self.toolsets:
+            return f"toolset {name}"
         return f"{kind} {name if namespace in ('', self.namespace) else f'{namespace}/{name}'}"
 
 
@@ -110,7 +114,7 @@ FORMS: dict[str, Callable[[Graph], str]] = {"tree": tree, "mermaid": mermaid, "d
 def command(at: At, name: str, output: str) -> None:
     """Show what refers to what in a namespace: agents to templates, schedules to agents, all to MCP servers, knowledge and secrets.
 
-    What is referred to and does not exist is marked as missing.
+    What is referred to and does not exist is marked as missing. Namespaces that lie in it have graphs of their own.
 
     \b
     Examples:

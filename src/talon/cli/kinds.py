@@ -206,11 +206,21 @@ BY_NAME = {name: kind for kind in KINDS for name in (kind.plural, kind.singular,
 KNOWN = ", ".join(kind.plural for kind in KINDS)
 
 
-def kind_of(name: str) -> Kind:
-    """The kind that is called so: plural, singular, short or as in manifests, in any case."""
+def kind_of(name: str, known: str = KNOWN) -> Kind:
+    """The kind that is called so: plural, singular, short or as in manifests, in any case. `known` is said of one that there is
+    not."""
     kind = BY_NAME.get(name.lower())
     if kind is None:
-        raise WrongUse(f"no such kind {name!r}{nearest(name.lower(), BY_NAME)} (there are: {KNOWN})")
+        raise WrongUse(f"no such kind {name!r}{nearest(name.lower(), BY_NAME)} (there are: {known})")
+    return kind
+
+
+def declared_kind(name: str, lacking: str) -> Kind:
+    """The kind that is called so and has manifests. Raises `WrongUse` for any other, saying that it has no `lacking`."""
+    known = ", ".join(kind.singular for kind in KINDS if kind.manifest)
+    kind = kind_of(name, known)
+    if not kind.manifest:
+        raise WrongUse(f"{kind.plural} are not declared, so they have no {lacking}; what is: {known}")
     return kind
 
 

@@ -106,6 +106,9 @@ def run(args: list[str] | None = None) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.ctx.get_help() if error.ctx else error.format_message(), file=sys.stderr)
         return 2
+    except click.MissingParameter as error:
+        where = error.ctx.command_path if error.ctx else "talon"
+        return _say(2, error.format_message(), *_may_be(error), hint=f"see: {where} --help")
     except click.UsageError as error:
         where = f"{error.ctx.command_path} --help" if error.ctx else "talon --help"
         return _say(2, error.format_message(), hint=f"see: {where}")
@@ -125,12 +128,22 @@ def run(args: list[str] | None = None) -> int:
     except TalonError as error:
         if debug:
             raise
-        fields = [f"  {f.field + ': ' if f.field else ''}{f.message}" for f in error.errors]
-        return _say(error.exit_code, f"{error.detail} [{error.code}]", *fields)
+        fields = [f"{f.field + ': ' if f.field else ''}{f.message}" for f in error.errors]
+        more = [f"  {one}" for one in fields if one not in error.detail]
+        return _say(error.exit_code, f"{error.detail} [{error.code}]", *more)
     except Exception as error:
         if debug:
             raise
         return _say(1, f"a mistake in Talon: {type(error).__name__}: {error}", hint="TALON_DEBUG=1 shows where")
+
+
+def _may_be(missing: click.MissingParameter) -> list[str]:
+    """What could stand where nothing stands."""
+    if missing.param is None or missing.param.name != "kind":
+        return []
+    from talon.cli.kinds import KNOWN
+
+    return [f"KIND is one of: {KNOWN}"]
 
 
 def _say(code: int, first: str, *more: str, hint: str = "") -> int:

@@ -38,9 +38,10 @@ def command(at: At, kind: str, name: str | None, text: str | None, file: str | N
       talon patch session customer-support/renewals -p '{"metadata": {"owner": "sales"}}'
     """
     found, names = resource_of(kind, name, "patched")
-    after = run(_patch(at, found, names, _body(text, file)))
+    after, changed = run(_patch(at, found, names, _body(text, file)))
     if output == "words":
-        print(f"{label_of(after) if found.is_resource else f'Session {at.namespace}/' + '/'.join(names)} changed")
+        name = label_of(after) if found.is_resource else f"Session {at.namespace}/{'/'.join(names)}"
+        print(f"{name} {'changed' if changed else 'unchanged'}")
     else:
         print(as_json(after, indent=2) if output == "json" else as_yaml(after).removesuffix("\n"))
 
@@ -60,8 +61,8 @@ def label(at: At, words: tuple[str, ...]) -> None:
     found, names = resource_of(words[0], None if "/" in words[0] else words[1] if len(words) > 1 else None, "labelled")
     if not found.is_resource:
         raise WrongUse(f"{found.plural} have no labels")
-    after = run(_patch(at, found, names, {"metadata": {"labels": _labels(rest)}}))
-    print(f"{label_of(after)} labelled")
+    after, changed = run(_patch(at, found, names, {"metadata": {"labels": _labels(rest)}}))
+    print(f"{label_of(after)} {'labelled' if changed else 'unchanged'}")
 
 
 def _labels(words: Sequence[str]) -> dict[str, str | None]:
@@ -76,11 +77,16 @@ def _labels(words: Sequence[str]) -> dict[str, str | None]:
     return labels
 
 
-async def _patch(at: At, kind: Kind, names: Sequence[str], body: Any) -> Any:
+async def _patch(at: At, kind: Kind, names: Sequence[str], body: Any) -> tuple[Any, bool]:
+    """-> (what it is now, whether it was something else before)."""
+    path = kind.path(at, names)
     async with at.client() as client:
+        before = await client.get(path)
         if not kind.is_resource:
-            return await client.call("PATCH", kind.path(at, names), body=body)
-        return await client.call("PATCH", kind.path(at, names), text=(MERGE_PATCH, as_json(body).encode()))
+            after = await client.call("PATCH", path, body=body)
+            return after, {**before, "updated_at": ""} != {**after, "updated_at": ""}
+        after = await client.call("PATCH", path, text=(MERGE_PATCH, as_json(body).encode()))
+        return after, before["metadata"]["resourceVersion"] != after["metadata"]["resourceVersion"]
 
 
 def _body(text: str | None, file: str | None) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from talon.cli.errors import WrongUse
-from talon.cli.kinds import kind_of
+from talon.cli.kinds import declared_kind
 from talon.cli.output import as_json
 
 
@@ -60,7 +60,4 @@ def _name(kind: str) -> str:
 
     if kind.lower() == ANY.lower():
         return ANY
-    found = kind_of(kind)
-    if not found.manifest:
-        raise WrongUse(f"{found.plural} are not declared, so they have no schema")
-    return found.manifest
+    return declared_kind(kind, "schema").manifest

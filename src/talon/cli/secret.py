@@ -12,6 +12,7 @@ from talon.cli.connection import At, connection_options, run
 from talon.cli.errors import Failed, WrongUse
 from talon.cli.kinds import kind_of
 from talon.cli.output import emit, note, output_option, table
+from talon.cli.text import counted
 from talon.domain import errors as err
 
 Item = dict[str, Any]
@@ -101,7 +102,7 @@ def _value(name: str, from_file: str | None) -> str:
         raise WrongUse(f"the value of {name} is not UTF-8 text: encode it first, for example as base64") from None
 
 
-@command.command("list")
+@command.command("list", short_help="List the secrets of a namespace.")
 @output_option
 @connection_options
 def list_(at: At, output: str) -> None:
@@ -166,7 +167,7 @@ def rotate_key(at: At, output: str) -> None:
 def _rotation(done: Item) -> str:
     made = "a new key" if done["generated"] else "the newest key"
     dropped = f"; dropped {', '.join(done['dropped'])}" if done["dropped"] else ""
-    return f"{done['rewrapped']} values moved to {made}, {done['key_id']}{dropped}"
+    return f"{counted(done['rewrapped'], 'value')} moved to {made}, {done['key_id']}{dropped}"
 
 
 @command.command("delete")

@@ -22,6 +22,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def counted(number: int, what: str) -> str:
+    """`1 value`, `2 values`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def safe(text: str) -> str:
     """`text` without what could move the cursor, colour or rename the terminal: a model's or a tool's words are not trusted."""
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))

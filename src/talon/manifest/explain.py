@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from talon.manifest.kinds import DOCS, KINDS
 from talon.manifest.schemas import Schema, schema
 
 PATH_MAX = 512
+_PLACE = re.compile(r"\[[0-9]+\]|\.[0-9]+(?=\.|$)")
 
 
 class Field(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -41,13 +43,14 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def explain(path: str) -> Explanation:
-    """What `KIND` or `KIND.field.field` is (`Schedule.spec.cron`); lists and free mappings are stepped through without a place.
+    """What `KIND` or `KIND.field.field` is (`Schedule.spec.cron`); free mappings are stepped through without a key. A place in a
+    list (`documents[0].content`, as errors name it) may be left out.
 
     The kind may be written in any case. Raises `Invalid` for what there is not, with what may be meant.
     """
     if len(path) > PATH_MAX:
         raise _unknown(path, f"has {len(path)} characters; at most {PATH_MAX}")
-    first, *fields = path.split(".")
+    first, *fields = _PLACE.sub("", path).split(".")
     kind = next((known for known in DOCS if known.casefold() == first.casefold()), "")
     if not kind:
         raise _unknown(path, f"unknown kind {shown(first)!r}{nearest(first, KINDS)}")

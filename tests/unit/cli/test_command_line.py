@@ -57,6 +57,7 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (("session", "send", "a", "b", "x", "--strategy", "shout"), "shout"),
         (("session", "create", "a", "s", "--metadata", "novalue"), "expected KEY=TEXT"),
         (("session", "create", "a", "s", "--feature", "n:=[1"), "is no JSON"),
+        (("get",), "KIND is one of: namespaces, templates, agents"),
         (("get", "agnets"), "did you mean 'agents'"),
         (("get", "turns"), "AGENT/SESSION"),
         (("get", "agents", "--effective"), "--effective goes with one agent"),
@@ -83,7 +84,10 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
         (("diff", "-f", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
         (("explain", "agent.spec.templatRef"), "did you mean 'templateRef'"),
         (("explain", "turn"), "are not declared"),
-        (("schema", "agnet"), "did you mean 'agent'"),
+        (
+            ("schema", "agnet"),
+            "did you mean 'agent'? (there are: namespace, template, agent, session, schedule, knowledge, mcp-server, ",
+        ),
         (("schema", "agent", "-o", "x"), "goes with no KIND"),
         (("rollout", "undo", "a", "--to-revision", "0"), "0 is not in the range"),
         (("apply",), "--file"),
@@ -145,6 +149,8 @@ def test_kinds_are_explained_and_their_schemas_written_without_a_server(tmp_path
     assert done.stdout.startswith("Schedule.spec.target  Target  required\n")
     assert "  sessionMode  named | new\n" in done.stdout
     assert "required" in talon("explain", "agenttemplate.definition.modelPolicy.profiles").stdout
+    assert talon("explain", "kn.spec.documents[0].content").stdout.startswith("Knowledge.spec.documents.content  text\n")
+    assert "\nmcp-binding  " in talon("explain").stdout
     assert json.loads(talon("schema", "mcp").stdout)["title"] == "McpServer"
     written = talon("schema", "-o", "all", cwd=tmp_path).stdout.split()
     assert "all/manifest.schema.json" in written

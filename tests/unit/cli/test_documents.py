@@ -68,7 +68,8 @@ async def test_the_servers_complaints_are_told_at_file_and_line(tmp_path: Path) 
     async def handler(request: web.Request) -> web.Response:
         sent.append(await request.json())
         complaint = {"field": "metadata.name", "message": "document 2: is no name"}
-        body = {"code": "invalid", "detail": "wrong", "errors": [complaint, {"field": "x", "message": "by itself"}]}
+        twice = {"field": "", "message": "document 2, line 2: Agent acme/a is in document 1, line 1 already; keep one of them"}
+        body = {"code": "invalid", "detail": "wrong", "errors": [complaint, twice, {"field": "x", "message": "by itself"}]}
         return web.json_response(body, status=422)
 
     (tmp_path / "a.yaml").write_text("kind: Agent\nmetadata: {name: a}\n")
@@ -76,7 +77,12 @@ async def test_the_servers_complaints_are_told_at_file_and_line(tmp_path: Path) 
     async with serving(handler) as tiny, Client(tiny.url) as client:
         with pytest.raises(err.Invalid) as caught:
             await apply(client, collect([str(tmp_path)]), "acme", {"dry_run": "true"})
-    assert [f.message for f in caught.value.errors] == [f"{tmp_path}/b.yaml line 4: metadata.name: is no name", "x: by itself"]
+    assert caught.value.detail == "it would be refused; what is wrong:", "nobody wanted to apply it"
+    assert [f.message for f in caught.value.errors] == [
+        f"{tmp_path}/b.yaml line 4: metadata.name: is no name",
+        f"{tmp_path}/b.yaml line 2: Agent acme/a is in {tmp_path}/a.yaml line 1 already; keep one of them",
+        "x: by itself",
+    ]
     assert tiny.requests[0][1] == "/v1/apply?dry_run=true"
     assert sent == [[{"kind": "Agent", "metadata": {"namespace": "acme", "name": name}} for name in "aB"]]
 

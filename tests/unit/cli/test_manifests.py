@@ -125,12 +125,14 @@ BODY = {
         key("AgentTemplate", "base"),
         {"namespace": "top", "kind": "McpServer", "name": "crm"},
         key("Secret", "token", missing=True),
+        key("McpServer", "tools", toolset=True),
     ],
     "edges": [
         {"from": key("Agent", "bot"), "to": key("AgentTemplate", "base")},
         {"from": key("Schedule", "daily"), "to": key("Agent", "bot")},
         {"from": key("AgentTemplate", "base"), "to": {"namespace": "top", "kind": "McpServer", "name": "crm"}},
         {"from": key("Agent", "bot"), "to": key("Secret", "token")},
+        {"from": key("Agent", "bot"), "to": key("McpServer", "tools")},
     ],
 }
 
@@ -142,7 +144,8 @@ def test_a_graph_is_a_tree_from_those_whom_nobody_uses() -> None:
         "    └── Agent bot",
         "        ├── AgentTemplate base",
         "        │   └── McpServer top/crm",
-        "        └── Secret token (missing)",
+        "        ├── Secret token (missing)",
+        "        └── toolset tools",
     ]
 
 

@@ -27,13 +27,14 @@ _PAGE = 500
 
 
 class GraphNode(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A resource, of the namespace or of one that it lies in (`namespace` is empty if you do not see that one), or a toolset of the
-    workers that is named as an McpServer. `missing`: something refers to it, and it is neither."""
+    """A resource, of the namespace or of one that it lies in (`namespace` is empty if you do not see that one), or, with `toolset`,
+    a toolset of the workers that is named as an McpServer. `missing`: something refers to it, and it is neither."""
 
     namespace: str
     kind: str
     name: str
     missing: bool = False
+    toolset: bool = False
 
 
 class GraphPlace(msgspec.Struct, frozen=True):
@@ -93,8 +94,9 @@ async def graph_of(store: Store, namespace: str, toolsets: Collection[str] = ())
     meant = {ref: next((place for place in found if place in there), found[0]) for ref, found in places.items()}
     nodes = [*inside, *sorted(set(meant.values()) - set(inside))]
     edges = [GraphEdge(GraphPlace(*user), GraphPlace(*meant[ref])) for user in inside for ref in sorted(refs.get(user, ()))]
-    known = there | set(inside) | {place for place in meant.values() if place[1] == "McpServer" and place[2] in toolsets}
-    return Graph([GraphNode(*node, missing=node not in known) for node in nodes], edges)
+    elsewhere = set(meant.values()) - there - set(inside)
+    served = {place for place in elsewhere if place[1] == "McpServer" and place[2] in toolsets}
+    return Graph([GraphNode(*node, missing=node in elsewhere - served, toolset=node in served) for node in nodes], edges)
 
 
 def seen_by(who: Principal, graph: Graph) -> Graph:
