@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
-from referencing import Registry as References
 
 from talon.tools.protocol import Effect, Tool, ToolSpec
 from talon.tools.text import clean, said
+
+if TYPE_CHECKING:
+    # Imported where schemas are compiled: a process that has only Talon's own tools, and calls none, does without.
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
 
 ARGUMENTS_MAX = 262_144  # characters of JSON
 REPEATS_MAX = 3
@@ -86,6 +88,9 @@ def check(
 
 def check_schema(spec: ToolSpec) -> str:
     """What is wrong with a tool's `parameters` as JSON Schema of an object; empty if nothing is."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
     try:
         Draft202012Validator.check_schema(spec.parameters)
     except SchemaError as error:
@@ -131,6 +136,9 @@ def _canonical(arguments: str) -> bytes:
 @lru_cache(maxsize=1024)
 def _validator(schema: bytes) -> Draft202012Validator:
     """Compiled once per schema. The empty registry keeps a `$ref` from being fetched over the network."""
+    from jsonschema import Draft202012Validator
+    from referencing import Registry as References
+
     return Draft202012Validator(msgspec.json.decode(schema), registry=References())
 
 

@@ -48,12 +48,19 @@ class Granted(msgspec.Struct, frozen=True):
 class Registry:
     """The toolsets of this process, fixed once made."""
 
-    def __init__(self, toolsets: Iterable[Toolset]) -> None:
-        """Raises `Invalid` for two toolsets of one name, a name that is none, and a tool whose schema is no JSON Schema."""
+    def __init__(self, toolsets: Iterable[Toolset], ours: Iterable[Toolset] = ()) -> None:
+        """Raises `Invalid` for two toolsets of one name, a name that is none, and a tool whose schema is no JSON Schema. Those of
+        `ours`, which come with Talon, are known to be some."""
         self._toolsets: dict[str, Toolset] = {}
         self._tools: dict[str, dict[str, Tool]] = {}
+        for toolset in ours:
+            self._add(toolset)
         for toolset in toolsets:
             self._add(toolset)
+            for name, tool in self._tools[toolset.name].items():
+                if wrong := check_schema(tool.spec):
+                    name = f"{toolset.name}/{name}"
+                    raise _invalid("tools", f"the parameters of {name} are no JSON Schema: {wrong}", name)
 
     def _add(self, toolset: Toolset) -> None:
         name = toolset.name
@@ -63,13 +70,8 @@ class Registry:
             raise _invalid(
                 "tools", f"two toolsets are named {name!r}; give one of them another name (`TOOLSET = …` in its module)", name
             )
-        tools = dict(sorted(toolset.tools().items()))
-        for tool_name, tool in tools.items():
-            wrong = check_schema(tool.spec)
-            if wrong:
-                raise _invalid("tools", f"the parameters of {name}/{tool_name} are no JSON Schema: {wrong}", f"{name}/{tool_name}")
         self._toolsets[name] = toolset
-        self._tools[name] = tools
+        self._tools[name] = dict(sorted(toolset.tools().items()))
 
     def resolve(self, refs: Sequence[str] = (), allowed: Sequence[str] | None = None) -> Granted:
         """What an agent with `mcpServerRefs` = `refs` and `capabilities.allowed_tools` = `allowed` may use.
@@ -151,13 +153,13 @@ class Registry:
                 await close()
 
 
-def load_toolsets(modules: Sequence[str], search_path: Sequence[Path | str] = (), others: Iterable[Toolset] = ()) -> Registry:
-    """Import `modules` (found on `search_path` too, after everything installed) and the installed entry points; with `others` (the
+def load_toolsets(modules: Sequence[str], search_path: Sequence[Path | str] = (), ours: Iterable[Toolset] = ()) -> Registry:
+    """Import `modules` (found on `search_path` too, after everything installed) and the installed entry points; with `ours` (the
     built-in ones) they make the registry. Imports are cached by Python: a changed module needs a new process.
 
     Raises `Invalid` for a module that is not there, fails when it is imported (with file and line) or has no tools.
     """
-    return Registry([*others, *import_modules(modules, search_path), *import_installed()])
+    return Registry([*import_modules(modules, search_path), *import_installed()], ours)
 
 
 def _list(names: Iterable[str]) -> str:

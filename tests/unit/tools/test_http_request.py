@@ -16,8 +16,8 @@ from talon import EffectUnknown, ToolContext, ToolError
 from talon.domain.errors import Invalid
 from talon.tools import gate
 from talon.tools.builtin import builtin_toolset
+from talon.tools.builtin.addresses import system_lookup
 from talon.tools.builtin.http_request import HttpRequest, HttpRequestSettings
-from talon.tools.builtin.wire import system_lookup
 
 CONTEXT = ToolContext(key="tk_abc", namespace="acme", agent="support", session="s1", turn_id="t1", call=1)
 BOUND_S = 20.0

@@ -5,10 +5,11 @@ The rule is about addresses, not names: a name is judged by every address that i
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -17,6 +18,8 @@ from yarl import URL
 from talon.domain.errors import FieldError, Invalid
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+#: Host and port -> its addresses: what a resolver needs of the system. Raises `OSError` for a name that does not exist.
+Lookup: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 
@@ -76,6 +79,13 @@ def special_kind(address: Address) -> str:
             return special_kind(ipaddress.IPv4Address((int(address) >> shift) & 0xFFFF_FFFF))
     kind = next((kind for network, kind in _SPECIAL_V6.items() if address in network), "")
     return kind or ("" if address in _GLOBAL_V6 else "reserved")
+
+
+async def system_lookup(host: str, port: int) -> list[str]:
+    """The addresses that the system's resolver gives, in its order."""
+    flags = socket.AI_ADDRCONFIG
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    return [str(sockaddr[0]) for *_, sockaddr in found]
 
 
 def literal(host: str) -> Address | None:

@@ -6,15 +6,17 @@ import asyncio
 import hashlib
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from talon.tools.builtin.addresses import host_of, host_rules, listed
+from talon.tools.builtin.addresses import Lookup, host_of, host_rules, listed, system_lookup
 from talon.tools.builtin.request import METHODS, READS, Request, build, parse_url, redirected
 from talon.tools.builtin.response import Answer, render
-from talon.tools.builtin.wire import Lookup, Wire, system_lookup
 from talon.tools.protocol import Effect, EffectUnknown, Outcome, ToolContext, ToolError, ToolSpec
+
+if TYPE_CHECKING:
+    from talon.tools.builtin.wire import Wire
 
 USER_AGENT = "Talon"
 
@@ -62,8 +64,8 @@ class HttpRequest:
         """Raises `Invalid` for a host entry that is none. `lookup` is the system's name resolution."""
         self._settings = settings
         self._idempotent = host_rules(settings.idempotent_hosts, "tools.http_request.idempotent_hosts")
-        allowed = host_rules(settings.allow_hosts, "tools.http_request.allow_hosts")
-        self._wire = Wire(allowed, settings.response_max, USER_AGENT, lookup)
+        self._allowed, self._lookup = host_rules(settings.allow_hosts, "tools.http_request.allow_hosts"), lookup
+        self._wire: Wire | None = None
         self._spec = ToolSpec(
             name="http_request",
             description=_DESCRIPTION,
@@ -111,11 +113,19 @@ class HttpRequest:
 
     async def _send(self, request: Request, key: str, deadline: float) -> Answer:
         left = deadline - asyncio.get_running_loop().time()
-        return await self._wire.send(request, key, max(left, 0.001))
+        return await self._opened().send(request, key, max(left, 0.001))
+
+    def _opened(self) -> Wire:
+        if self._wire is None:
+            from talon.tools.builtin.wire import Wire  # with aiohttp, the longest import but FastAPI: only who makes a call pays it
+
+            self._wire = Wire(self._allowed, self._settings.response_max, USER_AGENT, self._lookup)
+        return self._wire
 
     async def probe(self, args: dict[str, Any], context: ToolContext) -> Outcome:
         return Outcome("unknown")
 
     async def close(self) -> None:
         """Close the pooled connections."""
-        await self._wire.close()
+        if self._wire is not None:
+            await self._wire.close()

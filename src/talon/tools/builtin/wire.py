@@ -5,29 +5,19 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from talon.tools.builtin.addresses import HostRule, listed, literal, special_kind
+from talon.tools.builtin.addresses import HostRule, Lookup, listed, literal, special_kind, system_lookup
 from talon.tools.builtin.request import KEY_HEADER, Request
 from talon.tools.builtin.response import Answer
 from talon.tools.protocol import EffectUnknown, ToolError
 
 CONNECT_TIMEOUT_S = 10.0
 _CHUNK = 65_536
-
-#: Host and port -> its addresses: what a resolver needs of the system. Raises `OSError` for a name that does not exist.
-Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
-
-
-async def system_lookup(host: str, port: int) -> list[str]:
-    """The addresses that the system's resolver gives, in its order."""
-    flags = socket.AI_ADDRCONFIG
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    return [str(sockaddr[0]) for *_, sockaddr in found]
 
 
 def judge(rules: Sequence[HostRule], host: str, port: int, address: str) -> None:
