@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from support import asgi
-from support.bootedgateway import SESSIONS, Booted, booted
+from support.bootedgateway import SESSIONS, Booted, booted, eventually
 from talon.domain.errors import CODES, Unavailable
 
 
@@ -98,6 +98,19 @@ async def test_unknown_routes_methods_and_types_are_problems(gateway: Booted) ->
     assert (await gateway.call("GET", SESSIONS + "?page=2")).body["errors"] == [
         {"field": "page", "message": "unknown query parameter"}
     ]
+
+
+async def test_a_head_is_answered_like_a_get_without_its_body_and_ends_a_stream_at_once(gateway: Booted) -> None:
+    session = await gateway.session()
+    for path, status in (("/", 200), ("/healthz", 200), (session, 200), ("/v1/nothing", 404)):
+        whole = await gateway.call("GET", path)
+        head = await gateway.call("HEAD", path)
+        assert (head.status, head.headers.get("content-length")) == (status, whole.headers.get("content-length")), path
+        assert head.raw == b"", path
+    for stream in (session + "/stream", "/v1/ns/acme/agents?watch=true"):
+        begun = await gateway.call("HEAD", stream)
+        assert (begun.status, begun.headers["content-type"]) == (200, "text/event-stream"), stream
+    await eventually(lambda: (gateway.hub.count, gateway.hub.watches) == (0, 0), 20)
 
 
 async def test_the_alias_of_namespaces_reaches_every_sub_resource(gateway: Booted) -> None:

@@ -8,6 +8,7 @@ costs more than all of these checks together.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import re
@@ -102,6 +103,8 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)  # lifespan
             return
+        if scope["method"] == "HEAD":
+            scope, receive, send = _head_of(scope, send)
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = request_id_of(given, self._ids)
@@ -225,6 +228,32 @@ class Front:
             return message
 
         return bounded
+
+
+def _head_of(scope: Scope, send: Send) -> tuple[Scope, Receive, Send]:
+    """A HEAD as the GET of which only the head is answered (RFC 9110, 9.3.2). A stream ends when it has begun, as if its client had
+    left."""
+    asked = answered = False
+    over = asyncio.Event()
+
+    async def receive() -> Message:
+        nonlocal asked
+        if not asked:
+            asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await over.wait()
+        return {"type": "http.disconnect"}
+
+    async def head(message: Message) -> None:
+        nonlocal answered
+        if answered:
+            return
+        answered = True
+        await send(message)
+        await send({"type": "http.response.body", "body": b""})
+        over.set()
+
+    return {**scope, "method": "GET"}, receive, head
 
 
 async def _refuse(error: TalonError, visit: Visit, send: Send) -> None:
