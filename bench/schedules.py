@@ -24,6 +24,7 @@ from unittest.mock import patch
 from bench.idle import PostgresCounter, SqliteCounter
 from soak.run import machine
 from support.postgres import PostgresServer, running_server
+from support.program import tell
 from talon.cli.system import SystemClock, SystemIds
 from talon.dispatch.schedules.scheduler import Scheduler, SchedulerSettings
 from talon.dispatch.schedules.wakeups import Wakeups
@@ -178,10 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             told = asyncio.run(on_postgres(stack.enter_context(running_server(fsync=True)), directory, options.due, idle))
         else:
             told = asyncio.run(on_sqlite(directory / "talon.db", options.due, idle))
-    text = json.dumps({"store": options.store, **bound, **told}, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    tell({"store": options.store, **bound, **told}, options.out)
     return 0
 
 

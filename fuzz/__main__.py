@@ -9,12 +9,9 @@ result as JSON on stdout and in FILE. Exit code 0: nothing was found; 1: somethi
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
-import json
 import os
 import secrets
-import signal
 import sys
 import tempfile
 import time
@@ -27,6 +24,7 @@ from fuzz.run import Outcome, run
 from support.planted import VAULT_KEY
 from support.postgres import running_server
 from support.product import Product
+from support.program import in_order, tell
 from talon.access.roles import ROLES
 
 _ROUND_S = 120
@@ -45,23 +43,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="file for the result")
     given = parser.parse_args()
     seed = given.seed or secrets.randbits(31)
-    try:
-        result = asyncio.run(_fuzz(given, seed))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("given up; nothing that was started is left", file=sys.stderr)
-        return 130
-    text = json.dumps(result, indent=2)
-    print(text)
-    if given.out:
-        given.out.write_text(text + "\n")
+    result = in_order(_fuzz(given, seed))
+    tell(result, given.out)
     return 0 if result["passed"] else 1
 
 
 async def _fuzz(given: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """SIGTERM ends it as Ctrl-C does: in order, so that no process stays behind."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     total, started, rounds = Outcome(), time.monotonic(), 0
     by_role: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="talon-fuzz-") as name, contextlib.ExitStack() as stack:

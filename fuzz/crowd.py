@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import secrets
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 from support.crowd import embedded, spread, watched
 from support.postgres import running_server
+from support.program import tell
 
 
 def main() -> int:
@@ -36,10 +36,7 @@ def main() -> int:
         **{"store": given.store, "seed": seed, "writers": 20, "watchers": 20, "seconds": given.seconds},
         **{"took_s": round(time.monotonic() - started, 1), **report, "passed": not failure, "failure": failure},
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if given.out:
-        given.out.write_text(text + "\n")
+    tell(result, given.out)
     return 0 if not failure else 1
 
 

@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import base64
 import contextlib
-import json
 import random
 import secrets
 import sys
@@ -31,6 +30,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from support.postgres import running_server
 from support.product import Product
+from support.program import tell
 from talon.domain.entries import TURN_ENDS
 from talon.gateway.api.collections import BY_KIND
 from talon.v1 import talon_pb2
@@ -286,10 +286,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="file for the result")
     given = parser.parse_args()
     result = asyncio.run(_fuzz(given.store, given.cases, given.seed or secrets.randbits(31)))
-    text = json.dumps(result, indent=2)
-    print(text)
-    if given.out:
-        given.out.write_text(text + "\n")
+    tell(result, given.out)
     return 0 if result["passed"] else 1
 
 

@@ -7,16 +7,13 @@ Progress on stderr, the result as JSON on stdout and in FILE. Exit code 0: every
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import secrets
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from soak.negative import MODES
 from soak.run import Options, soak
+from support.program import in_order, tell
 
 
 def main() -> int:
@@ -31,25 +28,10 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the logs of a run that passed")
     given = parser.parse_args()
     options = Options(given.store, given.minutes, given.seed or secrets.randbits(32), given.negative, given.lanes, given.keep)
-    try:
-        result = asyncio.run(_soak(options))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("given up; nothing that was started is left", file=sys.stderr)
-        return 130
-    text = json.dumps(result, indent=2)
-    print(text)
-    if given.out:
-        given.out.write_text(text + "\n")
+    result = in_order(soak(options))
+    tell(result, given.out)
     print("PASSED" if result["passed"] else "FAILED", file=sys.stderr)
     return 0 if result["passed"] else 1
-
-
-async def _soak(options: Options) -> dict[str, Any]:
-    """SIGTERM ends it as Ctrl-C does: in order, so that no process and no mount stays behind."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await soak(options)
 
 
 if __name__ == "__main__":

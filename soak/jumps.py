@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import secrets
@@ -20,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -30,8 +29,9 @@ from unittest.mock import patch
 
 from soak.machine import JumpingClock, jumping_clock
 from soak.run import machine
-from soak.ticking import Record, Tick, World
+from soak.ticking import Record, Seen, Tick, World
 from support.postgres import running_server
+from support.program import tell
 
 HOUR, DAY = 3_600, 86_400
 #: By how many seconds the clock is off, one after the other; in the end it is ahead of everything before.
@@ -43,14 +43,11 @@ AHEAD_S = 120.0
 
 
 @dataclass
-class Seen:
-    """What came of a run. `violations` are sentences."""
+class Jumped(Seen):
+    """What came of the jumps."""
 
-    fired: int = 0
     missed: int = 0
     jumps: int = 0
-    kills: int = 0
-    violations: list[str] = field(default_factory=list[str])
 
     def document(self) -> dict[str, Any]:
         """For a report."""
@@ -84,9 +81,9 @@ async def run(
     rng: random.Random,
     workers: int = 0,
     offsets: Sequence[int] = OFFSETS,
-) -> Seen:
+) -> Jumped:
     """Jump, and look."""
-    seen, farthest = Seen(), 0
+    seen, farthest = Jumped(), 0
     all_ticks = ticks(datetime.now(UTC))
     async with World(directory, database_url, workers, clock.env) as world:
         await world.apply(all_ticks)
@@ -105,7 +102,7 @@ async def run(
     return seen
 
 
-async def _caught_up(world: World, all_ticks: Sequence[Tick], off: int, rng: random.Random, seen: Seen) -> None:
+async def _caught_up(world: World, all_ticks: Sequence[Tick], off: int, rng: random.Random, seen: Jumped) -> None:
     """Everything up to now is dealt with, though who does so is killed."""
     await asyncio.sleep(1 + rng.random() * 1.5)
     node = rng.choice([one for one in world.hurting if one.name.startswith(("up", "scheduler"))])
@@ -133,7 +130,7 @@ async def _nothing_fires(world: World, all_ticks: Sequence[Tick], off: int, seen
             seen.violations.append(f"{tick.name}: {now - was} fired though the clock is {off:+d} s off and has been ahead of that")
 
 
-async def _look(world: World, tick: Tick, seen: Seen) -> None:
+async def _look(world: World, tick: Tick, seen: Jumped) -> None:
     """Each occurrence from the first to the last is in the history once, and what was fired is what the session was told."""
     records = await world.history(tick)
     fired, missed = ([one for one in records if (one.outcome == "missed") is is_] for is_ in (False, True))
@@ -141,16 +138,15 @@ async def _look(world: World, tick: Tick, seen: Seen) -> None:
     status = await world.status(tick)
     seen.fired += len(fired)
     seen.missed += sum(one.count for one in missed)
-    for wrong, what in (
+    seen.judge(
+        tick,
         (len(told) != len(set(told)), "an occurrence was told twice"),
         (sorted(told) != sorted(one.local for one in fired), "history and messages differ"),
         (status["fired"] != len(fired), f"{status['fired']} are counted, {len(fired)} recorded"),
         (_gap(records, tick.period_ms), f"between {_gap(records, tick.period_ms)} an occurrence is lost or there twice"),
         (tick.policy.get("catchUp") == "all" and bool(missed), "something was missed"),
         (not fired or (tick.period_ms == 0 and len(fired) > 1), f"it fired {len(fired)} times"),
-    ):
-        if wrong:
-            seen.violations.append(f"{tick.name}: {what}")
+    )
 
 
 def _gap(records: Sequence[Record], period_ms: int) -> str:
@@ -186,10 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     told = {"store": options.store, "seed": seed, "offsets_s": OFFSETS, **bound, **seen.document()}
-    text = json.dumps({"passed": not seen.violations, **told}, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    tell({"passed": not seen.violations, **told}, options.out)
     return 1 if seen.violations else 0
 
 

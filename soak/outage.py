@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
-import json
 import os
 import random
 import secrets
@@ -35,6 +34,7 @@ from bench.stats import percentile
 from soak.client import Client
 from soak.node import Node
 from soak.report import Report
+from support.program import tell
 
 #: What goes wrong with a provider -> the classes of error that journals may tell of it.
 OUTAGES = {"killed": {"connection"}, "hung": {"timeout"}, "throttled": {"rate_limit"}}
@@ -304,10 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if "TALON_KEEP" not in os.environ:
             shutil.rmtree(directory, ignore_errors=True)
-    text = json.dumps({**head, **seen.document()}, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    tell({**head, **seen.document()}, options.out)
     print("FAILED" if seen.violations else "PASSED", file=sys.stderr)
     return 1 if seen.violations else 0
 

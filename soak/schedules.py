@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import secrets
 import shutil
@@ -26,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from soak.run import machine
-from soak.ticking import HOLD_S, SWEEP_S, Record, Tick, World
+from soak.ticking import HOLD_S, SWEEP_S, Record, Seen, Tick, World
 from support.postgres import PostgresServer, running_server
+from support.program import tell
 
 #: What a busy machine may need beside the hold and the look of who takes over.
 SLACK_S = 5.0
@@ -38,17 +38,14 @@ TURNS_S = 180.0
 
 
 @dataclass
-class Seen:
-    """What came of a run. Lags are of all occurrences, in no order: `late_ms` without the outages. `violations` are sentences."""
+class Hurt(Seen):
+    """What came of being hurt. Lags are of all occurrences, in no order: `late_ms` without the outages."""
 
-    fired: int = 0
-    kills: int = 0
     stops: int = 0
     restarts: int = 0
     lags_ms: list[int] = field(default_factory=list[int])
     late_ms: list[int] = field(default_factory=list[int])
     outages: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
-    violations: list[str] = field(default_factory=list[str])
 
     @contextmanager
     def outage(self) -> Generator[None]:
@@ -100,10 +97,10 @@ async def run(
     rng: random.Random,
     workers: int = 0,
     troubles: Sequence[Callable[[], None]] = (),
-) -> Seen:
+) -> Hurt:
     """Fire for so long while schedulers and workers are killed and stopped, then look at everything; at most 1000 occurrences a
     schedule. `troubles` are what is done to the database, one after the other, at even distances."""
-    seen, all_ticks = Seen(), ticks(schedules, seconds)
+    seen, all_ticks = Hurt(), ticks(schedules, seconds)
     async with World(directory, database_url, workers) as world:
         await world.apply(all_ticks)
         await _hurt(world, seen, rng, seconds, troubles)
@@ -114,7 +111,7 @@ async def run(
     return seen
 
 
-async def _hurt(world: World, seen: Seen, rng: random.Random, seconds: float, troubles: Sequence[Callable[[], None]]) -> None:
+async def _hurt(world: World, seen: Hurt, rng: random.Random, seconds: float, troubles: Sequence[Callable[[], None]]) -> None:
     began = time.monotonic()
     left = [(began + seconds * (nth + 1) / (len(troubles) + 1), trouble) for nth, trouble in enumerate(troubles)]
     while time.monotonic() < began + seconds:
@@ -136,7 +133,7 @@ async def _hurt(world: World, seen: Seen, rng: random.Random, seconds: float, tr
                 await node.start()
 
 
-async def _look(world: World, tick: Tick, seen: Seen) -> None:
+async def _look(world: World, tick: Tick, seen: Hurt) -> None:
     """The history of a schedule has no gap and nothing twice, is what its session was told, and nothing in it is late."""
     records, unended = await _ended(world, tick)
     told = await world.told(tick)
@@ -145,7 +142,8 @@ async def _look(world: World, tick: Tick, seen: Seen) -> None:
     seen.fired += len(records)
     seen.lags_ms += [one.lag_ms for one in records]
     seen.late_ms += late
-    for wrong, what in (
+    seen.judge(
+        tick,
         (len(told) != len(set(told)), "an occurrence was told twice"),
         (sorted(told) != sorted(one.local for one in records), "history and messages differ"),
         (any(one.outcome in ("missed", "skipped") for one in records), "an occurrence was not fired"),
@@ -154,9 +152,7 @@ async def _look(world: World, tick: Tick, seen: Seen) -> None:
         (not records, "it never fired"),
         (unended, f"turns did not complete: {unended[:5]}"),
         (max(late, default=0) > 1000 * TAKEOVER_S, f"an occurrence was fired {max(late, default=0)} ms late"),
-    ):
-        if wrong:
-            seen.violations.append(f"{tick.name}: {what}")
+    )
 
 
 async def _ended(world: World, tick: Tick) -> tuple[list[Record], list[str]]:
@@ -200,10 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shutil.rmtree(directory, ignore_errors=True)
     means = "3 schedulers, 2 workers, a gateway" if options.store == "pg" else "talon up"
     told = {"store": options.store, "processes": means, "seed": seed, "seconds": options.seconds, **bound, **seen.document()}
-    text = json.dumps({"passed": not seen.violations, **told}, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    tell({"passed": not seen.violations, **told}, options.out)
     return 1 if seen.violations else 0
 
 

@@ -49,6 +49,19 @@ class Tick:
         return {"apiVersion": "talon.dev/v1alpha1", "kind": "Schedule", "metadata": {"name": self.name}, "spec": spec}
 
 
+@dataclass
+class Seen:
+    """What came of a run. `violations` are sentences."""
+
+    fired: int = 0
+    kills: int = 0
+    violations: list[str] = field(default_factory=list[str])
+
+    def judge(self, tick: Tick, *found: tuple[object, str]) -> None:
+        """Each is whether something is wrong with it, and what."""
+        self.violations += [f"{tick.name}: {what}" for wrong, what in found if wrong]
+
+
 @dataclass(frozen=True)
 class Record:
     """An occurrence of a history, or `count` that were missed, up to `last_ms`."""
