@@ -60,7 +60,8 @@ def document(api: FastAPI, page_max: int, *, asks: bool) -> Json:
             title=api.title,
             version=api.version,
             summary=api.summary,
-            description="`/v1/namespaces/{ns}/…` is an alias of `/v1/ns/{ns}/…`. Every `GET` also answers `HEAD`. Errors are RFC 9457 problems.",
+            description="`/v1/namespaces/{ns}/…` is an alias of `/v1/ns/{ns}/…`. Every `GET` also answers `HEAD`. "
+            "Errors are RFC 9457 problems.",
             routes=api.routes,
         )
         bare = {SESSION + "/message": {"post": _message()}, SESSION + "/stream": {"get": _stream()}}
