@@ -39,8 +39,11 @@ from support.program import tell
 #: What goes wrong with a provider -> the classes of error that journals may tell of it.
 OUTAGES = {"killed": {"connection"}, "hung": {"timeout"}, "throttled": {"rate_limit"}}
 PROVIDERS = (*OUTAGES, "good")
-IDLE_S = 1.5
+#: A provider that says nothing for so long hangs; a busy machine must not look like it.
+IDLE_S = 3.0
 LEASE_S = 3.0
+#: The least time between two kills; the most is four times as long.
+KILL_S = 1.5
 #: All turns are running by then, and later all have ended: bounds for a busy machine.
 RUNNING_S, ENDED_S = 120.0, 240.0
 ENDS = ("turn.completed", "turn.failed", "turn.cancelled", "turn.denied")
@@ -200,7 +203,7 @@ async def run(
             for (outage, number), turn in zip(places, sent, strict=True)
         ]
         for _ in range(kills):
-            await asyncio.sleep(IDLE_S * (1 + 3 * rng.random()))
+            await asyncio.sleep(KILL_S * (1 + 3 * rng.random()))
             await world.kill_one(rng)
             seen.kills += 1
         for (outage, number), turn_s in zip(places, await asyncio.gather(*ended), strict=True):
