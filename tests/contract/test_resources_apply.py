@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from support.stores import of_param
 from support.vaults import vault_on
-from talon.cli.system import SystemClock, SystemIds
+from talon.cli.system import SystemIds
 from talon.domain.errors import Conflict, Invalid, NotFound
 from talon.domain.resources import Ref, candidates
 from talon.gateway.deleting import Deletions
@@ -27,7 +28,6 @@ from talon.manifest.read import Reading, read
 from talon.manifest.resolve import Resolved, load, resolve, template_of
 from talon.manifest.selectors import parse_selector
 from talon.manifest.undo import ROLLED_BACK_TO
-from talon.store import postgres, sqlite
 from talon.store.protocols import Store
 from talon.store.resources import ResourceRow
 
@@ -38,14 +38,8 @@ TEMPLATES = [("acme", "t"), ("acme:eu", "t"), ("acme", "u")]
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened: Store
-    if request.param == "sqlite":
-        opened = await sqlite.open_store(tmp_path / "talon.db", SystemClock(), IDS)
-        await opened.migrate()
-    else:
-        opened = await postgres.open_store(request.getfixturevalue("database_url"), IDS)
-    yield opened
-    await opened.close()
+    async with of_param(request, tmp_path) as opened:
+        yield opened
 
 
 def template(namespace: str, name: str, prompt: str) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from talon.cli.system import SystemClock, SystemIds
+from support.handclock import HandClock
+from support.stores import of_param
+from talon.cli.system import SystemIds
 from talon.domain.errors import Conflict, TalonError
-from talon.store import postgres, sqlite
 from talon.store.protocols import Store
 from talon.store.resources import Changes, PutResource, SealedRow
 from talon.vault.envelope import Key
@@ -24,30 +25,11 @@ from talon.vault.vault import RETIRED_KEEP_MS, USE_EVERY_S, Vault
 IDS = SystemIds()
 
 
-@dataclass
-class HandClock:
-    """A clock that stands still until it is moved."""
-
-    at_s: float = 1_000.0
-
-    def now_ms(self) -> int:
-        return int(self.at_s * 1000)
-
-    def monotonic_s(self) -> float:
-        return self.at_s
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened: Store
-    if request.param == "sqlite":
-        opened = await sqlite.open_store(tmp_path / "talon.db", SystemClock(), IDS)
-        await opened.migrate()
-    else:
-        opened = await postgres.open_store(request.getfixturevalue("database_url"), IDS)
-    await opened.change(Changes(puts=(PutResource("", "Namespace", "acme", IDS.uuid7(), 0, b"{}"),)))
-    yield opened
-    await opened.close()
+    async with of_param(request, tmp_path) as opened:
+        await opened.change(Changes(puts=(PutResource("", "Namespace", "acme", IDS.uuid7(), 0, b"{}"),)))
+        yield opened
 
 
 @dataclass
@@ -118,10 +100,10 @@ async def test_a_use_is_recorded_at_first_when_the_value_changes_and_then_once_a
     await asyncio.gather(*(vault.read("acme", "openai", "worker/a", "chat") for _ in range(50)))
     assert await place.used("openai") == [("worker/a", "chat")]
     await vault.rotate()
-    place.clock.at_s += USE_EVERY_S - 1
+    place.clock.later(USE_EVERY_S - 1)
     await vault.read("acme", "openai", "worker/a", "chat")
     assert len(await place.used("openai")) == 1, "another key is not another value"
-    place.clock.at_s += 1
+    place.clock.later(1)
     await vault.read("acme", "openai", "worker/a", "chat")
     assert len(await place.used("openai")) == 2
     await place.put(vault, "openai", "sk-2")
@@ -192,7 +174,7 @@ async def test_a_rotation_moves_every_value_and_drops_a_key_when_nothing_can_nee
     assert {(await place.row(f"s{n}")).key_id for n in range(7)} == {done.key_id}
     assert await neighbour.read("acme", "s1", "w", "p") == "sk-1", "who meets a key that is new to it reads the file again"
     assert (await vault.rotate()).dropped == (), "what was sealed a moment ago may be written a moment later"
-    place.clock.at_s += RETIRED_KEEP_MS / 1000
+    place.clock.later(RETIRED_KEEP_MS / 1000)
     third = await vault.rotate()
     assert first in third.dropped
     assert next(one.key.id for one in FileRing(place.file, owned=True).current()) == third.key_id
@@ -218,7 +200,7 @@ async def test_a_key_that_a_value_still_needs_stays(place: Place) -> None:
     row = await place.row("late")
     await vault.rotate()
     new = await place.row("late")
-    place.clock.at_s += 2 * RETIRED_KEEP_MS / 1000
+    place.clock.later(2 * RETIRED_KEEP_MS / 1000)
     broken = SealedRow(row.namespace, row.name, row.uid, row.key_id, row.sealed[:-1])
     assert await place.store.reseal(new, broken)
     done = await vault.rotate()

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from support.idp import Idp, Signer, provider
+from support.stores import in_file
 from talon.access.oidc import Client
 from talon.access.protocol import Redirect
 from talon.access.recognised import Recognised
@@ -19,7 +20,6 @@ from talon.access.room import Room, asking_room
 from talon.cli.system import SystemClock
 from talon.domain.errors import Unauthenticated, Unavailable
 from talon.store.sqlite import SqliteStore
-from talon.store.sqlite.connection import Database
 
 ORIGIN = "https://talon.example"
 CLOCK = SystemClock()
@@ -27,10 +27,8 @@ CLOCK = SystemClock()
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    handle = SqliteStore(Database(tmp_path / "talon.db", CLOCK))
-    await handle.migrate()
-    yield handle
-    await handle.close()
+    async with in_file(SqliteStore, tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture

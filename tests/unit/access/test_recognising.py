@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from support.handclock import HandClock
+from support.stores import in_file
 from talon.access.authenticator import LOOKUPS_MAX, REMEMBER_MS
 from talon.access.oidc import Client
 from talon.access.protocol import HEADER_MAX, KeyRequest, Minted, TokenRequest
@@ -20,22 +22,8 @@ from talon.access.upkeep import TRUSTED_S
 from talon.domain.errors import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from talon.store.access import CredentialRow, LogFilter, LogRow
 from talon.store.sqlite import SqliteStore
-from talon.store.sqlite.connection import Database
 
 ADMIN = LOCAL
-
-
-class HandClock:
-    """Time that a test moves."""
-
-    def __init__(self) -> None:
-        self.ms = 1_800_000_000_000
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    def monotonic_s(self) -> float:
-        return self.ms / 1000
 
 
 class Counting(SqliteStore):
@@ -69,10 +57,8 @@ def clock() -> HandClock:
 
 @pytest.fixture
 async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[Counting]:
-    handle = Counting(Database(tmp_path / "talon.db", clock))
-    await handle.migrate()
-    yield handle
-    await handle.close()
+    async with in_file(Counting, tmp_path, clock) as opened:
+        yield opened
 
 
 @pytest.fixture

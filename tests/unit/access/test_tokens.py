@@ -15,6 +15,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from support.handclock import HandClock
 from support.idp import Signer, provider
 from talon.access.protocol import GRANTS_MAX, HEADER_MAX
 from talon.access.roles import Grant
@@ -25,19 +26,6 @@ from talon.domain.errors import Unauthenticated, Unavailable
 SECRET = "s" * 40
 NOW = 1_800_000_000
 CLAIMS: dict[str, Any] = {"iss": "https://idp.example", "aud": "talon", "sub": "ann", "exp": NOW + 600}
-
-
-class HandClock:
-    """Time that a test moves."""
-
-    def __init__(self) -> None:
-        self.s = float(NOW)
-
-    def now_ms(self) -> int:
-        return round(self.s * 1000)
-
-    def monotonic_s(self) -> float:
-        return self.s
 
 
 def verifier(signers: Signers, algorithm: Algorithm, clock: HandClock | None = None) -> Verifier:
@@ -248,7 +236,7 @@ class TestKeys:
                 assert await keys.find("k1") is not None
             assert await keys.find("") is not None
             assert len(idp.asked) == 1
-            clock.s += FRESH_S
+            clock.later(FRESH_S)
             await keys.find("k1")
             assert len(idp.asked) == 2
 
@@ -260,12 +248,12 @@ class TestKeys:
             old, new = idp.signer, Signer("RS256", "k2")
             await check.recognise(old.sign(CLAIMS))
             idp.published = [old.jwk(), new.jwk()]
-            clock.s += EVERY_S
+            clock.later(EVERY_S)
             await check.recognise(new.sign(CLAIMS))
             await check.recognise(old.sign(CLAIMS))
             assert ended == []
             idp.published = [new.jwk()]
-            clock.s += FRESH_S
+            clock.later(FRESH_S)
             assert "signer" in await refused(check, old.sign(CLAIMS))
             assert ended == [1]
             await check.recognise(new.sign(CLAIMS))
@@ -276,7 +264,7 @@ class TestKeys:
             check = verifier(PublishedKeys(f"{idp.url}/jwks", "RS256", clock, lambda: None), "RS256", clock)
             for number in range(50):
                 await refused(check, Signer("RS256", f"x{number}", RSA.key).sign(CLAIMS))
-                clock.s += EVERY_S / 100
+                clock.later(EVERY_S / 100)
             assert len(idp.asked) == 1
 
     async def test_a_provider_that_is_away_is_done_without_for_a_while_and_then_missed(self) -> None:
@@ -288,14 +276,14 @@ class TestKeys:
                 await check.recognise(idp.signer.sign(CLAIMS))
             assert raised.value.code == "identity_unavailable"
             idp.down = False
-            clock.s += EVERY_S
+            clock.later(EVERY_S)
             await check.recognise(idp.signer.sign(CLAIMS))
             idp.down = True
-            clock.s += USABLE_S - 1
-            await check.recognise(idp.signer.sign(CLAIMS | {"exp": clock.s + 600}))
-            clock.s += 1
+            clock.later(USABLE_S - 1)
+            await check.recognise(idp.signer.sign(CLAIMS | {"exp": clock.now_ms() // 1000 + 600}))
+            clock.later(1)
             with pytest.raises(Unavailable):
-                await check.recognise(idp.signer.sign(CLAIMS | {"exp": clock.s + 600}))
+                await check.recognise(idp.signer.sign(CLAIMS | {"exp": clock.now_ms() // 1000 + 600}))
 
     @pytest.mark.parametrize(
         "published",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from support.stores import in_file
 from talon.access.grants import decode
 from talon.access.roles import Grant
 from talon.access.secret import generate, parse
@@ -19,7 +20,6 @@ from talon.cli.settings import Auth
 from talon.cli.system import SystemClock
 from talon.store.access import CredentialRow
 from talon.store.sqlite import SqliteStore
-from talon.store.sqlite.connection import Database
 
 CLOCK = SystemClock()
 KEYS = Auth(mode=("api_key",))
@@ -27,10 +27,8 @@ KEYS = Auth(mode=("api_key",))
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    handle = SqliteStore(Database(tmp_path / "talon.db", CLOCK))
-    await handle.migrate()
-    yield handle
-    await handle.close()
+    async with in_file(SqliteStore, tmp_path) as opened:
+        yield opened
 
 
 async def start(store: SqliteStore, directory: Path, auth: Auth = KEYS) -> str:

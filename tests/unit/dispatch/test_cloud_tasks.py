@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.cloudtasks import ACCOUNT, PARENT, FakeCloudTasks, cloud_tasks
+from support.handclock import HandClock
 from support.idp import provider
 from talon.cli.system import SystemClock, SystemIds
 from talon.dispatch.schedules.cloudtasks.announcer import AHEAD_MS, REST_FIRST_S, Announcer
@@ -30,19 +31,6 @@ from talon.store.sqlite.connection import Database
 DAY_MS = 86_400_000
 LATE_MS = 10_000
 ONE = Occurrence("01900000-0000-7000-8000-000000000001", 5, 1_800_000_000_000)
-
-
-class HandClock:
-    """Time that a test moves."""
-
-    def __init__(self) -> None:
-        self.ms = 1_800_000_000_000
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    def monotonic_s(self) -> float:
-        return self.ms / 1000
 
 
 class FakeQueue:

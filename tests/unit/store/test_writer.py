@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from support.stores import in_file
 from talon.cli.system import SystemClock
 from talon.domain import entries as e
 from talon.domain.errors import Behind, Conflict, Defect, FencedOut, Unavailable
@@ -19,7 +20,6 @@ from talon.store.model import Append, Appended, Caps, Claimed, Fragment
 from talon.store.paging import BLOB_MIN_BYTES
 from talon.store.protocols import Journal
 from talon.store.sqlite import SqliteStore
-from talon.store.sqlite.connection import Database
 from talon.store.writer import APPENDS_MAX, Committed, JournalWriter
 
 STEP = e.StepFinished(step="look", decision="go on")
@@ -79,10 +79,8 @@ class Faults:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    handle = SqliteStore(Database(tmp_path / "talon.db", CLOCK))
-    await handle.migrate()
-    yield handle
-    await handle.close()
+    async with in_file(SqliteStore, tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture
