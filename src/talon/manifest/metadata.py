@@ -62,6 +62,15 @@ class SessionMetadata(Stamps):
     namespace: Given[NamespaceName] = Field(default=None, description="Where its agent lives; absent: `default`.")
 
 
+class ConditionTold(Part):
+    """One statement about a resource."""
+
+    type: str = Field(description="What it is about: `ReferencesResolved`, `Ready` (agents) or `Active` (the others).")
+    status: str = Field(description="`True`, `False`, or `Unknown` while no worker is there to tell.")
+    reason: Given[str] = Field(default=None, description="Why, in one word for programs.")
+    message: Given[str] = Field(default=None, description="Why, in words; empty where all is well.")
+
+
 class Status(Part):
     """What Talon says about a resource. Read so that its own output can be applied; never acted on."""
 
@@ -69,7 +78,7 @@ class Status(Part):
     observed_generation: Given[int] = Field(
         default=None, alias="observedGeneration", description="The generation that the conditions are about."
     )
-    conditions: Given[list[Any]] = Field(default=None, description="What is true of it now: type, status, reason, message.")
+    conditions: Given[list[ConditionTold]] = Field(default=None, description="What is true of it now.")
     revision: Given[int] = Field(default=None, description="The newest revision of an agent.")
     template: Given[str] = Field(default=None, description="The template that an agent is made from.")
     schedule: Given[dict[str, Any]] = Field(default=None, description="Where a schedule stands: its next occurrence, what failed.")

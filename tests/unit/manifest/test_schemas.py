@@ -93,6 +93,7 @@ def test_a_field_is_explained_with_what_may_stand_there() -> None:
     assert explain("McpServer.spec.env").type == "mapping to text or SecretRef"
     assert "never shown" in explain("Secret.spec.value").rules
     assert explain("Agent.metadata.name").required
+    assert explain("agent.status.conditions[0].reason").path == "Agent.status.conditions.reason"
 
 
 def test_every_field_of_every_kind_is_explained() -> None:
