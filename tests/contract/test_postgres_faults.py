@@ -501,7 +501,7 @@ class TestPlans:
             pytest.skip("EXPLAIN (GENERIC_PLAN) came with PostgreSQL 16")
         if rows:
             postgres.sql(FILL.format(rows=rows), database)
-        for name in ("commit", "commit with everything", "write", "write everything"):
+        for name in ("commit", "commit of text", "commit of everything", "write", "write everything"):
             explained = postgres.sql(
                 f"SET enable_seqscan = off; SET jit = off; EXPLAIN (GENERIC_PLAN, FORMAT JSON) {HOT[name]}", database
             )
@@ -544,9 +544,9 @@ class TestPlans:
 
 #: The statements of every message and every step.
 HOT = {
-    "commit": commit_sql.COMMIT[commit_sql.Size.STEPS, True],
-    "commit with fragments": commit_sql.COMMIT[commit_sql.Size.FRAGMENTS, True],
-    "commit with everything": commit_sql.COMMIT[commit_sql.Size.ALL, True],
+    "commit": commit_sql.commit(("turned", "written"), notify=True),
+    "commit of text": commit_sql.commit(("streamed",), notify=True),
+    "commit of everything": commit_sql.commit(tuple(commit_sql.PARTS), notify=True),
     "why refused": commit_sql.REFUSED,
     "look": deliver_sql.look(("places",)),
     "look everywhere": deliver_sql.look(deliver_sql.LOOK_PARTS),

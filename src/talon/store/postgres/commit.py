@@ -8,23 +8,13 @@ from talon.domain.errors import Behind, FencedOut
 from talon.store.inbox_apply import min_reader
 from talon.store.model import Append, Appended, TurnChange
 from talon.store.pack import bits, pack
-from talon.store.postgres.commit_sql import (
-    BATCH,
-    CANCELLED,
-    COMMIT,
-    DROPPED,
-    KEPT,
-    OPENED,
-    QUEUED,
-    REFUSED,
-    STREAMED,
-    Size,
-)
+from talon.store.postgres.commit_sql import BATCH, PARTS, REFUSED, commit
 from talon.store.postgres.connections import Database
 from talon.store.postgres.driver import Connection, Row
 from talon.store.postgres.rows import transpose
 
 _SAME = TurnChange("")
+Rows = list[tuple[object, ...]]
 
 
 class PostgresCommits:
@@ -45,9 +35,7 @@ class PostgresCommits:
         if len(sids) != len(batch):
             twice = next(sid for sid in sids if sum(append.sid == sid for append in batch) > 1)
             raise ValueError(f"two appends to session {twice} in one batch: the second could not know the first one's seqs")
-        size = max(map(_size, batch))
-        statement = COMMIT[size, self._rings]
-        arguments = _arguments(sorted(batch, key=lambda append: append.sid), size)
+        statement, arguments = self._said(sorted(batch, key=lambda append: append.sid))
 
         async def write(_attempt: int, connection: Connection) -> list[Appended | Exception]:
             rows = {row["sid"]: row for row in await connection.fetch(statement, *arguments)}
@@ -59,6 +47,14 @@ class PostgresCommits:
             ]
 
         return await self._db.journal.run(write)
+
+    def _said(self, batch: Sequence[Append]) -> tuple[str, list[str]]:
+        """The statement for a batch in the order of its sids, and its parameters."""
+        rows = _rows(batch)
+        needed = _changes(batch) | {name for name, some in rows.items() if some}
+        parts = tuple(name for name in PARTS if name in needed)
+        own = [PARTS[name].argument(rows[name]) for name in parts if PARTS[name].parameters]
+        return commit(parts, notify=self._rings), [BATCH.argument(map(_values, batch)), *own]
 
 
 def _appended(append: Append, row: Row) -> Appended:
@@ -82,18 +78,17 @@ def _looked_for(refused: Sequence[Append]) -> list[list[object]]:
     return transpose(rows, 4)
 
 
-def _size(append: Append) -> Size:
-    if append.queue or append.approvals or append.cancel_approvals or any(new.blobs for new in append.entries):
-        return Size.ALL
-    return Size.FRAGMENTS if append.fragments or append.drop_fragments else Size.STEPS
-
-
-def _arguments(batch: Sequence[Append], size: Size) -> list[str]:
-    """The parameters of the statement, in its order. `batch` is in the order of its sids."""
-    arguments = [BATCH.argument(map(_values, batch))]
-    if size >= Size.FRAGMENTS:
-        arguments += _fragment_arguments(batch)
-    return [*arguments, *_rare_arguments(batch)] if size == Size.ALL else arguments
+def _changes(batch: Sequence[Append]) -> set[str]:
+    """The parts that the rows of the batch itself need."""
+    needed: set[str] = set()
+    for append in batch:
+        if append.turn is not None or append.drained:
+            needed.add("turned")
+        if append.entries:
+            needed.add("written")
+        if append.hold != "keep":
+            needed.add("let_go")
+    return needed
 
 
 def _values(append: Append) -> tuple[object, ...]:
@@ -124,24 +119,22 @@ def _values(append: Append) -> tuple[object, ...]:
     )
 
 
-def _fragment_arguments(batch: Sequence[Append]) -> list[str]:
-    drops = [(append.sid, seq) for append in batch for seq in append.drop_fragments]
-    # Of one moment: what is dropped with this append was never to be seen.
-    fragments = [
-        (append.sid, f.seq, f.kind, f.offset, f.text.encode())
-        for append in batch
-        for f in append.fragments
-        if f.seq not in append.drop_fragments
-    ]
-    return [DROPPED.argument(drops), STREAMED.argument(fragments)]
-
-
-def _rare_arguments(batch: Sequence[Append]) -> list[str]:
-    queued = [(append.sid, q.turn_id, q.seq, q.strategy, q.source) for append in batch for q in append.queue]
-    # Those that come with this append are about what is still to be found out: they stay open.
-    closed = [(append.sid, append.turn.turn_id if append.turn else None) for append in batch if append.cancel_approvals]
-    opened = [(append.sid, p.id, p.turn_id, p.call, p.kind, p.payload) for append in batch for p in append.approvals]
-    # In one order, since the same payload may be in two batches.
-    blobs = sorted({(digest, append.sid) for append in batch for new in append.entries for digest in new.blobs})
-    kept = [(sid, digest) for digest, sid in blobs]
-    return [QUEUED.argument(queued), CANCELLED.argument(closed), OPENED.argument(opened), KEPT.argument(kept)]
+def _rows(batch: Sequence[Append]) -> dict[str, Rows]:
+    """The rows of the parts that have their own."""
+    blobs = {(digest, append.sid) for append in batch for new in append.entries for digest in new.blobs}
+    return {
+        "dropped": [(append.sid, seq) for append in batch for seq in append.drop_fragments],
+        # Of one moment: what is dropped with this append was never to be seen.
+        "streamed": [
+            (append.sid, f.seq, f.kind, f.offset, f.text.encode())
+            for append in batch
+            for f in append.fragments
+            if f.seq not in append.drop_fragments
+        ],
+        "queued": [(append.sid, q.turn_id, q.seq, q.strategy, q.source) for append in batch for q in append.queue],
+        # Those that come with this append are about what is still to be found out: they stay open.
+        "cancelled": [(append.sid, append.turn.turn_id if append.turn else None) for append in batch if append.cancel_approvals],
+        "opened": [(append.sid, p.id, p.turn_id, p.call, p.kind, p.payload) for append in batch for p in append.approvals],
+        # In one order, since the same payload may be in two batches.
+        "kept": [(sid, digest) for digest, sid in sorted(blobs)],
+    }

@@ -1,5 +1,4 @@
-"""The one statement of a group commit (kernel §4), in three sizes, each with or without NOTIFY: most batches need the smallest,
-and what a statement could do costs time even where it does nothing.
+"""The one statement of a group commit (kernel §4). It is put together of the parts that a batch needs.
 
 What it decides it decides from columns of the session rows that it changes: a subquery would see the snapshot from before the lock,
 and lose a message that was queued in between. PostgreSQL looks again at a row that changed while its lock was awaited, condition
@@ -12,20 +11,11 @@ changed, which can be neither hashed nor merged. The small joins of the batch wi
 
 from __future__ import annotations
 
-from enum import IntEnum
+from functools import cache
 
 from talon.domain.bell import CHANNEL, WIRE_MAX
-from talon.store.postgres.recordset import Recordset
+from talon.store.postgres.recordset import Part, Recordset
 from talon.store.postgres.rows import NOW_MS
-
-
-class Size(IntEnum):
-    """What a batch needs of the statement; each size has the parts of those before it."""
-
-    STEPS = 0
-    FRAGMENTS = 1
-    ALL = 2
-
 
 #: One row per append of the batch, with what it changes of its turn.
 BATCH = Recordset(
@@ -33,14 +23,8 @@ BATCH = Recordset(
     *("pack bytea", "queue int", "hold text", "wake_in_ms bigint", "turn_id uuid", "state text", "revision int", "reason text"),
     *("waiting_for text", "loop bytea", "input_tokens bigint", "output_tokens bigint", "progress boolean", "drained boolean"),
 )
-DROPPED = Recordset("sid bigint", "seq bigint")
-STREAMED = Recordset("sid bigint", "seq bigint", "kind text", "offset bigint", "text bytea")
-QUEUED = Recordset("sid bigint", "turn_id uuid", "seq bigint", "strategy text", "source text")
-CANCELLED = Recordset("sid bigint", "turn_id uuid")
-OPENED = Recordset("sid bigint", "id text", "turn_id uuid", "call int", "kind text", "payload bytea")
-KEPT = Recordset("sid bigint", "digest text")
 
-_BATCH = f"""
+_MOVED = f"""
 batch AS MATERIALIZED (SELECT * FROM {BATCH.sql(1)} AS b),
 -- The sessions whose fence matches. The batch is in the order of their ids, and they are found and locked one by one in that order:
 -- batches that overlap cannot deadlock.
@@ -66,8 +50,14 @@ moved AS (
     WHERE s.sid = ANY (ARRAY[b.sid]) AND s.fence = ANY (ARRAY[b.fence]) AND s.owner IS NOT NULL
         AND (b.if_last_seq IS NULL OR b.if_last_seq = s.last_seq) AND s.unguarded IS DISTINCT FROM b.append_id
     RETURNING s.sid, s.last_seq, s.namespace, s.turn_id, s.wake_at_ms
-),
-turned AS (
+)"""
+
+#: What a batch may need besides, in the order of the statement: changes of turns, journal rows, sessions that are let go; streamed
+#: text; and, rarely, steering messages that become turns, approvals, and payloads in blobs.
+PARTS = {
+    "turned": Part(
+        (),
+        f"""
     UPDATE turns t SET
         state = coalesce(b.state, t.state),
         revision = coalesce(b.revision, t.revision),
@@ -81,51 +71,63 @@ turned AS (
         ended_at_ms = CASE WHEN b.state IN ('completed', 'failed', 'cancelled', 'denied') THEN {NOW_MS} ELSE t.ended_at_ms END
     FROM batch b JOIN moved m ON m.sid = b.sid
     -- Found by its id; that it is the session's own is only checked (`+ 0`: by no index, a session may have many turns).
-    WHERE t.turn_id = ANY (ARRAY[coalesce(b.turn_id, CASE WHEN b.drained THEN m.turn_id END)]) AND t.sid + 0 = m.sid
-),
-written AS (
+    WHERE t.turn_id = ANY (ARRAY[coalesce(b.turn_id, CASE WHEN b.drained THEN m.turn_id END)]) AND t.sid + 0 = m.sid""",
+    ),
+    "written": Part(
+        (),
+        f"""
     INSERT INTO journal (sid, last_seq, at_ms, types, append_id, pack)
-    SELECT m.sid, m.last_seq, {NOW_MS}, b.types, b.append_id, b.pack FROM batch b JOIN moved m ON m.sid = b.sid WHERE b.entries > 0
-),
-let_go AS (
-    DELETE FROM held h USING batch b JOIN moved m ON m.sid = b.sid WHERE b.hold <> 'keep' AND h.sid = ANY (ARRAY[m.sid])
-)"""
-
-#: Streamed text.
-_FRAGMENTS = f""",
-dropped AS (
-    DELETE FROM fragments f USING {DROPPED.sql(2)} AS d JOIN moved m ON m.sid = d.sid
-    WHERE f.sid = ANY (ARRAY[m.sid]) AND f.seq = ANY (ARRAY[d.seq])
-),
-streamed AS (
+    SELECT m.sid, m.last_seq, {NOW_MS}, b.types, b.append_id, b.pack
+    FROM batch b JOIN moved m ON m.sid = b.sid WHERE b.entries > 0""",
+    ),
+    "let_go": Part(
+        (),
+        """
+    DELETE FROM held h USING batch b JOIN moved m ON m.sid = b.sid WHERE b.hold <> 'keep' AND h.sid = ANY (ARRAY[m.sid])""",
+    ),
+    "dropped": Part(
+        ("sid bigint", "seq bigint"),
+        """
+    DELETE FROM fragments f USING {rows} JOIN moved m ON m.sid = n.sid
+    WHERE f.sid = ANY (ARRAY[m.sid]) AND f.seq = ANY (ARRAY[n.seq])""",
+    ),
+    "streamed": Part(
+        ("sid bigint", "seq bigint", "kind text", "offset bigint", "text bytea"),
+        """
     INSERT INTO fragments (sid, seq, kind, "offset", text)
-    SELECT m.sid, f.seq, f.kind, f."offset", f.text
-    FROM {STREAMED.sql(3)} AS f JOIN moved m ON m.sid = f.sid
-    ON CONFLICT DO NOTHING
-)"""
-
-#: Steering messages that become turns, approvals, and payloads in blobs: few batches have any.
-_RARE = f""",
-queued AS (
+    SELECT m.sid, n.seq, n.kind, n."offset", n.text
+    FROM {rows} JOIN moved m ON m.sid = n.sid
+    ON CONFLICT DO NOTHING""",
+    ),
+    "queued": Part(
+        ("sid bigint", "turn_id uuid", "seq bigint", "strategy text", "source text"),
+        f"""
     INSERT INTO turns (turn_id, sid, seq, state, queued, strategy, source, priority, attempts, revision, reason, waiting_for, loop,
         input_tokens, output_tokens, created_at_ms)
-    SELECT q.turn_id, m.sid, q.seq, 'queued', true, q.strategy, q.source, 0, 0, 0, '', '', '\\x7b7d', 0, 0, {NOW_MS}
-    FROM {QUEUED.sql(4)} AS q JOIN moved m ON m.sid = q.sid
-),
-cancelled AS (
+    SELECT n.turn_id, m.sid, n.seq, 'queued', true, n.strategy, n.source, 0, 0, 0, '', '', '\\x7b7d', 0, 0, {NOW_MS}
+    FROM {{rows}} JOIN moved m ON m.sid = n.sid""",
+    ),
+    "cancelled": Part(
+        ("sid bigint", "turn_id uuid"),
+        f"""
     UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = {NOW_MS}
-    FROM {CANCELLED.sql(5)} AS c JOIN moved m ON m.sid = c.sid
-    WHERE a.sid = ANY (ARRAY[m.sid]) AND a.turn_id = ANY (ARRAY[coalesce(c.turn_id, m.turn_id)]) AND a.state || '' = 'open'
-),
-opened AS (
+    FROM {{rows}} JOIN moved m ON m.sid = n.sid
+    WHERE a.sid = ANY (ARRAY[m.sid]) AND a.turn_id = ANY (ARRAY[coalesce(n.turn_id, m.turn_id)]) AND a.state || '' = 'open'""",
+    ),
+    "opened": Part(
+        ("sid bigint", "id text", "turn_id uuid", "call int", "kind text", "payload bytea"),
+        f"""
     INSERT INTO approvals (id, sid, namespace, turn_id, call, kind, state, payload, outcome, resolved_by, created_at_ms)
-    SELECT p.id, m.sid, m.namespace, p.turn_id, p.call, p.kind, 'open', p.payload, '', '', {NOW_MS}
-    FROM {OPENED.sql(6)} AS p JOIN moved m ON m.sid = p.sid
-),
-kept AS (
-    UPDATE blobs b SET kept = true FROM {KEPT.sql(7)} AS k JOIN moved m ON m.sid = k.sid
-    WHERE b.namespace = ANY (ARRAY[m.namespace]) AND b.digest = ANY (ARRAY[k.digest])
-)"""
+    SELECT n.id, m.sid, m.namespace, n.turn_id, n.call, n.kind, 'open', n.payload, '', '', {NOW_MS}
+    FROM {{rows}} JOIN moved m ON m.sid = n.sid""",
+    ),
+    "kept": Part(
+        ("sid bigint", "digest text"),
+        """
+    UPDATE blobs b SET kept = true FROM {rows} JOIN moved m ON m.sid = n.sid
+    WHERE b.namespace = ANY (ARRAY[m.namespace]) AND b.digest = ANY (ARRAY[n.digest])""",
+    ),
+}
 
 #: One NOTIFY for the whole batch, in the form of `talon.domain.bell`.
 _BELL = f""",
@@ -141,15 +143,18 @@ bell AS (
 rung AS MATERIALIZED (SELECT pg_notify('{CHANNEL}', bell.wire) FROM bell)"""
 
 
-def _statement(size: Size, *, notify: bool) -> str:
-    parts = (_BATCH, _FRAGMENTS, _RARE)[: size + 1]
+@cache
+def commit(parts: tuple[str, ...], *, notify: bool) -> str:
+    """The statement that commits a batch with `parts`, in the order of `PARTS`; -> sid, last_seq, at_ms and runnable of each
+    session that was written. $1 is the batch, then come the rows of each part that has its own."""
+    text, parameter = _MOVED, 2
+    for name in parts:
+        text += f",\n{name} AS ({PARTS[name].sql(parameter)}\n)"
+        parameter += PARTS[name].parameters
     rung = ", (SELECT count(*) FROM rung) AS rung" if notify else ""
-    return f"""WITH{"".join(parts)}{_BELL if notify else ""}
+    return f"""WITH{text}{_BELL if notify else ""}
 SELECT m.sid, m.last_seq, {NOW_MS} AS at_ms, m.wake_at_ms IS NOT NULL AS runnable{rung} FROM moved m"""
 
-
-#: (size, notify) -> statement
-COMMIT = {(size, notify): _statement(size, notify=notify) for size in Size for notify in (False, True)}
 
 #: Why appends were refused: whether their session is still held under their fence; and where those are that had been written
 #: before, which is no refusal. A guarded one can only be where its guard let it in, `$4`; one without a guard (null) is known if it

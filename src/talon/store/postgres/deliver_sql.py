@@ -12,7 +12,7 @@ from functools import cache
 
 from talon.domain.bell import CHANNEL, WIRE_MAX
 from talon.domain.session import ApprovalRow, SessionRow, TurnRow
-from talon.store.postgres.recordset import Recordset
+from talon.store.postgres.recordset import Part
 from talon.store.postgres.resources_sql import NAMESPACE_ENDS
 from talon.store.postgres.rows import APPROVAL, NOW_MS, SESSION, TURN
 
@@ -51,23 +51,11 @@ def _revision(place: str) -> str:
         SELECT r.revision FROM resources r WHERE r.namespace = {place}.namespace AND r.kind = 'Agent' AND r.name = {place}.agent"""
 
 
-class _Part:
-    """A part of a statement: `{rows}` stands for its rows, of `columns` ("name type", …)."""
-
-    def __init__(self, columns: Sequence[str], text: str) -> None:
-        self._text, self._rows = text, Recordset(*columns)
-        self.argument = self._rows.argument
-
-    def statement(self, parameter: int) -> str:
-        """Its text, with the rows in that parameter."""
-        return self._text.replace("{rows}", f"{self._rows.sql(parameter)} AS n")
-
-
 #: What a look is for. Places are always asked for: the sessions there with the versions of their rows, and the open turns of these
 #: (the current one, and those that are queued). The rest some ask for besides: the receipts that keys gave before, the places that
 #: no session ever had, approvals.
 _LOOKS = {
-    "places": _Part(
+    "places": Part(
         ("namespace text", "agent text", "id text"),
         f"""
 WITH seen AS MATERIALIZED (
@@ -80,20 +68,20 @@ SELECT {NOW_MS}, {_NO_KEY}, {_NO_SESSION}, {TURN}, {_NO_APPROVAL} FROM seen s CR
     UNION ALL
     (SELECT * FROM turns t WHERE t.sid = s.sid AND t.queued ORDER BY t.priority DESC, t.seq LIMIT 1000000)) t""",
     ),
-    "keys": _Part(
+    "keys": Part(
         ("namespace text", "source text", "key text"),
         f"""
 SELECT {NOW_MS}, {_KEY}, {_NO_SESSION}, {_NO_TURN}, {_NO_APPROVAL} FROM {{rows}} CROSS JOIN LATERAL (
     SELECT * FROM keys k WHERE k.namespace = n.namespace AND k.source = n.source AND k.key = n.key LIMIT 1) k""",
     ),
-    "free": _Part(
+    "free": Part(
         ("namespace text", "agent text", "id text"),
         f"""
 SELECT {NOW_MS}, {_NO_KEY}, {_NEW_SESSION}, NULL::xid, {_revision("n")}
         AND r.deleting_at_ms IS NULL AND NOT {NAMESPACE_ENDS.format(namespace="n.namespace")}), {_NO_TURN}, {_NO_APPROVAL}
 FROM {{rows}} LEFT JOIN {_newest("n")} ON true WHERE s.sid IS NULL""",
     ),
-    "approvals": _Part(
+    "approvals": Part(
         ("id text",),
         f"""
 SELECT {NOW_MS}, {_NO_KEY}, {_NO_SESSION}, {_NO_TURN}, {APPROVAL} FROM {{rows}}
@@ -107,9 +95,9 @@ LOOK_PARTS = tuple(_LOOKS)
 def look(parts: tuple[str, ...]) -> str:
     """The statement that looks for `parts`, in that order; one, so one moment: what is refused was to be refused then.
 
-    Its parameters are the rows of each part. What a statement could do costs time even where it does nothing.
+    Its parameters are the rows of each part.
     """
-    return "\nUNION ALL".join([_LOOKS[name].statement(number) for number, name in enumerate(parts, 1)])
+    return "\nUNION ALL".join([_LOOKS[name].sql(number) for number, name in enumerate(parts, 1)])
 
 
 _COLUMN_TYPES = {
@@ -134,7 +122,7 @@ def _typed(fields: tuple[str, ...]) -> tuple[str, ...]:
 #: $1 is the time of the whole batch. Sessions come in the order of their ids, and `done` are those that are written: everything
 #: else follows them. A name that was taken meanwhile, or a key that was used, fails it all.
 _PARTS = {
-    "moved": _Part(
+    "moved": Part(
         (*_typed(MOVED_ARRAYS), "min_reader int", "version xid"),
         f"""
     UPDATE sessions s
@@ -142,7 +130,7 @@ _PARTS = {
     FROM {{rows}} WHERE s.sid = ANY (ARRAY[n.sid]) AND s.xmin = ANY (ARRAY[n.version])
     RETURNING s.sid, s.last_seq, s.wake_at_ms""",
     ),
-    "born": _Part(
+    "born": Part(
         (*_typed(BORN_ARRAYS), "min_reader int", "agent_lock bigint", "agent_revision int"),
         f"""
     INSERT INTO sessions ({", ".join(BORN_ARRAYS)}, min_reader) OVERRIDING SYSTEM VALUE
@@ -150,36 +138,36 @@ _PARTS = {
     WHERE agent_stays(n.agent_lock, n.namespace, n.agent, n.agent_revision)
     RETURNING sid, last_seq, wake_at_ms""",
     ),
-    "written": _Part(
+    "written": Part(
         ("sid bigint", "last_seq bigint", "types bigint", "append_id uuid", "pack bytea"),
         """
     INSERT INTO journal (at_ms, sid, last_seq, types, append_id, pack) SELECT $1, n.* FROM {rows} JOIN done d ON d.sid = n.sid""",
     ),
-    "held": _Part(
+    "held": Part(
         ("sid bigint", "owner text"),
         """
     INSERT INTO held (sid, owner) SELECT n.* FROM {rows} JOIN done d ON d.sid = n.sid""",
     ),
-    "queued": _Part(
+    "queued": Part(
         _typed(TURN_ARRAYS),
         f"""
     INSERT INTO turns ({", ".join(TURN_ARRAYS)}, queued)
     SELECT n.*, n.state = 'queued' FROM {{rows}} JOIN done d ON d.sid = n.sid""",
     ),
-    "ended": _Part(
+    "ended": Part(
         ("sid bigint", "turn_id uuid", "reason text", "times int"),
         """
     UPDATE turns t SET state = 'cancelled', queued = false, reason = n.reason, steered = t.steered + n.times, ended_at_ms = $1
     FROM {rows} JOIN done d ON d.sid = n.sid WHERE t.turn_id = ANY (ARRAY[n.turn_id])""",
     ),
-    "steered": _Part(
+    "steered": Part(
         ("sid bigint", "turn_id uuid", "times int"),
         """
     UPDATE turns t SET steered = t.steered + n.times
     FROM {rows} JOIN done d ON d.sid = n.sid WHERE t.turn_id = ANY (ARRAY[n.turn_id])""",
     ),
     # `spared`, parted by spaces, are decided in the same batch: one statement changes a row once.
-    "cancelled": _Part(
+    "cancelled": Part(
         ("sid bigint", "turn_id uuid", "spared text"),
         """
     UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = $1
@@ -187,19 +175,19 @@ _PARTS = {
     WHERE a.sid = ANY (ARRAY[n.sid]) AND a.turn_id = ANY (ARRAY[n.turn_id]) AND a.state || '' = 'open'
         AND a.id || '' <> ALL (string_to_array(n.spared, ' '))""",
     ),
-    "resolved": _Part(
+    "resolved": Part(
         ("sid bigint", "id text", "outcome text", "resolved_by text"),
         """
     UPDATE approvals a SET state = 'resolved', outcome = n.outcome, resolved_by = n.resolved_by, resolved_at_ms = $1
     FROM {rows} JOIN done d ON d.sid = n.sid WHERE a.id = ANY (ARRAY[n.id])""",
     ),
-    "kept": _Part(
+    "kept": Part(
         ("sid bigint", "namespace text", "digest text"),
         """
     UPDATE blobs b SET kept = true FROM {rows} JOIN done d ON d.sid = n.sid
     WHERE b.namespace = ANY (ARRAY[n.namespace]) AND b.digest = ANY (ARRAY[n.digest])""",
     ),
-    "remembered": _Part(
+    "remembered": Part(
         (
             "sid bigint",
             "namespace text",
@@ -235,7 +223,7 @@ def write(parts: tuple[str, ...], *, notify: bool) -> str:
 
     $1 is the time, then come the rows of each part.
     """
-    named = {name: f"{name} AS ({_PARTS[name].statement(number)}\n)" for number, name in enumerate(parts, 2)}
+    named = {name: f"{name} AS ({_PARTS[name].sql(number)}\n)" for number, name in enumerate(parts, 2)}
     sessions = [name for name in _SESSIONS if name in named]
     done = " UNION ALL ".join(f"SELECT * FROM {name}" for name in sessions)
     first = [*(named.pop(name) for name in sessions), f"done AS MATERIALIZED ({done})"]

@@ -1,4 +1,4 @@
-"""Rows as one parameter of a statement: a JSON array, which the statement reads as a table.
+"""Statements made of parts, and rows as one parameter of a statement: a JSON array, which the statement reads as a table.
 
 An array for each column would do the same and cost a process about twice as much: the driver looks at every element of every array,
 one by one. The server pays about the same for both.
@@ -34,3 +34,19 @@ class Recordset:
         """The parameter's value; each row has all columns, None for null."""
         row = self._row
         return _encode([row(*values) for values in rows]).decode()
+
+
+class Part:
+    """A part of a statement that is there when it is needed: what a statement could do costs time even where it does nothing.
+
+    `{rows}` in its text stands for the table `n` of its own rows, of `columns` ("name type", …), if it has any.
+    """
+
+    def __init__(self, columns: Sequence[str], text: str) -> None:
+        self._text, self._rows = text, Recordset(*columns)
+        self.argument = self._rows.argument
+        self.parameters = 1 if columns else 0
+
+    def sql(self, parameter: int) -> str:
+        """Its text, with its rows in that parameter."""
+        return self._text.replace("{rows}", f"{self._rows.sql(parameter)} AS n") if self.parameters else self._text
