@@ -58,9 +58,10 @@ def failed(circuit: Circuit, now_ms: int, retry_after_ms: int | None = None) -> 
     """After a call that failed with one of `UNHEALTHY`. What fails while the circuit is open had begun before: it is no worse."""
     failures = circuit.failures + 1 if now_ms - circuit.failed_at_ms <= WINDOW_MS else 1
     counted = msgspec.structs.replace(circuit, failures=failures, failed_at_ms=now_ms)
+    open_ms = _left_ms(circuit.until_ms, now_ms, WAIT_MAX_MS)
     if retry_after_ms:
-        return msgspec.structs.replace(counted, until_ms=max(circuit.until_ms, now_ms + min(retry_after_ms, WAIT_MAX_MS)))
-    if now_ms < circuit.until_ms or (not circuit.opened and failures < FAILURES_MAX):
+        return msgspec.structs.replace(counted, until_ms=now_ms + max(open_ms, min(retry_after_ms, WAIT_MAX_MS)))
+    if open_ms or (not circuit.opened and failures < FAILURES_MAX):
         return counted
     open_ms = min(OPEN_FIRST_MS * 2 ** min(circuit.opened, 16), OPEN_MAX_MS)
     return msgspec.structs.replace(counted, opened=circuit.opened + 1, until_ms=now_ms + open_ms, probe_ms=0)
@@ -68,7 +69,14 @@ def failed(circuit: Circuit, now_ms: int, retry_after_ms: int | None = None) -> 
 
 def resting_ms(circuit: Circuit, now_ms: int) -> int:
     """How long it is better left alone; 0: it may be asked, or tried (`needs_probe`)."""
-    return max(0, circuit.until_ms - now_ms, circuit.probe_ms - now_ms if circuit.opened else 0)
+    probing_ms = _left_ms(circuit.probe_ms, now_ms, PROBE_MS) if circuit.opened else 0
+    return max(_left_ms(circuit.until_ms, now_ms, WAIT_MAX_MS), probing_ms)
+
+
+def _left_ms(until_ms: int, now_ms: int, most_ms: int) -> int:
+    """What is left of a wait. One that is longer than it ever was is from before the store's clock was set back, and over."""
+    left_ms = until_ms - now_ms
+    return left_ms if 0 < left_ms <= most_ms else 0
 
 
 def needs_probe(circuit: Circuit, now_ms: int) -> bool:

@@ -106,12 +106,15 @@ def settle(shared: Shared, more: int) -> Shared:
 
 
 def _filled(shared: Shared, quota: Quota, now_ms: int) -> Shared:
-    passed_ms = max(0, now_ms - shared.at_ms) if shared.at_ms else MINUTE_MS
+    passed_ms = now_ms - shared.at_ms if shared.at_ms else MINUTE_MS
+    if passed_ms < 0:  # the store's clock was set back: what was to come then comes as much earlier
+        waiting = tuple(msgspec.structs.replace(one, due_ms=one.due_ms + passed_ms) for one in shared.waiting)
+        return msgspec.structs.replace(shared, at_ms=now_ms, waiting=waiting)
     return msgspec.structs.replace(
         shared,
         requests=min(quota.requests, shared.requests + quota.requests * passed_ms / MINUTE_MS),
         tokens=min(quota.tokens, shared.tokens + quota.tokens * passed_ms / MINUTE_MS),
-        at_ms=max(now_ms, shared.at_ms),
+        at_ms=now_ms,
     )
 
 

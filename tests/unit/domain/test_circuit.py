@@ -95,7 +95,7 @@ def test_whatever_happens_somebody_may_ask_again_before_long() -> None:
     for seed in range(200):
         random, circuit, now = Random(seed), Circuit(), NOW
         for _ in range(200):
-            now += random.choice((0, 10, 1_000, 20_000))
+            now += random.choice((0, 10, 1_000, 20_000) * 9 + (-3_600_000,))  # now and then the clock is set back
             match random.randint(0, 2):
                 case 0:
                     circuit = failed(circuit, now, random.choice((None, 500, 60_000)))
@@ -104,3 +104,12 @@ def test_whatever_happens_somebody_may_ask_again_before_long() -> None:
                 case _:
                     assert resting_ms(circuit, now) <= max(WAIT_MAX_MS, OPEN_MAX_MS), f"seed {seed}"
         assert probe(circuit, now + max(WAIT_MAX_MS, OPEN_MAX_MS))[1], f"seed {seed}"
+
+
+def test_a_clock_that_is_set_back_leaves_it_open_for_no_hour_and_it_opens_again_by_the_new_time() -> None:
+    back = NOW - 3_600_000
+    assert resting_ms(opened(), back) == 0
+    trying, may = probe(opened(), back)
+    assert (may, resting_ms(trying, back)) == (True, PROBE_MS)
+    assert resting_ms(failed(trying, back), back) == 2 * OPEN_FIRST_MS
+    assert resting_ms(failed(opened(), back, retry_after_ms=700), back) == 700

@@ -84,3 +84,16 @@ def test_under_random_callers_it_is_never_exceeded_and_everybody_gets_through(se
         assert sum(inside) <= 2 * quota.tokens + 3_000, f"seed {seed}"
     least = sum(tokens for _, tokens in passed) / quota.tokens - 1
     assert now - NOW <= (max(least, len(passed) / quota.requests - 1 if quota.requests else 0) + 0.5) * MINUTE_MS, "no time is lost"
+
+
+def test_a_clock_that_is_set_back_neither_gives_anything_nor_holds_anybody_up() -> None:
+    shared, quota, wait = Shared(), Quota(requests=60), 0
+    for number in range(62):
+        shared, wait = take(shared, quota, f"t{number}", "a", 0, NOW)
+    back = NOW - 3_600_000
+    shared, again = take(shared, quota, "t60", "a", 0, back)
+    assert 990 <= again <= 1_001, "no more than before"
+    shared, again = take(shared, quota, "t60", "a", 0, back + again)
+    assert again == 0
+    shared, again = take(shared, quota, "z", "a", 0, back + wait + GRACE_MS + 1_000)
+    assert again == 0, "t61 has not been seen for long enough, by the new time"

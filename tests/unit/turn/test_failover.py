@@ -151,6 +151,15 @@ def test_retry_after_is_honoured_for_the_profile_that_asked_for_it_while_others_
     assert asked(rested(alone), alone.last_at_ms + 61_000, profiles=("main",)) == CallModel(1, 2, 0)
 
 
+def test_a_clock_that_is_set_back_makes_no_rest_longer() -> None:
+    """The entries of a turn bear times an hour ahead: no model is better left alone for that hour (K6)."""
+    alone: dict[str, Any] = {"profiles": ("main",), "providers": {"main": "p"}}
+    only = after("server")
+    assert rest(asked(only, only.last_at_ms - 3_600_000, **alone)) <= BACKOFF_FIRST_MS
+    told = story(started(), model(), failed("rate_limit", retryable=True, retry_after_s=30.0)).state()
+    assert rest(asked(told, told.last_at_ms - 3_600_000, **alone)) <= 30_000 + BACKOFF_FIRST_MS
+
+
 def test_an_open_circuit_is_passed_over_and_waited_for_only_where_nobody_else_is_left() -> None:
     fresh = story(started()).state()
     assert asked(fresh, resting={"main": 5_000}) == CallModel(1, 1, 1)

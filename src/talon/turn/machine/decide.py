@@ -15,6 +15,8 @@ from talon.turn.machine.state import Call, State
 def decide(state: State, bounds: Bounds, now_ms: int) -> Command | None:
     """What to do next; None when the turn has ended. `now_ms` is only used for the wall time limit and to
     ask whether an old key may still be trusted, and who may be asked again."""
+    # The store's clock may have been set back since its last entry; within a turn time only goes on, or a rest would last an hour.
+    now_ms = max(now_ms, state.last_at_ms)
     if state.ended is not None:
         return None
     if state.cancel is not None:
