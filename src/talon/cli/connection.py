@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 from collections.abc import Callable, Coroutine
@@ -81,6 +80,8 @@ def _server(function: Any) -> Any:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` on an event loop of its own. Ctrl-C cancels it, lets it close its connections, and ends as KeyboardInterrupt."""
+    import asyncio  # takes as long as click: commands that ask no server do without
+
     return asyncio.run(work)
 
 

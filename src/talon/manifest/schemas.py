@@ -10,6 +10,7 @@ import functools
 from typing import Any, Final
 
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from talon.manifest import kinds
 
@@ -36,16 +37,16 @@ def schema(name: str) -> Schema | None:
 
 def _any() -> Schema:
     """One that tells the kinds apart by `kind`, so that an editor complains about the kind that is meant and no other."""
-    definitions: Schema = {}
+    models = (*kinds.DOCS.values(), *(model for model, _ in _BARE))
+    _, made = models_json_schema([(model, "validation") for model in models])  # at once: parts that several have are made once
     branches: list[Schema] = []
     for kind, model in kinds.DOCS.items():
-        then = _defined(definitions, model)
-        branches.append({"if": {"required": ["kind"], "properties": {"kind": {"const": kind}}}, "then": then})
+        branches.append({"if": {"required": ["kind"], "properties": {"kind": {"const": kind}}}, "then": _ref(model)})
     for model, fields in _BARE:
         bare: Schema = {"required": list(fields), "not": {"anyOf": [{"required": ["kind"]}, {"required": ["metadata"]}]}}
         if model is kinds.BareSession:  # its own metadata is free-form
             bare["not"] = {"required": ["kind"]}
-        branches.append({"if": bare, "then": _defined(definitions, model)})
+        branches.append({"if": bare, "then": _ref(model)})
     known = [{"required": ["kind"]}, *({"required": list(fields)} for _, fields in _BARE)]
     return {
         "$schema": DIALECT,
@@ -55,13 +56,9 @@ def _any() -> Schema:
         "properties": {"kind": {"description": "What it is.", "enum": list(kinds.KINDS)}},
         "anyOf": known,
         "allOf": branches,
-        "$defs": dict(sorted(definitions.items())),
+        "$defs": dict(sorted(made["$defs"].items())),
     }
 
 
-def _defined(definitions: Schema, model: type[BaseModel]) -> Schema:
-    """Put a model and its parts into `definitions`; -> the reference to it."""
-    found = model.model_json_schema()
-    definitions |= found.pop("$defs", {})
-    definitions[model.__name__] = found
+def _ref(model: type[BaseModel]) -> Schema:
     return {"$ref": f"#/$defs/{model.__name__}"}
