@@ -88,7 +88,8 @@ def _message(one: ErrorDetails) -> str:
         return "is missing"
     if kind in _SHAPES:
         hint = "; put it in quotes" if kind == "string_type" and isinstance(value, int | float) else ""
-        return f"must be {_SHAPES[kind]}, not {what(value)}{hint}"
+        found = "one with a fraction" if kind == "int_from_float" else what(value)
+        return f"must be {_SHAPES[kind]}, not {found}{hint}"
     if kind == "literal_error":
         words = str(context["expected"])
         hint = nearest(value, words.replace("'", "").replace(" or ", ", ").split(", ")) if isinstance(value, str) else ""

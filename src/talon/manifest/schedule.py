@@ -7,6 +7,7 @@ Zones are those of the IANA database.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 import zoneinfo
@@ -36,10 +37,17 @@ _WORDS: Final = {
     "@annually": "0 0 1 1 *",
 }
 _FIELDS: Final = ("minute (0-59)", "hour (0-23)", "day of month (1-31, L)", "month (1-12, JAN-DEC)", "day of week (0-7, SUN-SAT)")
+#: How many values each field has: a longer step never comes to a second one.
+_SPANS: Final = (60, 24, 31, 12, 7)
+_NAMES: Final = ("minutes", "hours", "days of a month", "months", "days of a week")
+_RANGE: Final = re.compile(r"([0-9]{1,2}|[A-Z]{3})-([0-9]{1,2}|[A-Z]{3})(?:/[0-9]{1,3})?", re.ASCII)
 _ITEM: Final = re.compile(
-    r"(\*|[0-9]{1,2}|[A-Z]{1,3})(-([0-9]{1,2}|[A-Z]{3}))?(/[0-9]{1,2})?|[0-7]L|([0-7]|[A-Z]{3})#[1-5]", re.ASCII
+    r"(\*|[0-9]{1,2}|[A-Z]{1,3})(-([0-9]{1,2}|[A-Z]{3}))?(/[0-9]{1,3})?|[0-7]L|([0-7]|[A-Z]{3})#[1-5]", re.ASCII
 )
 _TIME: Final = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,3})?)?(Z|[+-][0-9]{2}:[0-9]{2})?")
+#: What people write for a zone and what names no place: `PST`, `UTC+2`, `+01:00`.
+_SHORT: Final = re.compile(r"[A-Z]{2,5}|(UTC|GMT)?[+-][0-9:]{1,5}", re.ASCII)
+_NO_PLACE: Final = "; an abbreviation or an offset does not say when clocks change: name a place, or Etc/GMT-2 for UTC+2"
 #: Entries of the zone database that name no place: what they mean differs from machine to machine.
 _NO_ZONES: Final = frozenset({"Factory", "localtime", "posixrules"})
 
@@ -52,24 +60,48 @@ def cron_fields(text: str) -> str:
 def _cron(text: str) -> str:
     if text.strip().startswith("@"):
         if text.strip().lower() not in _WORDS:
-            raise wrong("cron", "is no cron expression: of the words there are {words}", words=", ".join(_WORDS))
+            hint = "; for that write kind: every" if text.strip().lower().startswith("@every") else ""
+            raise wrong("cron", "is no cron expression: of the words there are {words}{hint}", words=", ".join(_WORDS), hint=hint)
         return text
     fields = cron_fields(text).split(" ")
     if len(fields) != len(_FIELDS):
         raise wrong(
             "cron",
-            "is no cron expression: it has {count} fields and needs 5: {names}",
+            "is no cron expression: it has {count} fields and needs 5: {names}{hint}",
             count=len(fields) if fields != [""] else 0,
             names=", ".join(_FIELDS),
+            hint="; seconds are not among them" if len(fields) == len(_FIELDS) + 1 else "",
         )
     for at, field in enumerate(fields):
-        if not all(_ITEM.fullmatch(item) for item in field.split(",")) or not _reads(
-            " ".join("*" if i != at else field for i in range(5))
-        ):
-            raise wrong("cron", "is no cron expression: {field} is no {name}", field=repr(field[:40]), name=_FIELDS[at])
+        if why := next(filter(None, (_wrong_item(item, at) for item in field.split(","))), "") or _wrong_alone(field, at):
+            raise wrong("cron", "is no cron expression: {why}", why=why)
     if not _reads(" ".join(fields)) or next(_cron_times(" ".join(fields)), None) is None:
         raise wrong("cron", "never fires: day {day} does not come in month {month}", day=fields[2], month=fields[3])
     return text
+
+
+def _wrong_item(item: str, at: int) -> str:
+    """Why an item of a list is none in that field, and what to write instead; "" if it is one."""
+    found = _RANGE.fullmatch(item)
+    if found and all(not _wrong_alone(end, at) for end in found.groups()) and _wrong_alone(item.partition("/")[0], at):
+        return f"{item!r} goes backwards: a range ends at its greater number; write two with a comma, as 22-23,0-2 for 22-2"
+    if item and not _ITEM.fullmatch(item):
+        return f"{item[:40]!r} is no {_FIELDS[at]}"
+    return _wrong_alone(item, at) if item else ""  # an empty one is told with its neighbours
+
+
+def _wrong_alone(field: str, at: int) -> str:
+    return "" if _reads(" ".join("*" if i != at else field for i in range(5))) else f"{field[:40]!r} is no {_FIELDS[at]}"
+
+
+def _wrong_steps(cron: str) -> str:
+    """Why a step is longer than its field, which is no error for cron and never what was meant; "" if none is."""
+    for field, most, name in zip(cron_fields(cron).split(), _SPANS, _NAMES, strict=True):
+        for item in field.split(","):
+            step = item.partition("/")[2]
+            if step and int(step) > most:
+                return f"the step of {item!r} leaves the {name}, of which there are {most}; for longer distances write kind: every"
+    return ""
 
 
 def _reads(fields: str) -> bool:
@@ -96,7 +128,9 @@ def _zone(text: str) -> str:
         near = folded.get(text.casefold().replace(" ", "_")) or next(
             (name for name in sorted(zones()) if name.casefold().endswith("/" + text.casefold().replace(" ", "_"))), ""
         )
-        hint = f"; did you mean {near!r}?" if near else ""
+        if not near and (close := difflib.get_close_matches(text, zones(), n=1, cutoff=0.8)):
+            near = close[0]
+        hint = f"; did you mean {near!r}?" if near else _NO_PLACE if _SHORT.fullmatch(text) else ""
         raise wrong("timezone", "is no zone of the IANA database (America/Los_Angeles, Europe/Berlin, UTC){hint}", hint=hint)
     return text
 
@@ -222,6 +256,8 @@ def wrong_schedule(spec: ScheduleSpec) -> list[Complaint]:
         )
     if spec.catch_up_max is not None and spec.catch_up != "all":
         found.append((("catchUpMax",), f"is for catchUp all, and this is {spec.catch_up}", spec.catch_up_max))
+    if spec.cron is not None and (why := _wrong_steps(spec.cron)):
+        found.append((("cron",), why, spec.cron))
     if spec.every is not None and duration_ms(spec.every) < EVERY_MIN_MS:
         found.append((("every",), "must be at least 1s", spec.every))
     if spec.jitter is not None:
