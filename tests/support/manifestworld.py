@@ -32,6 +32,7 @@ class World:
         self.values: dict[Identity, str] = {}
         self.asked: list[Needs] = []
         self.catalogue = catalogue
+        self.now_ms = 0
 
     def plan(self, text: str) -> ApplyPlan:
         """What applying `text` would write."""
@@ -40,7 +41,7 @@ class World:
     def plan_of(self, reading: Reading) -> ApplyPlan:
         """What applying `reading` would write. What the plan asks for is kept in `asked`."""
         self.asked = []
-        state = State(catalogue=self.catalogue)
+        state = State(catalogue=self.catalogue, now_ms=self.now_ms)
         for _ in range(ROUNDS_MAX):
             outcome = plan_apply(reading, state)
             if isinstance(outcome, ApplyPlan):
@@ -53,6 +54,7 @@ class World:
                 {**state.sessions, **{one: self.sessions.get(one) for one in outcome.sessions}},
                 {**state.same_values, **{one: self.values.get(one) == given[one] for one in outcome.values}},
                 self.catalogue,
+                self.now_ms,
             )
         raise AssertionError(f"a plan asks for more than {ROUNDS_MAX} rounds")
 

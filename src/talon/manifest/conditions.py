@@ -49,9 +49,11 @@ def conditions(
     effective: Effective | None = None,
     has_value: bool = False,
     error: str = "",
+    over: bool = False,
 ) -> tuple[Condition, ...]:
     """The conditions of a resource. `found` are those of `wanted` that exist, `catalogue` is what the live workers serve,
-    `effective` an agent's, `has_value` a Secret's; `error` is why a Schedule could not be fired when it was last tried."""
+    `effective` an agent's, `has_value` a Secret's; `error` is why a Schedule could not be fired when it was last tried,
+    `over` whether it stands at no time any more."""
     if model.kind == "Namespace":
         return ()
     if effective is not None:
@@ -59,18 +61,23 @@ def conditions(
         return resolved, _ready(effective, resolved, found, catalogue)
     resolved = _found(_missing(refs(model), namespace, found, catalogue))
     if isinstance(model, kinds.ScheduleDoc):
-        paused = Condition("Active", "False", "Paused", "it is paused: enabled is false")
-        if error:
-            return resolved, Condition(
-                "Active", "False", "CannotFire", f"it is due and could not be fired, and is tried again: {error}"
-            )
-        return resolved, Condition("Active", "True", "Active") if model.spec.enabled else paused
+        return resolved, _fires(enabled=model.spec.enabled, error=error, over=over)
     if model.kind in NOT_YET:
         return resolved, Condition("Active", "False", "NotImplemented", NOT_YET[model.kind])
     if model.kind == "Secret":
         message = "it has no value: talon secret set gives it one"
         return resolved, Condition("Active", "True", "Active") if has_value else Condition("Active", "False", "NoValue", message)
     return (resolved,)
+
+
+def _fires(*, enabled: bool, error: str, over: bool) -> Condition:
+    if error:
+        return Condition("Active", "False", "CannotFire", f"it is due and could not be fired, and is tried again: {error}")
+    if not enabled:
+        return Condition("Active", "False", "Paused", "it is paused: enabled is false")
+    if over:
+        return Condition("Active", "False", "Over", "it has fired for the last time: no later time is left")
+    return Condition("Active", "True", "Active")
 
 
 def unresolved(effective: Effective, found: Collection[Identity], catalogue: Catalogue | None) -> dict[str, str]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import Any
 
 import msgspec
 from cronsim import CronSim
@@ -53,6 +54,24 @@ def plan_of(spec: ScheduleSpec) -> SchedulePlan:
         deadline_ms=None if spec.starting_deadline is None else duration_ms(spec.starting_deadline),
         history_limit=spec.history_limit,
     )
+
+
+def same_times(spec: ScheduleSpec, before: Mapping[str, Any] | None) -> bool:
+    """Whether a schedule that was enabled with the spec `before` keeps its times with this one."""
+    if not before or not before.get("enabled", True):
+        return False
+    return plan_of(ScheduleSpec.model_validate(before)).timing == plan_of(spec).timing
+
+
+def never_fires(spec: ScheduleSpec, now_ms: int) -> tuple[str, str]:
+    """Of a schedule that has no time after `now_ms`: which field keeps it from firing, and what to do."""
+    kept = "give it a later time, or keep it with enabled: false"
+    if spec.kind == "at" or spec.until is None:
+        return spec.kind, f"never fires: that is over; {kept}"
+    if to_ms(moment(spec.until, spec.timezone)) <= now_ms:
+        return "until", f"never fires: that is over; {kept}"
+    first = preview(msgspec.structs.replace(plan_of(spec).timing, until=""), now_ms, now_ms, 1)
+    return "until", f"never fires: the first time would be {local(first[0], spec.timezone)}, after this; {kept}"
 
 
 def occurrences(timing: Timing, after_ms: int, since_ms: int) -> Iterator[int]:
@@ -207,7 +226,8 @@ def _fires(plan: SchedulePlan, one: Stand, now_ms: int, cut: bool, behind: int) 
 def _why(plan: SchedulePlan, last: Stand, now_ms: int) -> str:
     if plan.deadline_ms is not None and now_ms - last.due_ms > plan.deadline_ms:
         return "later than its startingDeadline"
-    return f"nothing could fire it in time, and catchUp is {plan.catch_up}"
+    most = f" with a catchUpMax of {plan.catch_up_max}" if plan.catch_up == "all" else ""
+    return f"nothing could fire it in time, and catchUp is {plan.catch_up}{most}"
 
 
 def preview(timing: Timing, now_ms: int, since_ms: int, count: int) -> list[int]:
@@ -233,7 +253,8 @@ def local(ms: int, timezone: str) -> str:
 
 def fire_time(ms: int, timezone: str) -> FireTime:
     """A moment as it is told."""
-    return FireTime(local(ms, "UTC").removesuffix("+00:00") + "Z", local(ms, timezone))
+    at = datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return FireTime(at.removesuffix("+00:00") + "Z", local(ms, timezone))
 
 
 def to_ms(at: datetime) -> int:

@@ -22,10 +22,12 @@ from talon.manifest.document import Path, path_text
 from talon.manifest.effective import Effective
 from talon.manifest.follow import follow
 from talon.manifest.lookup import Lookup
-from talon.manifest.occurrences import FireTime, fire_time, plan_of, preview
+from talon.manifest.occurrences import FireTime, fire_time, never_fires, plan_of, preview, same_times
+from talon.manifest.prompt import SCHEDULED_AT
 from talon.manifest.read import Manifest, Reading
 from talon.manifest.references import places, refs, stands
 from talon.manifest.resolve import Resolved, load, resolve, template_of
+from talon.manifest.schedule import ScheduleSpec
 from talon.manifest.sessions import differs, planned_session, wrong_session
 from talon.manifest.state import (
     Action,
@@ -42,6 +44,7 @@ from talon.manifest.state import (
     bare_namespace,
     is_default,
 )
+from talon.manifest.within import unknown_places
 
 _SHOWN_ERRORS = 3
 _NEW_VALUE = "(a new value)"
@@ -127,6 +130,8 @@ class _Planner:
         for manifest in self._manifests:
             if isinstance(manifest.model, kinds.SessionDoc) and manifest.namespace not in going:
                 self._session(manifest, manifest.model.spec)
+            elif isinstance(manifest.model, kinds.ScheduleDoc) and manifest.identity in self._puts:
+                self._message(manifest, manifest.model.spec)
             self._warnings += [Warn(one.field, one.message) for one in manifest.warnings]
 
     def _error(self, manifest: Manifest, path: Path, message: str, value: Any = None) -> None:
@@ -191,22 +196,34 @@ class _Planner:
         if stored is not None and new_value:
             differing += (FieldChange("spec.value", after=_NEW_VALUE),)
         place = (manifest.document.index, manifest.kind, manifest.namespace, manifest.name)
-        fires = self._fires(manifest) if action in ("created", "changed") else ()
+        fires = self._fires(manifest, before) if action in ("created", "changed") else ()
         self._results.append(Result(*place, "changed" if cause else action, differing, cause, fires))
         if not isinstance(manifest.model, kinds.AgentDoc | kinds.TemplateDoc):
             self._warn_dangling(manifest)
 
-    def _fires(self, manifest: Manifest) -> tuple[FireTime, ...]:
-        """The next times of a Schedule; one that will never fire again is refused."""
+    def _fires(self, manifest: Manifest, before: Any) -> tuple[FireTime, ...]:
+        """The next times of a Schedule. One that will never fire is refused, unless it is over and its times stay as they are."""
         if not isinstance(manifest.model, kinds.ScheduleDoc) or not manifest.model.spec.enabled or not self._now_ms:
             return ()
         spec = manifest.model.spec
         times = preview(plan_of(spec).timing, self._now_ms, self._now_ms, _TIMES_SHOWN)
-        if not times:
-            field = "until" if spec.until is not None and spec.kind != "at" else spec.kind
-            why = "never fires: that is over; give it a later time, or keep it with enabled: false"
+        if not times and not same_times(spec, before.get("spec")):
+            field, why = never_fires(spec, self._now_ms)
             self._error(manifest, ("spec", field), why, getattr(spec, field))
         return tuple(fire_time(ms, spec.timezone) for ms in times)
+
+    def _message(self, manifest: Manifest, spec: ScheduleSpec) -> None:
+        """Places in a schedule's message that its agent does not know. A paused one may wait for them; a firing looks again."""
+        agent = self._agent_as_applied((manifest.namespace, "Agent", spec.target.agent))
+        if agent is None or not spec.enabled:
+            return
+        for path, message, value in unknown_places(("spec", "inputMessage"), spec.input_message, agent.declared, SCHEDULED_AT):
+            self._error(manifest, path, message, value)
+
+    def _agent_as_applied(self, agent: Identity) -> Effective | None:
+        """The definition of an agent once all is applied; None if there is none, or none that can be read."""
+        stored = self.look.stored(agent)
+        return self._agents.get(agent) or (stored.effective if stored and agent not in self._applied else None)
 
     def _uid_matches(self, manifest: Manifest, uid: str) -> bool:
         given = manifest.model.metadata.uid
@@ -293,8 +310,7 @@ class _Planner:
 
     def _session(self, manifest: Manifest, spec: SessionSpec) -> None:
         agent = (manifest.namespace, "Agent", spec.agent)
-        stored = self.look.stored(agent)
-        effective = self._agents.get(agent) or (stored.effective if stored and agent not in self._applied else None)
+        stored, effective = self.look.stored(agent), self._agent_as_applied(agent)
         if stored is not None and stored.deleting:
             self._deleted(manifest, (*manifest.root, "agent"), spec.agent)
             return

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from talon.manifest.effective import Effective
 from talon.manifest.features import feature_values
 
 #: `\{{` is a literal `{{`.
 _PLACE = re.compile(r"(\\?)\{\{([^{}\n]*)\}\}")
+#: The place in a schedule's message that is no feature: when it was due.
+SCHEDULED_AT: Final = "scheduled_at"
 
 
 def places(text: str) -> list[str]:
@@ -28,9 +30,16 @@ def render_prompt(effective: Effective, given: Mapping[str, Any]) -> str:
     return _filled(effective.system_prompt, feature_values(effective, given))
 
 
-def render_message(text: str, effective: Effective, scheduled_at: str) -> str:
-    """The message of a schedule: places are the agent's features, and `scheduled_at`. Raises nothing."""
-    return _filled(text, {**feature_values(effective, {}), "scheduled_at": scheduled_at})
+def render_message(text: str, effective: Effective, given: Mapping[str, Any], scheduled_at: str) -> str:
+    """The message of a schedule: places are the agent's features, as its session has `given` them, and `scheduled_at`. Raises
+    nothing."""
+    return _filled(text, {**feature_values(effective, given), SCHEDULED_AT: scheduled_at})
+
+
+def asks_session(text: str, effective: Effective) -> bool:
+    """Whether a place of a schedule's message is a feature that a session may give."""
+    open_ = {feature.name for feature in effective.declared if feature.name not in effective.features}
+    return not open_.isdisjoint(places(text))
 
 
 def _filled(text: str, values: Mapping[str, Any]) -> str:

@@ -104,9 +104,9 @@ def _features(document: Document, path: Path, features: Sequence[Feature]) -> li
     return errors
 
 
-def unknown_places(path: Path, prompt: str, features: Iterable[Feature]) -> list[Complaint]:
-    """A complaint for each place of `prompt` that names no feature."""
-    names = {feature.name: None for feature in features}
+def unknown_places(path: Path, prompt: str, features: Iterable[Feature], also: str = "") -> list[Complaint]:
+    """A complaint for each place of `prompt` that names no feature, nor `also`."""
+    names = dict.fromkeys([*(feature.name for feature in features), *filter(None, [also])])
     unknown = [place for place in places(prompt) if place not in names][:ERRORS_MAX]
     return [
         (path, f"{_shown_place(place)} names no declared feature{nearest(place, names)} ({_LITERAL})", place) for place in unknown

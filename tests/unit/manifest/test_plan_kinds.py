@@ -7,6 +7,7 @@ import pytest
 
 from support.manifests import ALL, SCHEDULE
 from support.manifestworld import World, actions
+from talon.domain.errors import Invalid
 from talon.domain.resources import Identity, Ref
 from talon.manifest.catalogue import Catalogue
 from talon.manifest.conditions import Condition, conditions, wanted
@@ -102,6 +103,34 @@ def test_a_schedule_that_is_paused_or_cannot_be_fired_says_so() -> None:
     assert "there is no agent" in failing.message
     world.apply(SCHEDULE.replace("enabled: true", "enabled: false"))
     assert conditions_of(world, ("acme", "Schedule", "renewal-check"))["Active"].reason == "Paused"
+
+
+def test_a_schedule_that_is_over_says_so_and_may_be_changed_in_all_but_its_times() -> None:
+    world = World()
+    world.now_ms = 1_800_000_000_000  # in January 2027
+    ending = SCHEDULE.replace("  kind: cron", '  until: "2027-01-20T00:00:00Z"\n  kind: cron')
+    world.apply(ending)
+    world.now_ms += 365 * 86_400_000
+    over = conditions(load(world.rows["acme", "Schedule", "renewal-check"].body), "acme", (), None, over=True)[1]
+    assert (over.status, over.reason) == ("False", "Over")
+    world.apply(ending.replace("draft follow-ups", "write letters"))
+    with pytest.raises(Invalid, match=r"spec\.until: .*never fires: that is over"):
+        world.apply(ending.replace("1-5", "1-6"))
+    with pytest.raises(Invalid, match="the first time would be 2028-01-17T14:00:00-08:00, after this"):
+        world.apply(ending.replace('until: "2027-01-20', 'until: "2028-01-17'))
+
+
+def test_places_in_a_schedules_message_are_features_of_its_agent_or_the_time() -> None:
+    world = World(SERVED)
+    world.apply(ALL)
+    at = "    Review accounts renewing in the next 14 days"
+    for place in ("{{ scheduled_at }}", "{{ customer_id }}", "\\{{ anything }}"):
+        assert world.plan(SCHEDULE.replace(at, f"    {place}")).puts
+    with pytest.raises(Invalid, match=r"spec\.inputMessage: .*names no declared feature; did you mean 'customer_id'"):
+        world.plan(SCHEDULE.replace(at, "    {{ customer }}"))
+    with pytest.raises(Invalid, match=r"spec\.inputMessage"):  # in whatever order they are applied
+        World(SERVED).plan("---\n".join((SCHEDULE.replace(at, "    {{ customer }}"), ALL)))
+    assert world.plan(SCHEDULE.replace(at, "    {{ customer }}").replace("enabled: true", "enabled: false")).puts
 
 
 def test_a_secret_is_active_as_soon_as_it_has_a_value() -> None:

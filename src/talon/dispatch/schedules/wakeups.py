@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final
 
 import msgspec
 
-from talon.domain.errors import Invalid, NotFound
+from talon.domain.errors import FieldError, Invalid, NotFound
 from talon.domain.ids import Ids
 from talon.domain.inbox import Creation, Key, Message, Operation, Receipt
 from talon.domain.schedules import Firing, Overlap, SchedulePlan
@@ -16,7 +16,8 @@ from talon.domain.session import Strategy
 from talon.manifest.effective import Effective, decode
 from talon.manifest.features import session_feature_errors
 from talon.manifest.occurrences import local
-from talon.manifest.prompt import render_message
+from talon.manifest.prompt import SCHEDULED_AT, asks_session, render_message
+from talon.manifest.within import unknown_places
 from talon.store.model import NewSession
 from talon.store.protocols import Store
 
@@ -69,8 +70,9 @@ class Wakeups:
         """Deliver the message of `firing`, which names agent and session; the session is made if it is absent, in the same commit
         if its name is new. `found` is its agent as `agents` gives it. `key` is the requester's own, for a firing by hand.
 
-        Raises `Conflict("firing_superseded")` if the schedule has moved on, `NotFound("agent_not_found")`, `Invalid` when a
-        session of that agent needs features that nobody gives, and what a delivery raises. Then the schedule stays where it is.
+        Raises `Conflict("firing_superseded")` if the schedule has moved on, `NotFound("agent_not_found")`, `Invalid` when its
+        message has a place that the agent does not know, or a session of that agent needs features that nobody gives, and what a
+        delivery raises. Then the schedule stays where it is.
         """
         if found is None:
             raise NotFound(
@@ -79,9 +81,11 @@ class Wakeups:
                 f"{firing.namespace!r}; apply it",
             )
         revision, effective = found
+        _check_places(plan.message, effective)
         errors = session_feature_errors(effective, {})
         creation = None if errors else Creation(self._ids.uuid7(), revision)
-        message = self._message(plan, firing, effective, creation, key)
+        given = await self._given(plan, firing, effective)
+        message = self._message(plan, firing, effective, given, creation, key)
         try:
             return await self._deliver(message)
         except NotFound as error:
@@ -97,8 +101,21 @@ class Wakeups:
         await self._store.create_session(new)
         return await self._deliver(msgspec.structs.replace(message, creation=None))
 
+    async def _given(self, plan: SchedulePlan, firing: Firing, effective: Effective) -> dict[str, Any]:
+        """The features of the session, if the message asks for one that it may have."""
+        if not plan.session or not asks_session(plan.message, effective):
+            return {}
+        row = await self._store.get_session((firing.namespace, firing.agent, firing.session))
+        return {} if row is None else msgspec.json.decode(row.features, type=dict[str, Any])
+
     def _message(
-        self, plan: SchedulePlan, firing: Firing, effective: Effective, creation: Creation | None, key: Key | None
+        self,
+        plan: SchedulePlan,
+        firing: Firing,
+        effective: Effective,
+        given: Mapping[str, Any],
+        creation: Creation | None,
+        key: Key | None,
     ) -> Message:
         occurrence_ms = firing.occurrence_ms or 0
         name = f"{firing.uid}/{occurrence_ms}"
@@ -106,7 +123,7 @@ class Wakeups:
         at = local(occurrence_ms, plan.timing.timezone)
         return Message(
             where=(firing.namespace, firing.agent, firing.session),
-            content=render_message(plan.message, effective, at),
+            content=render_message(plan.message, effective, given, at),
             turn_id=self._ids.uuid7(),
             strategy=_STRATEGIES[plan.overlap],
             source="schedule",
@@ -117,3 +134,11 @@ class Wakeups:
             creation=creation,
             firing=firing,
         )
+
+
+def _check_places(message: str, effective: Effective) -> None:
+    """Raise `Invalid` if the message has a place that means nothing: an empty one would say something else."""
+    unknown = unknown_places(("spec", "inputMessage"), message, effective.declared, SCHEDULED_AT)
+    if unknown:
+        errors = tuple(FieldError("spec.inputMessage", why, value) for _, why, value in unknown)
+        raise Invalid("invalid", f"inputMessage: {'; '.join(one.message for one in errors)}", errors)

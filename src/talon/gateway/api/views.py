@@ -57,6 +57,7 @@ class Views:
                 effective=agent,
                 has_value=(row.namespace, row.name) in valued,
                 error=schedule.error if schedule is not None else "",
+                over=schedule is not None and schedule.next_at is None,
             )
             if agent is not None and effective:
                 metadata: dict[str, Any] = msgspec.json.decode(row.body)["metadata"]
