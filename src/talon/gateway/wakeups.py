@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -20,11 +21,14 @@ from talon.manifest.fields import duration_ms
 from talon.manifest.occurrences import local
 from talon.manifest.parse import parse
 from talon.manifest.read import Reading, read
-from talon.store.protocols import Store
+from talon.store.protocols import Store, Where
 from talon.store.resources import ResourceRow
+from talon.store.sight import seeing
 
 AGENT_LABEL, SESSION_LABEL = "talon.dev/wakeup-agent", "talon.dev/wakeup-session"
 EVERY_MIN_MS = 60_000
+#: What an agent writes is no template.
+_PLACE, _LITERAL = "{{", "\\{{"
 
 
 class SessionWakeups:
@@ -42,9 +46,10 @@ class SessionWakeups:
         async with lock:
             rows = await self._rows(owner)
             if all(row.name != name for row in rows):
-                if len(rows) >= self._most:
+                if len(rows) >= self._most and not await self._forget_one_that_is_over(owner, rows):
                     raise Invalid("invalid", f"this conversation has {len(rows)} wakeups, the most there may be; cancel one")
-                await self._resources.apply(_manifest(name, owner, spec))
+                with _in_the_words_of_the_tool():
+                    await self._resources.apply(_manifest(name, owner, spec))
         return next((one for one in await self.list(owner) if one["name"] == name), {"name": name})
 
     async def list(self, owner: Owner) -> list[dict[str, Any]]:
@@ -57,33 +62,72 @@ class SessionWakeups:
             if stands is not None:
                 plan = decode_plan(stands.plan)
                 at = None if stands.occurrence_ms is None else local(stands.occurrence_ms, plan.timing.timezone)
-                shown.append({"name": row.name, "next": at, "message": plan.message})
+                shown.append({"name": row.name, "next": at, "message": plan.message.replace(_LITERAL, _PLACE)})
         return shown
 
     async def cancel(self, owner: Owner, name: str) -> bool:
         """See the Protocol."""
 
-        async def find() -> list[ResourceRow]:
-            return [row for row in await self._rows(owner) if row.name == name]
+        return is_name(name) and await _delete(self._deletions, lambda: self._rows(owner), name)
 
-        if not is_name(name) or not await find():
-            return False
-        try:
-            await self._deletions.delete(find, lambda _: None, cascade=False)
-        except Conflict:
-            if await find():
-                raise
-        return True
+    async def _forget_one_that_is_over(self, owner: Owner, rows: Sequence[ResourceRow]) -> bool:
+        """Make room: what has fired for the last time stays only as long as nobody needs its place."""
+        standing = {row.uid: row for row in await self._store.get_schedules([row.uid for row in rows])}
+        over = [
+            row for row in rows if row.uid in standing and standing[row.uid].enabled and standing[row.uid].occurrence_ms is None
+        ]
+        oldest = min(over, key=lambda row: row.created_at_ms, default=None)
+        return oldest is not None and await _delete(self._deletions, lambda: self._rows(owner), oldest.name)
 
     async def _rows(self, owner: Owner) -> list[ResourceRow]:
-        mine = (Requirement(AGENT_LABEL, "in", (owner.agent,)), Requirement(SESSION_LABEL, "in", (owner.session,)))
-        found: list[ResourceRow] = []
-        cursor = ""
-        while True:
-            rows, cursor = await self._store.list_resources(owner.namespace, "Schedule", cursor, 100, mine)
-            found += rows
-            if not cursor:
-                return found
+        return await _made_by(self._store, (owner.namespace, owner.agent, owner.session))
+
+
+async def forget(store: Store, deletions: Deletions, where: Where) -> None:
+    """Remove the wakeups that a session made for itself, when it is deleted: else the next of them would begin it anew."""
+    with seeing(None):
+        for row in await _made_by(store, where):
+            await _delete(deletions, lambda: _made_by(store, where), row.name)
+
+
+async def _made_by(store: Store, where: Where) -> list[ResourceRow]:
+    namespace, agent, session = where
+    mine = (Requirement(AGENT_LABEL, "in", (agent,)), Requirement(SESSION_LABEL, "in", (session,)))
+    found: list[ResourceRow] = []
+    cursor = ""
+    while True:
+        rows, cursor = await store.list_resources(namespace, "Schedule", cursor, 100, mine)
+        found += rows
+        if not cursor:
+            return found
+
+
+async def _delete(deletions: Deletions, rows: Callable[[], Awaitable[list[ResourceRow]]], name: str) -> bool:
+    """Delete that one of `rows`, whoever else does at the same moment; -> whether it was there."""
+
+    async def find() -> list[ResourceRow]:
+        return [row for row in await rows() if row.name == name]
+
+    if not await find():
+        return False
+    try:
+        await deletions.delete(find, lambda _: None, cascade=False)
+    except Conflict:
+        if await find():
+            raise
+    return True
+
+
+@contextlib.contextmanager
+def _in_the_words_of_the_tool() -> Generator[None]:
+    """The agent gave arguments and knows of no manifest: fields are told as it named them."""
+    try:
+        yield
+    except Invalid as error:
+        fields = tuple(
+            FieldError(one.field.removeprefix("spec."), one.message.removeprefix("document 1: "), one.value) for one in error.errors
+        )
+        raise Invalid(error.code, "; ".join(f"{one.field}: {one.message}" for one in fields) or error.detail, fields) from None
 
 
 def _manifest(name: str, owner: Owner, spec: Mapping[str, Any]) -> Reading:
@@ -102,7 +146,7 @@ def _manifest(name: str, owner: Owner, spec: Mapping[str, Any]) -> Reading:
             "kind": kind,
             **when,
             "target": {"agent": owner.agent, "sessionMode": "named", "sessionId": owner.session},
-            "inputMessage": spec["message"].replace("{{", "\\{{"),
+            "inputMessage": spec["message"].replace(_PLACE, _LITERAL),
             "historyLimit": 10,
         },
     }

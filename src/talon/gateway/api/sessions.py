@@ -15,6 +15,7 @@ from talon.domain.session import SessionConfig, SessionRow
 from talon.gateway.api.asked import Asked
 from talon.gateway.api.lookup import missing_session, require_agent, require_session
 from talon.gateway.deps import GatewayDeps
+from talon.gateway.wakeups import forget
 from talon.manifest.effective import Effective
 from talon.manifest.features import session_feature_errors
 from talon.manifest.resolve import unknown_profile
@@ -116,13 +117,15 @@ async def change_session(deps: GatewayDeps, where: Where, fields: SessionUpdate)
 
 
 async def delete_session(deps: GatewayDeps, where: Where, asked: Asked) -> None:
-    """Cancel its turns and delete it; its journal is kept. Raises `NotFound`."""
+    """Cancel its turns and delete it, with the wakeups that it made for itself; its journal is kept. Raises `NotFound`."""
     await require_session(deps.store, where)
+    await forget(deps.store, deps.plane.deletions, where)
     try:
         receipt = await deps.writer.deliver(DeleteSession(where, by=asked.source, traceparent=asked.traceparent))
     except NotFound:
         raise await missing_session(deps.store, where) from None
     deps.hub.deleted(receipt.sid)
+    await forget(deps.store, deps.plane.deletions, where)  # its turn may have made one meanwhile
 
 
 async def list_sessions(deps: GatewayDeps, namespace: str, agent: str, cursor: str, limit: int) -> tuple[Sequence[SessionRow], str]:

@@ -35,7 +35,8 @@ class Wakeups(Protocol):
         ...
 
     async def list(self, owner: Owner) -> list[dict[str, Any]]:
-        """Those that the session made and that are still there."""
+        """Those that the session made and that are still there. One that has fired for the last time may go when its place is
+        needed."""
         ...
 
     async def cancel(self, owner: Owner, name: str) -> bool:
