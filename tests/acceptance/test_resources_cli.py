@@ -170,7 +170,7 @@ async def test_everything_that_the_first_document_prints_works_over_the_command_
     assert "(missing)" not in drawn, "the workers serve it"
     await shell.ok("delete", "namespace", "acme", "--cascade")
     code, out, errors = await shell.run("get", "agents", "-n", "acme")
-    assert (code, out, "namespace_not_found" in errors) == (3, "", True)
+    assert (code, out, "talon get namespaces" in errors) == (3, "", True), "what to do is said"
 
 
 async def test_what_is_exported_deleted_and_applied_again_is_the_same(shell: Space) -> None:

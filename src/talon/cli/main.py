@@ -96,6 +96,13 @@ def app() -> None:
     """The runtime for AI agents that have to keep working."""
 
 
+#: What helps with an answer that does not know who reads it.
+HINTS = {
+    "namespace_not_found": "see: talon get namespaces; an apply makes those that its manifests name",
+    "unauthenticated": "log in with `talon auth login`, or set TALON_API_KEY",
+}
+
+
 def run(args: list[str] | None = None) -> int:
     """Run one command; -> its exit code. Errors are words on stderr; a traceback only with TALON_DEBUG=1."""
     debug = os.environ.get("TALON_DEBUG") == "1"
@@ -130,7 +137,7 @@ def run(args: list[str] | None = None) -> int:
             raise
         fields = [f"{f.field + ': ' if f.field else ''}{f.message}" for f in error.errors]
         more = [f"  {one}" for one in fields if one not in error.detail]
-        return _say(error.exit_code, f"{error.detail} [{error.code}]", *more)
+        return _say(error.exit_code, f"{error.detail} [{error.code}]", *more, hint=HINTS.get(error.code, ""))
     except Exception as error:
         if debug:
             raise
