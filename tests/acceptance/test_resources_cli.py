@@ -166,7 +166,7 @@ async def test_everything_that_the_first_document_prints_works_over_the_command_
     assert "Agent/customer-support: refers to AgentTemplate customer-support" in errors
     drawn = await shell.ok("graph", "acme")
     assert "Secret stripe-token" in drawn.partition("McpBinding stripe\n")[2]
-    assert "McpServer hubspot-readonly" in drawn
+    assert "toolset hubspot-readonly" in drawn
     assert "(missing)" not in drawn, "the workers serve it"
     await shell.ok("delete", "namespace", "acme", "--cascade")
     code, out, errors = await shell.run("get", "agents", "-n", "acme")
