@@ -31,7 +31,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 #: Over 64 KiB: what no entry may hold itself.
 LARGE = png(1, 160)
 SMALL = png(2)
-BLIND = {"vendors": {"openai": {"models": {"blind": {"tier": "cheap"}}}}}
+CATALOGUE = {"vendors": {"openai": {"models": {"blind": {"tier": "cheap"}}}}}
+SEES, BLIND = {"provider": "openai", "name": "gpt-4o"}, {"provider": "openai", "name": "blind"}
 
 
 def sees(vendor: Vendor) -> Behaviour:
@@ -52,18 +53,6 @@ class Gallery:
     vendors: Recorder
     api: Api
     channel: grpc.aio.Channel
-
-    async def agent(self, name: str, *models: tuple[str, str]) -> str:
-        """An agent with these (provider, model)."""
-        profiles = [{"name": f"p{n}", "model": {"provider": provider, "name": model}} for n, (provider, model) in enumerate(models)]
-        manifest = {
-            "apiVersion": "talon.dev/v1alpha1",
-            "kind": "Agent",
-            "metadata": {"name": name},
-            "definition": {"systemPrompt": "Look.", "modelPolicy": {"profiles": profiles}},
-        }
-        await self.api.apply(yaml.safe_dump(manifest))
-        return name
 
     async def by_http(self, where: str, content: Any, **more: Any) -> dict[str, Any]:
         """Post, wait for the turn's end; -> the end."""
@@ -101,7 +90,7 @@ async def gallery(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
         vendors.behaviours |= {vendor.kind: sees(vendor) for vendor in VENDORS}
         providers = {one.kind.replace("_", "-"): vendors.provider(one.kind, one.kind, one.path) for one in VENDORS}
         providers["bedrock"] |= {"region": "us-east-1", "api_key": "AKIDEXAMPLE:secret"}
-        (directory / "catalogue.yaml").write_text(yaml.safe_dump({"currency": "USD", **BLIND}))
+        (directory / "catalogue.yaml").write_text(yaml.safe_dump({"currency": "USD", **CATALOGUE}))
         config = {"providers": providers, "models": {"catalogue": "catalogue.yaml"}, "gateway": {"image_max_bytes": 200_000}}
         (directory / "talon.yaml").write_text(yaml.safe_dump(config))
         async with (
@@ -115,7 +104,8 @@ async def gallery(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.mark.parametrize("vendor", VENDORS, ids=[vendor.kind for vendor in VENDORS])
 async def test_a_picture_from_every_door_reaches_every_vendor_in_its_own_form(gallery: Gallery, vendor: Vendor) -> None:
-    agent = await gallery.agent(f"by-{vendor.kind.replace('_', '-')}", (vendor.kind.replace("_", "-"), vendor.model))
+    provider = vendor.kind.replace("_", "-")
+    agent = await gallery.api.agent(f"by-{provider}", {"provider": provider, "name": vendor.model})
     where = f"default/{agent}/s1"
     by_cli = png(3)
     (gallery.directory / "by-cli.png").write_bytes(by_cli)
@@ -140,7 +130,7 @@ async def test_a_picture_from_every_door_reaches_every_vendor_in_its_own_form(ga
 
 
 async def test_the_journal_has_what_was_sent_and_its_bytes_come_back(gallery: Gallery) -> None:
-    agent = await gallery.agent("journal", ("openai", "gpt-4o"))
+    agent = await gallery.api.agent("journal", SEES)
     where = f"default/{agent}/s1"
     await gallery.by_http(where, [text("first"), image(LARGE), image(SMALL)])
     await gallery.by_http(where, [image(LARGE)])
@@ -187,7 +177,7 @@ async def _until_end(api: Api, where: str, turn_id: str) -> AsyncGenerator[dict[
 
 
 async def test_a_key_belongs_to_its_picture(gallery: Gallery) -> None:
-    agent = await gallery.agent("keys", ("openai", "gpt-4o"))
+    agent = await gallery.api.agent("keys", SEES)
     where = f"default/{agent}/s1"
     path = f"{session_path(where)}/message?create=true"
     first = await gallery.api.send(where, [image(SMALL)], key="k1")
@@ -199,7 +189,7 @@ async def test_a_key_belongs_to_its_picture(gallery: Gallery) -> None:
 
 
 async def test_a_model_that_sees_nothing_is_passed_over_and_alone_it_denies_the_turn(gallery: Gallery) -> None:
-    both = await gallery.agent("both", ("openai", "blind"), ("openai", "gpt-4o"))
+    both = await gallery.api.agent("both", BLIND, SEES)
     assert (await gallery.by_http(f"default/{both}/s1", [image(SMALL)]))["type"] == "turn.completed"
     asked = [e["payload"]["model"] for e in await gallery.api.journal(f"default/{both}/s1") if e["type"] == "model.started"]
     assert asked == ["gpt-4o"]
@@ -208,7 +198,7 @@ async def test_a_model_that_sees_nothing_is_passed_over_and_alone_it_denies_the_
     explained = await gallery.api.get(f"/v1/ns/default/agents/{both}/models")
     assert any(rule.startswith("7 ") and "p0" in rule for rule in explained["rules"]), explained["rules"]
 
-    alone = await gallery.agent("alone", ("openai", "blind"))
+    alone = await gallery.api.agent("alone", BLIND)
     before = len(gallery.vendors.calls["openai"])
     end = await gallery.by_http(f"default/{alone}/s1", [text("look"), image(GIF, "image/gif")])
     assert (end["type"], end["payload"]["reason"]) == ("turn.denied", "images_not_taken")
@@ -216,7 +206,7 @@ async def test_a_model_that_sees_nothing_is_passed_over_and_alone_it_denies_the_
 
 
 async def test_a_wrong_picture_is_refused_by_every_door_and_nothing_is_written(gallery: Gallery) -> None:
-    agent = await gallery.agent("wrong", ("openai", "gpt-4o"))
+    agent = await gallery.api.agent("wrong", SEES)
     where = f"default/{agent}/s1"
     path = f"{session_path(where)}/message?create=true"
     too_large = png(5, 300)

@@ -9,23 +9,7 @@ from typing import Any
 
 from support.aimockserver import Aimock
 from support.product import Api, Product
-from support.vendors.base import Vendor
 from support.vendors.table import VENDORS
-
-
-def agent(vendor: Vendor, provider: str) -> str:
-    return json.dumps(
-        {
-            "apiVersion": "talon.dev/v1alpha1",
-            "kind": "Agent",
-            "metadata": {"name": f"by-{provider}", "namespace": "default"},
-            "spec": {
-                "systemPrompt": "Be kind.",
-                "modelPolicy": {"profiles": [{"name": "first", "model": {"provider": provider, "name": vendor.model}}]},
-                "capabilities": {"allowed_tools": ["current_time"]},
-            },
-        }
-    )
 
 
 async def test_a_turn_with_tools_through_every_kind_of_provider(tmp_path: Path, aimock: Aimock) -> None:
@@ -37,7 +21,8 @@ async def test_a_turn_with_tools_through_every_kind_of_provider(tmp_path: Path, 
     (tmp_path / "talon.yaml").write_text(json.dumps(config))  # the kind follows from the name
     async with Product(tmp_path, args=("--config", "talon.yaml")) as product, Api(product.url) as api:
         for name, vendor in providers.items():
-            await api.apply(agent(vendor, name))
+            model = {"provider": name, "name": vendor.model}
+            await api.agent(f"by-{name}", model, capabilities={"allowed_tools": ["current_time"]})
 
         async def turn(name: str) -> list[dict[str, Any]]:
             where = f"default/by-{name}/s1"

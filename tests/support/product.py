@@ -183,6 +183,25 @@ class Api:
         """Apply manifests that must be accepted."""
         return (await self.call("POST", "/v1/apply", yaml, headers={"Content-Type": "application/yaml"}, expect=200))[1]
 
+    async def agent(
+        self,
+        name: str,
+        *models: Mapping[str, Any],
+        namespace: str = "default",
+        policy: Mapping[str, Any] | None = None,
+        **definition: Any,
+    ) -> str:
+        """Apply an agent whose profiles p0, p1, … have these models; `policy` says more of them. -> its name."""
+        profiles = [{"name": f"p{number}", "model": model} for number, model in enumerate(models)]
+        manifest = {
+            "apiVersion": "talon.dev/v1alpha1",
+            "kind": "Agent",
+            "metadata": {"name": name, "namespace": namespace},
+            "definition": {"systemPrompt": "Be kind.", "modelPolicy": {"profiles": profiles, **(policy or {})}, **definition},
+        }
+        await self.apply(json.dumps(manifest))
+        return name
+
     async def send(self, where: str, content: str | list[dict[str, Any]], *, key: str = "", **body: Any) -> Any:
         """Post a message that must be accepted to `ns/agent/session`; -> the receipt."""
         headers = {"Idempotency-Key": key} if key else {}

@@ -1,14 +1,7 @@
-"""The emulator of Cloud Tasks from PyPI, in an environment of its own that is kept: it needs an older protobuf than Talon.
-
-Where it cannot be had the tests that need it say so and are skipped; with CI=true they fail.
-"""
+"""The emulator of Cloud Tasks from PyPI, in an environment of its own that is kept: it needs an older protobuf than Talon."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,40 +16,22 @@ import grpc
 import pytest
 
 from support.cloudtasks import PARENT
+from support.outside import Missing, command, installed, or_skip
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache"
 WANTED = Path(__file__).resolve().parent / "tasksemulator.txt"
-INSTALL_S, START_S = 120, 60
-
-
-class Missing(Exception):
-    """Why there is no emulator; for people."""
+START_S = 60
+WHAT = "the emulator of Cloud Tasks"
 
 
 def install() -> Path:
     """The Python of its environment, made if it is not there. Raises `Missing`."""
-    place = CACHE / f"tasks-emulator-{hashlib.sha256(WANTED.read_bytes()).hexdigest()[:12]}"
-    python = place / "bin" / "python"
-    uv = str(Path(sys.executable).with_name("uv"))
-    CACHE.mkdir(exist_ok=True)
-    with (CACHE / "tasks-emulator.lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # one of the test processes installs, the others wait for it
-        if (place / "installed").exists():
-            return python
-        shutil.rmtree(place, ignore_errors=True)
-        commands = (
-            [uv, "venv", "--quiet", "--python", sys.executable, str(place)],
-            [uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(WANTED)],
-        )
-        for command in commands:
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S, check=False)
-            except (subprocess.TimeoutExpired, FileNotFoundError) as error:
-                raise Missing(f"the emulator of Cloud Tasks could not be installed: {error}") from None
-            if done.returncode != 0:
-                raise Missing(f"the emulator of Cloud Tasks could not be installed: {done.stderr.strip()[-300:]}")
-        (place / "installed").touch()
-    return python
+
+    def into(place: Path) -> None:
+        uv = str(Path(sys.executable).with_name("uv"))
+        command(WHAT, uv, "venv", "--quiet", "--python", sys.executable, str(place))
+        command(WHAT, uv, "pip", "install", "--quiet", "--python", str(place / "bin" / "python"), "-r", str(WANTED))
+
+    return installed("tasks-emulator", WANTED.read_bytes(), into) / "bin" / "python"
 
 
 def serve(queue: str) -> Generator[str]:
@@ -66,12 +41,12 @@ def serve(queue: str) -> Generator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryFile() as log:
-        command = [str(program), "start", f"--port={port}", f"--default-queue={queue}"]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        words = [str(program), "start", f"--port={port}", f"--default-queue={queue}"]
+        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
         try:
             if not _listens(process, port):
                 log.seek(0)
-                raise Missing(f"the emulator of Cloud Tasks did not start: {log.read().decode(errors='replace')[-300:]}")
+                raise Missing(f"{WHAT} did not start: {log.read().decode(errors='replace')[-300:]}")
             yield f"http://127.0.0.1:{port}"
         finally:
             process.kill()
@@ -111,12 +86,4 @@ class Looking:
 @pytest.fixture(scope="session")
 def tasks_emulator() -> Iterator[str]:
     """The endpoint of the one emulator of this test process, with the queue that `support.cloudtasks` names."""
-    server = serve(PARENT)
-    try:
-        started = next(server)
-    except Missing as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI=true, and {missing}", pytrace=False)
-        pytest.skip(str(missing))
-    yield started
-    server.close()
+    yield from or_skip(serve(PARENT))

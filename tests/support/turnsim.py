@@ -15,6 +15,7 @@ import msgspec
 from support.turns import BOUNDS, Story, resumed
 from talon.domain import entries as e
 from talon.turn import machine as m
+from talon.turn.ledger import PROGRESS
 from talon.turn.machine import Bounds
 
 EFFECTS = {"look": "read", "pay": "idempotent", "ship": "reconcilable", "mail": "unsafe"}
@@ -22,20 +23,6 @@ EFFECTS = {"look": "read", "pay": "idempotent", "ship": "reconcilable", "mail": 
 GRAVE = ("authentication", "bad_request", "context_overflow", "content_filter", "refusal")
 STEPS_MAX = 2_000
 CHAOS_MAX = 60
-
-PROGRESS = frozenset(
-    {
-        "model.finished",
-        "model.failed",
-        "tool.denied",
-        "tool.finished",
-        "tool.failed",
-        "tool.uncertain",
-        "turn.waiting",
-        "message.completed",
-        *e.TURN_ENDS,
-    }
-)
 
 
 class Crash(Exception):
