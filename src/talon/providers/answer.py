@@ -5,12 +5,14 @@ Pure: no I/O and no clock, so every oddity of a compatible server is a test on p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, NoReturn
 
 import msgspec
 
 from talon.domain.entries import Money, Opaque, Usage
+from talon.providers.decoding import Decoding, Head, Unreadable
 from talon.providers.estimate import estimate_usage, tokens_of
 from talon.providers.faults import from_event, safe_text
 from talon.providers.limits import CallLimits
@@ -25,6 +27,8 @@ from talon.providers.protocol import (
     TextDelta,
     ToolCall,
 )
+
+_HEADS = 4
 
 
 class _Slot:
@@ -50,16 +54,16 @@ class Answer:
         self._provider = provider
         self._request = request
         self._limits = limits
-        self._answer_max = limits.answer_max
         self._secret = secret
         self._slots: list[_Slot] = []
         self._tokens: Callable[[], Usage] | None = None
-        self._chars = 0  # everything that the model wrote
+        self._chars = 0  # everything that the model wrote, as far as it was counted
         self._text = 0  # characters of it that were for the reader, and since something else came
         self._run = 0
         self._refusal: list[str] = []
-        self._fresh: list[str] = []  # text or reasoning that no event holds yet
-        self._fresh_of: type[TextDelta] | type[ReasoningDelta] = TextDelta
+        self._thought: list[str] = []  # reasoning that no event holds yet, and text that came behind it: not counted, counted
+        self._pieces: list[str] = []
+        self._ready: list[str] = []
         self._kept: list[str | int | _Slot] = []  # the vendor's own, characters of text, calls: in their order
         self._kept_chars = 0
         self._keeps = False
@@ -67,35 +71,48 @@ class Answer:
         self.model = ""
         self.stop: StopReason | None = None  # why the model stopped; None until it has
         self.cost: Money | None = None  # what the vendor says that it costs; few do
+        #: More text for the reader, perhaps empty. It is counted when the next event is made: a call for each piece would cost more
+        #: than all the rest that is done for it.
+        self.text: Callable[[str], None] = self._pieces.append
 
-    def text(self, piece: str, out: list[ChatEvent]) -> None:
-        """More text for the reader. Raises `ProviderError("malformed")` above `answer_max`."""
-        if piece:
-            size = len(piece)
-            self._run += size
-            self._chars = chars = self._chars + size
-            if chars > self._answer_max:
-                self._bound(chars)
-            if self._fresh_of is not TextDelta:
-                self.flush(out)
-                self._fresh_of = TextDelta
-            self._fresh.append(piece)
+    def head(self, events: Iterable[bytes], decoding: Decoding[Head]) -> None:
+        """The answer's id and model are those of the first event that has them. Of events that came together only some are looked
+        at, and what cannot be read is read over."""
+        for event in islice(events, _HEADS) if not (self.id and self.model) else ():
+            try:
+                head = decoding.one(event)
+            except Unreadable:
+                continue
+            self.id, self.model = self.id or head.id or "", self.model or head.model or ""
+            if self.id and self.model:
+                break
 
     def reasoning(self, piece: str, out: list[ChatEvent]) -> None:
-        """More of the visible reasoning."""
+        """More of the visible reasoning. Raises `ProviderError("malformed")` above `answer_max`, as the others do."""
         if piece:
-            self._count(piece)
-            if self._fresh_of is not ReasoningDelta:
+            if self._pieces or self._ready:
                 self.flush(out)
-                self._fresh_of = ReasoningDelta
-            self._fresh.append(piece)
+            self._count(piece)
+            self._thought.append(piece)
 
     def flush(self, out: list[ChatEvent]) -> None:
         """What has arrived together becomes one event: a consumer's work is by arrivals, not by the vendor's pieces."""
-        fresh = self._fresh
-        if fresh:
-            out.append(self._fresh_of(fresh[0] if len(fresh) == 1 else "".join(fresh)))
-            fresh.clear()
+        if self._thought:
+            out.append(ReasoningDelta("".join(self._thought)))
+            self._thought.clear()
+        if self._pieces:
+            self._count_text()
+        if self._ready:
+            out.append(TextDelta("".join(self._ready)))
+            self._ready.clear()
+
+    def _count_text(self) -> None:
+        text = "".join(self._pieces)
+        self._pieces.clear()
+        if text:
+            self._count(text)
+            self._run += len(text)
+            self._ready.append(text)
 
     def refusal(self, piece: str) -> None:
         """More of the words in which the model refuses; the answer then ends as `ProviderError("refusal")`."""
@@ -153,6 +170,7 @@ class Answer:
 
     def _end_run(self) -> None:
         """Note the place of the text since the last call or kept item."""
+        self._count_text()
         if self._run:
             self._kept.append(self._run)
             self._text, self._run = self._text + self._run, 0
@@ -222,11 +240,12 @@ class Answer:
     def usage(self) -> Usage:
         """As the server counted; what it has not counted is estimated from the request and from what has arrived."""
         known = self._tokens() if self._tokens is not None else None
-        uncounted = known is not None and self._chars and not known.input_tokens and not known.output_tokens  # some say 0 for it
+        chars = self._chars + sum(map(len, self._pieces))
+        uncounted = known is not None and chars and not known.input_tokens and not known.output_tokens  # some say 0 for it
         if known is None or uncounted:
-            return estimate_usage(self._request, self._chars)
+            return estimate_usage(self._request, chars)
         if known.estimated:
-            return msgspec.structs.replace(known, output_tokens=max(known.output_tokens, tokens_of(self._chars)))
+            return msgspec.structs.replace(known, output_tokens=max(known.output_tokens, tokens_of(chars)))
         return known
 
     def error(self, error: ErrorClass, detail: str) -> ProviderError:

@@ -122,7 +122,7 @@ class MessagesReader:
                     return True
                 self._event(e, out)
             elif delta.type == "text_delta":
-                text(delta.text or "", out)
+                text(delta.text or "")
             else:
                 self._delta(e.index, delta, out)
         return False
@@ -160,7 +160,7 @@ class MessagesReader:
     def _start(self, index: int, block: _Block, out: list[ChatEvent]) -> None:
         match block.type:
             case "text":
-                self._answer.text(block.text or "", out)
+                self._answer.text(block.text or "")
             case "thinking":
                 self._thoughts.more(index, block.thinking, block.signature, out)
             case "redacted_thinking":

@@ -135,7 +135,7 @@ class ConverseReader:
                     return True
             elif block.delta is not None:
                 if block.delta.text:
-                    text(block.delta.text, out)
+                    text(block.delta.text)
                 else:
                     self._delta(block.content_block_index, block.delta, out)
         return False

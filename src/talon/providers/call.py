@@ -92,13 +92,12 @@ class WireCall:
                     await self._first(response.content, data, events)
                 else:
                     self._feed(data, events)
+                self._answer.flush(events)
             except ProviderError as error:
                 self._answer.flush(events)
                 if not events:
                     raise
                 self._later = error
-                return events
-            self._answer.flush(events)
         return events
 
     def finish(self) -> Finished:
@@ -143,7 +142,7 @@ class WireCall:
 
     def _feed(self, data: bytes, events: list[ChatEvent]) -> None:
         try:
-            arrived = self._frames.feed(data) if data else [self._frames.rest()]
+            arrived = self._frames.feed(data) if data else (self._frames.rest(),)
         except FrameError as error:
             self._fail("malformed", str(error))
         if not self._begun:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, overload
 
 import msgspec
 
-T = TypeVar("T")
+T = TypeVar("T", covariant=True)
 _WRONG = (msgspec.DecodeError, UnicodeDecodeError)
 
 
@@ -17,6 +17,46 @@ class Unreadable(ValueError):
     def __init__(self, event: bytes, error: Exception) -> None:
         super().__init__(str(error))
         self.event = event
+
+
+class Lines(Sequence[bytes]):
+    """Events that arrived together, as one text of `count` lines: cut apart only when somebody looks at one."""
+
+    __slots__ = ("_count", "text")
+
+    def __init__(self, text: bytes, count: int) -> None:
+        self.text = text
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        return self._cut()[index]
+
+    def __iter__(self) -> Iterator[bytes]:
+        at = 0
+        for _ in range(self._count):
+            end = self.text.find(b"\n", at)
+            yield self.text[at : end if end >= 0 else None]
+            at = end + 1
+
+    def _cut(self) -> list[bytes]:
+        return self.text.split(b"\n") if self._count else []
+
+
+def until(events: Sequence[bytes], mark: bytes) -> tuple[Sequence[bytes], bool]:
+    """The events before `mark`, and whether it is the last of them. One that stands in the middle is left, to be found when it is
+    decoded: no stream is searched for it."""
+    if isinstance(events, Lines):
+        if events.text != mark and not events.text.endswith(b"\n" + mark):
+            return events, False
+        return Lines(events.text[: -len(mark) - 1], len(events) - 1), True
+    return (events[:-1], True) if events[-1] == mark else (events, False)
 
 
 class Decoding(Generic[T]):
@@ -36,10 +76,11 @@ class Decoding(Generic[T]):
     def each(self, events: Sequence[bytes]) -> Iterable[T]:
         """The values in their order, without blank events. Where one cannot be read, `Unreadable` is raised when its turn comes:
         what came before it is given."""
-        if len(events) == 1:
-            return (self.one(events[0]),) if events[0].strip() else ()
+        text = events.text if isinstance(events, Lines) else b"\n".join(events)
         try:
-            values = self._decode_lines(b"\n".join(events))
+            if len(events) == 1:
+                return (self._decode(text),)
+            values = self._decode_lines(text)
         except _WRONG:
             return self._singly(events)
         return values if len(values) == len(events) else self._singly(events)  # blank ones, or two in one
@@ -48,6 +89,13 @@ class Decoding(Generic[T]):
         for event in events:
             if event.strip():
                 yield self.one(event)
+
+
+class Head(Protocol):
+    """What every event of some vendors repeats: the answer's id, and its model's name."""
+
+    id: str | None
+    model: str | None
 
 
 def text_of(raw: msgspec.Raw) -> str:

@@ -23,7 +23,7 @@ class Frames(Protocol):
 
     sniffs: ClassVar[bool]
 
-    def feed(self, chunk: bytes) -> list[bytes]:
+    def feed(self, chunk: bytes) -> Sequence[bytes]:
         """-> the payloads that became whole. Raises `FrameError`."""
         ...
 

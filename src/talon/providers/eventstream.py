@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from talon.providers.content import encode
+from talon.providers.decoding import Lines
 from talon.providers.dialect import FrameError
 
 _PRELUDE = struct.Struct(">III")
@@ -40,17 +41,17 @@ class EventStream:
         self._needed = 0
         self._openings: dict[bytes, bytes] = {}  # headers -> the event up to its payload: a stream has few kinds
 
-    def feed(self, chunk: bytes) -> list[bytes]:
+    def feed(self, chunk: bytes) -> Sequence[bytes]:
         """-> the events whose frames ended in `chunk`, in order. Raises `FrameError`, also for a frame that was damaged."""
         if self._tail:
             self._tail += chunk
             if len(self._tail) < self._needed:
-                return []
+                return ()
             chunk = bytes(self._tail)
             self._tail.clear()
         crc32, prelude, sum_of, openings = zlib.crc32, _PRELUDE.unpack_from, _SUM.unpack_from, self._openings.get
-        events, at, size = list[bytes](), 0, len(chunk)
-        most = self._line_max
+        at, size, most, count = 0, len(chunk), self._line_max, 0
+        runs, opening, payloads = list[bytes](), b"", list[bytes]()  # events of one kind that stand together are joined at once
         while size - at >= _BEFORE:
             length, head, crc = prelude(chunk, at)
             end = at + length
@@ -62,17 +63,21 @@ class EventStream:
             if crc32(chunk[at:sums]) != sum_of(chunk, sums)[0]:
                 self._check(chunk[at : at + 8], crc)
                 raise FrameError("a frame was damaged on its way")
-            headers = chunk[at + _BEFORE : body]
-            opening = openings(headers)
-            if opening is not None and body < sums:
-                events.append(opening + chunk[body:sums] + b"}")
-            else:
-                events.append(self._event(headers, chunk[body:sums]))
+            headers, payload = chunk[at + _BEFORE : body], chunk[body:sums]
+            kind = openings(headers)
+            if kind is None or not payload:
+                kind, payload = self._rare(headers, payload)
+            if kind is not opening:
+                runs += _joined(opening, payloads)
+                opening, payloads = kind, []
+            payloads.append(payload)
+            count += 1
             at = end
         else:
             self._needed = _BEFORE
         self._tail += chunk[at:]
-        return events
+        runs += _joined(opening, payloads)
+        return Lines(b"\n".join(runs), count)
 
     def rest(self) -> bytes:
         """At the end of the stream nothing may be left. Raises `FrameError`."""
@@ -80,21 +85,16 @@ class EventStream:
             raise FrameError("the body ends in the middle of a frame")
         return b""
 
-    def _event(self, headers: bytes, payload: bytes) -> bytes:
-        """An event by headers that were not seen before."""
+    def _rare(self, headers: bytes, payload: bytes) -> tuple[bytes, bytes]:
+        """(an event up to its payload, its payload): of one whose headers were not seen before, or that has no payload."""
         fields = _headers(headers)
-        match fields.get(":message-type"):
-            case "error":
-                words = {"code": fields.get(":error-code", ""), "message": fields.get(":error-message", "")}
-                return encode({"error": words})
-            case "exception":
-                kind = fields.get(":exception-type", "")
-            case _:
-                kind = fields.get(":event-type", "")
+        if fields.get(":message-type") == "error":
+            return b'{"error":', encode({"code": fields.get(":error-code", ""), "message": fields.get(":error-message", "")})
+        kind = fields.get(":exception-type" if fields.get(":message-type") == "exception" else ":event-type", "")
         opening = b"{%b:" % encode(kind)
         if len(self._openings) < _KINDS_MAX and len(headers) <= _HEADERS_MAX:
-            self._openings[headers] = opening
-        return b"%b%b}" % (opening, payload or b"{}")
+            opening = self._openings.setdefault(headers, opening)
+        return opening, payload or b"{}"
 
     def _check(self, prelude: bytes, crc: int) -> None:
         """Whether the lengths of a frame can be believed. Of a whole frame this need not be asked: its own sum covers them."""
@@ -105,6 +105,17 @@ class EventStream:
             raise FrameError(f"a frame is longer than line_max ({self._line_max} bytes)")
         if length < _BEFORE + head + _BEHIND:
             raise FrameError("a frame is shorter than its headers")
+
+
+def _joined(opening: bytes, payloads: list[bytes]) -> list[bytes]:
+    """Events of one kind, a line each; none for none."""
+    if not payloads:
+        return []
+    between = b"}\n" + opening
+    text = between.join(payloads)
+    if text.count(b"\n") >= len(payloads):  # line ends within a payload are blanks of its JSON
+        text = between.join([payload.replace(b"\n", b"\r") for payload in payloads])
+    return [b"%b%b}" % (opening, text)]
 
 
 def _headers(data: bytes) -> dict[str, str]:

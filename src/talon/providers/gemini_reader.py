@@ -94,16 +94,22 @@ class _Usage(msgspec.Struct, gc=False, rename="camel"):
         )
 
 
+_NO_USAGE = msgspec.Raw(b"")
+
+
 class _Chunk(msgspec.Struct, gc=False, rename="camel"):
     candidates: list[_Candidate] | None = None
     prompt_feedback: _Feedback | None = None
-    usage_metadata: _Usage | None = None
-    model_version: str | None = None
-    response_id: str | None = None
+    usage_metadata: msgspec.Raw = _NO_USAGE  # it stands in every piece; the last one counts
     error: Any = None
 
 
-_CHUNK = Decoding(_Chunk)
+class _Head(msgspec.Struct, gc=False, rename={"id": "responseId", "model": "modelVersion"}):
+    id: str | None = None
+    model: str | None = None
+
+
+_CHUNK, _HEAD, _USAGE = Decoding(_Chunk), Decoding(_Head), Decoding(_Usage)
 
 
 class GenerateReader:
@@ -115,41 +121,43 @@ class GenerateReader:
     def take(self, events: Sequence[bytes], out: list[ChatEvent]) -> bool:
         """See `Reader.take`."""
         answer, text = self._answer, self._answer.text
-        for chunk in _CHUNK.each(events):
-            if chunk.error is not None or chunk.prompt_feedback is not None:
-                self._failed(chunk)
-            if chunk.model_version:
-                answer.model = chunk.model_version
-            if chunk.response_id:
-                answer.id = chunk.response_id
-            usage = chunk.usage_metadata
-            if usage is not None:
-                answer.counted(usage.counted)
-            for candidate in chunk.candidates or ():
-                if candidate.index:
-                    continue  # only one answer was asked for
-                for part in (candidate.content.parts or ()) if candidate.content is not None else ():
-                    if part.thought or part.thought_signature or part.function_call is not None:
-                        self._part(part, out)
-                    elif part.text:
-                        text(part.text, out)
-                if candidate.finish_reason:
-                    if usage is not None:
-                        answer.counted(partial(usage.counted, final=True))
-                    self._stopped(candidate.finish_reason, candidate.finish_message or "")
+        answer.head(events, _HEAD)
+        usage, final = _NO_USAGE, False
+        try:
+            for chunk in _CHUNK.each(events):
+                if chunk.usage_metadata is not _NO_USAGE:
+                    usage = chunk.usage_metadata
+                if chunk.error is not None or chunk.prompt_feedback is not None:
+                    self._failed(chunk)
+                for candidate in chunk.candidates or ():
+                    if candidate.index:
+                        continue  # only one answer was asked for
+                    for part in (candidate.content.parts or ()) if candidate.content is not None else ():
+                        if part.thought or part.thought_signature or part.function_call is not None:
+                            self._part(part, out)
+                        elif part.text:
+                            text(part.text)
+                    if candidate.finish_reason:
+                        final = True
+                        self._stopped(candidate.finish_reason, candidate.finish_message or "")
+        finally:
+            self._count(usage, final=final)
         return False
 
     def whole(self, body: bytes, out: list[ChatEvent]) -> None:
         """An answer that was not streamed has the shape of a piece."""
         self.take((body,), out)
 
+    def _count(self, raw: msgspec.Raw, *, final: bool = False) -> None:
+        if bytes(raw) not in (b"", b"null"):
+            self._answer.counted(partial(_USAGE.one(raw).counted, final=final))
+
     def _failed(self, chunk: _Chunk) -> None:
         if chunk.error is not None:
             self._answer.failed(chunk.error)
         feedback = chunk.prompt_feedback
         if feedback is not None and feedback.block_reason:
-            if chunk.usage_metadata is not None:
-                self._answer.counted(chunk.usage_metadata.counted)
+            self._count(chunk.usage_metadata)
             words = feedback.block_reason_message or feedback.block_reason
             raise self._answer.error("content_filter", f"the vendor's filter blocked the prompt: {words}")
 
@@ -161,7 +169,10 @@ class GenerateReader:
             answer.call(None, call.id or "", call.name or "", text_of(call.args), signed)
             return
         if part.text:
-            (answer.reasoning if part.thought else answer.text)(part.text, out)
+            if part.thought:
+                answer.reasoning(part.text, out)
+            else:
+                answer.text(part.text)
         if signature:  # it stands for all before it: the text goes back by itself
             mark = {"thought": True} if part.thought else {}
             answer.keep(encode({"text": "", **mark, "thoughtSignature": signature}).decode())

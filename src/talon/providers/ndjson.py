@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
+from talon.providers.decoding import Lines
 from talon.providers.dialect import FrameError
 
 
@@ -21,12 +23,14 @@ class JsonLines:
         self._tail: list[bytes] = []  # pieces of a line whose end has not come
         self._tail_size = 0
 
-    def feed(self, chunk: bytes) -> list[bytes]:
+    def feed(self, chunk: bytes) -> Sequence[bytes]:
         """-> the lines that ended in `chunk`, in order. Raises `FrameError`."""
-        *lines, rest = chunk.split(b"\n")
+        end = chunk.rfind(b"\n") + 1
         longest = self._tail_size + len(chunk)  # no line is longer than all that there is
-        if lines and self._tail:
-            lines[0] = b"".join((*self._tail, lines[0]))
+        rest, lines = chunk[end:], Lines(b"", 0)
+        if end:
+            text = b"".join((*self._tail, chunk[: end - 1])) if self._tail else chunk[: end - 1]
+            lines = Lines(text, text.count(b"\n") + 1)
             self._tail.clear()
             self._tail_size = 0
         if rest:

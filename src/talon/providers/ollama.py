@@ -153,8 +153,6 @@ class _Message(msgspec.Struct, gc=False):
 class _Line(msgspec.Struct, gc=False):
     """A piece of an answer; the last one is `done` and has the counts."""
 
-    model: str | None = None
-    created_at: str | None = None
     message: _Message | None = None
     done: bool | None = None
     done_reason: str | None = None
@@ -168,7 +166,14 @@ class _Line(msgspec.Struct, gc=False):
         return Usage(self.prompt_eval_count or 0, self.eval_count or 0, self.prompt_eval_cached_count or 0)
 
 
-_LINE = Decoding(_Line)
+class _Head(msgspec.Struct, gc=False, rename={"id": "created_at"}):
+    """The time names calls without ids: apart from those of other answers."""
+
+    id: str | None = None
+    model: str | None = None
+
+
+_LINE, _HEAD = Decoding(_Line), Decoding(_Head)
 
 
 class OllamaReader:
@@ -181,20 +186,17 @@ class OllamaReader:
     def take(self, events: Sequence[bytes], out: list[ChatEvent]) -> bool:
         """See `Reader.take`."""
         answer, text = self._answer, self._answer.text
+        answer.head(events, _HEAD)
         for line in _LINE.each(events):
             if line.error is not None:
                 answer.failed(line.error)
-            if line.model:
-                answer.model = line.model
-            if not answer.id and line.created_at:
-                answer.id = line.created_at  # it names calls without ids: apart from those of other answers
             message = line.message
             if message is not None:
                 if message.thinking:
                     answer.reasoning(message.thinking, out)
                     self._thought.append(message.thinking)
                 if message.content:
-                    text(message.content, out)
+                    text(message.content)
                 for call in message.tool_calls or ():
                     function = call.function or _Function()
                     answer.call(None, call.id or "", function.name or "", text_of(function.arguments))

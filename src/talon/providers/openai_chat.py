@@ -15,7 +15,7 @@ from yarl import URL
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
 from talon.providers.content import Kept, call_id, data_url, encode, given, laid_out, parts_of, runs, valid_arguments
-from talon.providers.decoding import Decoding
+from talon.providers.decoding import Decoding, until
 from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Image, Part, StopReason, Text, ToolCall
 from talon.providers.sse import SseParser
@@ -210,11 +210,17 @@ class Counts(msgspec.Struct, gc=False):
 class Chunk(msgspec.Struct, gc=False):
     """A `chat.completion.chunk`, a whole `chat.completion`, or an error in place of either."""
 
-    id: str | None = None
-    model: str | None = None
     choices: list[Choice] | None = None
     usage: Counts | None = None
     error: Any = None
+
+
+class _Head(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+
+
+_HEAD = Decoding(_Head)
 
 
 class ChatReader:
@@ -228,17 +234,14 @@ class ChatReader:
 
     def take(self, events: Sequence[bytes], out: list[ChatEvent]) -> bool:
         """See `Reader.take`; the end mark is `[DONE]`."""
-        ended = DONE in events
+        events, ended = until(events, DONE)
         answer, text = self._answer, self._answer.text
-        for chunk in self.chunks.each(events[: events.index(DONE)] if ended else events):
+        answer.head(events, _HEAD)
+        for chunk in self.chunks.each(events):
             if chunk.error is not None:
                 answer.failed(chunk.error)
             if chunk.usage is not None:
                 self._count(chunk.usage)
-            if chunk.model:
-                answer.model = chunk.model
-            if chunk.id:
-                answer.id = chunk.id
             for choice in chunk.choices or ():
                 if choice.index:
                     continue  # only one answer was asked for
@@ -247,7 +250,7 @@ class ChatReader:
                     if delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal or delta.reasoning_details:
                         self._delta(delta, out)
                     elif delta.content:
-                        text(delta.content, out)
+                        text(delta.content)
                 if choice.finish_reason:
                     self._stopped(choice.finish_reason)
         return ended
@@ -264,7 +267,7 @@ class ChatReader:
             field = "reasoning_content" if delta.reasoning_content else "reasoning"
             self._thought.setdefault(field, []).append(thought)
         if delta.content:
-            answer.text(delta.content, out)
+            answer.text(delta.content)
         if delta.refusal:
             answer.refusal(delta.refusal)
         for call in delta.tool_calls or ():

@@ -15,7 +15,7 @@ from yarl import URL
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
 from talon.providers.content import Kept, call_id, data_url, encode, given, laid_out, parts_of, valid_arguments
-from talon.providers.decoding import Decoding, text_of
+from talon.providers.decoding import Decoding, text_of, until
 from talon.providers.limits import CallLimits
 from talon.providers.openai_chat import DONE, EFFORTS
 from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Part, Text, ToolCall
@@ -206,11 +206,11 @@ class ResponsesReader:
 
     def take(self, events: Sequence[bytes], out: list[ChatEvent]) -> bool:
         """See `Reader.take`; the last event carries the response with its usage."""
-        ended = DONE in events  # compatible servers close with it as on the other wire
+        events, ended = until(events, DONE)  # compatible servers close with it as on the other wire
         text = self._answer.text
-        for e in _EVENT.each(events[: events.index(DONE)] if ended else events):
+        for e in _EVENT.each(events):
             if e.type == "response.output_text.delta":
-                text(e.delta or "", out)
+                text(e.delta or "")
             elif self._event(e, out):
                 return True
         return ended
@@ -254,7 +254,7 @@ class ResponsesReader:
             for part in item.summary or ():
                 self._answer.reasoning(part.text or "", out)
             for part in (item.content or ()) if item.type == "message" else ():
-                self._answer.text(part.text or "", out)
+                self._answer.text(part.text or "")
                 if part.refusal:
                     self._answer.refusal(part.refusal)
             if item.type == "function_call":

@@ -85,8 +85,6 @@ class _Counts(Counts, gc=False):
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    id: str | None = None
-    model: str | None = None
     choices: list[Choice] | None = None
     usage: _Counts | None = None
     error: Any = None

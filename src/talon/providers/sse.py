@@ -6,9 +6,17 @@ and anything (a line end, a UTF-8 character) may be cut anywhere: the events do 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import ClassVar
 
+from talon.providers.decoding import Lines
 from talon.providers.dialect import FrameError
+
+#: What stands before the payload of a plain event, and between two; between two if the second is named.
+_FIRST = re.compile(rb"(?:event: [^\n]*\n)?data: ")
+_BETWEEN = re.compile(rb"\n\n(?:event: [^\n]*\n)?data: ")
+_NAMED = re.compile(rb"\n\nevent: [^\n]*\ndata: ")
 
 
 class SseParser:
@@ -29,7 +37,7 @@ class SseParser:
         self._skip_lf = False  # the last chunk ended in CR: an LF at the start of the next belongs to it
         self._started = False
 
-    def feed(self, chunk: bytes) -> list[bytes]:
+    def feed(self, chunk: bytes) -> Sequence[bytes]:
         """-> the data of every event that ended in `chunk`, in order; several data lines are joined by LF.
 
         Raises `FrameError`. Events without data are not reported.
@@ -43,29 +51,35 @@ class SseParser:
         head = b"".join((*self._tail, head)) if self._tail else head
         while head.startswith(b":") and head.startswith(b"\n\n", line := head.find(b"\n")):  # a comment keeps the line alive
             head = head[line + 2 :]
-        events = self._plain(head) if head else []
+        events = self._plain(head) if head else ()
         if events is None:
             return self._lines(chunk)
         self._tail.clear()
         self._tail_size = 0
-        return events if whole == len(chunk) else events + self._lines(chunk[whole:])
+        more = self._lines(chunk[whole:]) if whole < len(chunk) else ()
+        return [*events, *more] if more else events
 
-    def _plain(self, chunk: bytes) -> list[bytes] | None:
+    def _plain(self, chunk: bytes) -> Lines | None:
         """Whole events of one `data` line each, perhaps after an `event` line: what nearly all packets of a vendor are. Done by a
-        few calls for all of them. None: something else is among them."""
-        if b"\r" in chunk:
+        few calls for all of them: what stands between two payloads becomes one line end. None: something else is among them."""
+        first = _FIRST.match(chunk)
+        if first is None or b"\r" in chunk:
             return None
-        lines = chunk.split(b"\n")  # behind the last blank line there is one more, empty, which is none
-        if chunk.startswith(b"data: "):
-            data, blank = lines[:-2:2], lines[1::2]
-        else:
-            named, data, blank = lines[:-2:3], lines[1:-2:3], lines[2::3]
-            if len([line for line in named if line[:7] == b"event: "]) != len(data):
+        text, count = chunk[first.end() : -2], 1
+        middle = text.rfind(b"\n\n", 0, len(text) // 2 + 1)
+        between = _BETWEEN.match(text, middle) if middle >= 0 else None
+        if between is not None:  # most of a burst are of one kind
+            pieces = text.split(between[0])
+            text, count = b"\n".join(pieces), len(pieces)
+        foreign = text.count(b"\n") - (count - 1)
+        if foreign:
+            text, more = _NAMED.subn(b"\n", text)
+            count += more
+            if foreign != 3 * more:
                 return None
-        events = [line[6:] for line in data if line[:6] == b"data: "]
-        if any(blank) or not len(events) == len(data) == len(blank):
+        if len(text) > self._line_max < max(map(len, text.split(b"\n"))):
             return None
-        return None if len(chunk) > self._line_max < max(map(len, events)) else events
+        return Lines(text, count)
 
     def _lines(self, chunk: bytes) -> list[bytes]:
         """Any bytes, line by line."""

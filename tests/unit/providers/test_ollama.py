@@ -95,6 +95,6 @@ def test_lines_come_whole_however_they_are_cut_and_not_above_their_limit() -> No
     for cut in (5, 21, 40):
         lines = JsonLines(20)
         if cut <= 20:
-            assert lines.feed(b"x" * cut) == []
+            assert not lines.feed(b"x" * cut)
         with pytest.raises(FrameError, match=r"line_max \(20 bytes\)"):
             lines.feed(b"x" * max(cut, 16) + b"\n")

@@ -67,16 +67,36 @@ def test_the_events_do_not_depend_on_where_the_stream_is_cut(pieces: list[bytes]
     places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     chunks = [stream[a:b] for a, b in itertools.pairwise(places)]
     whole, cut, bytewise = SseParser(10_000), SseParser(10_000), SseParser(10_000)
-    expected = whole.feed(stream)
+    expected = list(whole.feed(stream))
     assert [e for chunk in chunks for e in cut.feed(chunk)] == expected
     assert [e for n in range(len(stream)) for e in bytewise.feed(stream[n : n + 1])] == expected
     assert whole.rest() == cut.rest() == bytewise.rest()
 
 
+_PLAIN = [b"data: x\n\n", b"data: {}\n\n", b"event: e\ndata: x\n\n", b"event: other\ndata: event: e\n\n", b"event: e\ndata: \n\n"]
+_ODD = [
+    b": note\n\n",
+    b"id: 1\ndata: x\n\n",
+    b"data: x\ndata: y\n\n",
+    b"data:x\n\n",
+    b"event: e\n\n",
+    b"event: e\r\ndata: x\n\n",
+    b"\n",
+]
+
+
+@given(st.lists(st.sampled_from(_PLAIN * 4 + _ODD), max_size=12), st.integers(0, 60))
+def test_a_burst_of_events_is_what_its_bytes_are_one_by_one(events: list[bytes], cut: int) -> None:
+    stream = b"".join(events)
+    burst, bytewise = SseParser(10_000), SseParser(10_000)
+    found = [*burst.feed(stream[:cut]), *burst.feed(stream[cut:])]
+    assert found == [event for n in range(len(stream)) for event in bytewise.feed(stream[n : n + 1])]
+
+
 def test_what_the_last_blank_line_never_closed_is_given_as_the_rest() -> None:
     parser = SseParser(1000)
-    assert parser.feed(b"data: a\n\ndata: [DO") == [b"a"]
-    assert parser.feed(b"NE]") == []
+    assert list(parser.feed(b"data: a\n\ndata: [DO")) == [b"a"]
+    assert not parser.feed(b"NE]")
     assert parser.rest() == b"[DONE]"
     assert parser.rest() == b""
 
