@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import re
 import signal
@@ -14,6 +13,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import unquote, urlsplit
 
+from talon.cli import collector
 from talon.cli.access import tls_of
 from talon.cli.errors import Failed
 from talon.cli.load import grpc_port_of, port_of, secret_of
@@ -32,9 +32,6 @@ WATCH_S = 0.5
 GRACE_S = 5.0
 #: Roles whose port answers health questions, and the calls of Cloud Tasks if it calls.
 HEALTH_ONLY: tuple[Role, ...] = ("worker", "scheduler")
-#: New objects between two looks for cycles. What a turn leaves is freed without them; at Python's 700 a thousand streams spent a
-#: fifth of their time on being looked through.
-COLLECT_EVERY = 25_000
 _SECRET_NAME = re.compile(r"(?:password|secret|token|key)$", re.IGNORECASE)
 
 
@@ -105,8 +102,7 @@ async def _main(role: Role, settings: Settings) -> int:
 
                 async with inside(doors.app) as path:
                     await apply_at_start(path, runtime.room.inside, settings.apply)
-            gc.freeze()  # what is there now stays as long as the process: the collector need not walk through it again and again
-            gc.set_threshold(COLLECT_EVERY)
+            collector.keep_what_is_there()
             told = (f"talon ready {doors.url}", *(f"talon {what} {where}" for what, where in doors.others.items()))
             print(*told, sep="\n", flush=True)
             broken = await _until(stop, runtime)

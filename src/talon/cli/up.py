@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
+from talon.cli import collector
 from talon.cli.load import Loaded
 from talon.cli.options import SettingsCommand, settings_options
+
+if TYPE_CHECKING:
+    from talon.cli.runtime import Role
+
+
+def _serve(role: Role, loaded: Loaded) -> int:
+    collector.look_rarely()
+    from talon.cli.serve import serve
+
+    return serve(role, loaded.settings)
 
 
 @settings_options()
@@ -22,9 +35,7 @@ def up(loaded: Loaded) -> int:
       talon up --port 0 --data-dir /var/lib/talon
       DATABASE_URL=postgresql://talon@db/talon talon up
     """
-    from talon.cli.serve import serve
-
-    return serve("up", loaded.settings)
+    return _serve("up", loaded)
 
 
 @settings_options()
@@ -36,9 +47,7 @@ def gateway(loaded: Loaded) -> int:
     Examples:
       DATABASE_URL=postgresql://talon@db/talon talon gateway --port 19789
     """
-    from talon.cli.serve import serve
-
-    return serve("gateway", loaded.settings)
+    return _serve("gateway", loaded)
 
 
 @settings_options()
@@ -53,9 +62,7 @@ def worker(loaded: Loaded) -> int:
     Examples:
       DATABASE_URL=postgresql://talon@db/talon talon worker --name w1 --port 19790
     """
-    from talon.cli.serve import serve
-
-    return serve("worker", loaded.settings)
+    return _serve("worker", loaded)
 
 
 @settings_options()
@@ -70,6 +77,4 @@ def scheduler(loaded: Loaded) -> int:
     Examples:
       DATABASE_URL=postgresql://talon@db/talon talon scheduler --port 19791
     """
-    from talon.cli.serve import serve
-
-    return serve("scheduler", loaded.settings)
+    return _serve("scheduler", loaded)
