@@ -19,10 +19,10 @@ from support.postgres import PostgresServer
 from support.product import Api, Product
 from support.recorder import Recorder, recording
 from support.sse import Event, Reading
-from support.stage import until
 from support.vendors.anthropic import ANTHROPIC
 from support.vendors.base import Says
 from support.vendors.table import VENDORS
+from support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 TEXT = (
@@ -112,18 +112,6 @@ class Scene:
     vendor: Vendor
     api: Api
 
-    async def agent(self, name: str, *models: dict[str, Any]) -> str:
-        """An agent with these models."""
-        profiles = [{"name": f"p{n}", "model": model} for n, model in enumerate(models)]
-        manifest = {
-            "apiVersion": "talon.dev/v1alpha1",
-            "kind": "Agent",
-            "metadata": {"name": name},
-            "definition": {"systemPrompt": "Tell.", "modelPolicy": {"profiles": profiles}},
-        }
-        await self.api.apply(yaml.safe_dump(manifest))
-        return name
-
     async def restart(self) -> None:
         """SIGKILL, and again on the same data."""
         await self.product.kill()
@@ -176,7 +164,7 @@ def of(journal: list[dict[str, Any]], type_: str) -> list[dict[str, Any]]:
 
 
 async def test_wherever_an_answer_breaks_it_goes_on_there(scene: Scene) -> None:
-    agent = await scene.agent("teller", HAIKU)
+    agent = await scene.api.agent("teller", HAIKU)
     print(f"seed {SEED}")
     random = Random(SEED)
 
@@ -208,7 +196,7 @@ async def test_wherever_an_answer_breaks_it_goes_on_there(scene: Scene) -> None:
 
 
 async def test_a_client_that_comes_back_anywhere_goes_on_there(scene: Scene) -> None:
-    agent = await scene.agent("returning", HAIKU)
+    agent = await scene.api.agent("returning", HAIKU)
     where, text = f"default/{agent}/s1", "come and go."
     scene.vendor.plans[text] = [Cut(1500), Cut(2500)]
     turn = (await scene.api.send(where, text))["turn_id"]
@@ -227,7 +215,7 @@ async def test_a_client_that_comes_back_anywhere_goes_on_there(scene: Scene) -> 
 
 
 async def test_a_worker_that_is_killed_in_the_middle_is_gone_on_with(scene: Scene) -> None:
-    agent = await scene.agent("killed", HAIKU)
+    agent = await scene.api.agent("killed", HAIKU)
     where, text = f"default/{agent}/s1", "die and live."
     scene.vendor.plans[text] = [Cut(900, "stalls"), Cut(700)]
     scene.vendor.begun.clear()
@@ -265,7 +253,7 @@ async def test_a_worker_that_is_killed_in_the_middle_is_gone_on_with(scene: Scen
 async def test_who_goes_on_and_who_begins_again(
     scene: Scene, name: str, models: tuple[dict[str, Any], ...], how: str, goes_on: bool
 ) -> None:
-    agent = await scene.agent(name, *models)
+    agent = await scene.api.agent(name, *models)
     where, text = f"default/{agent}/s1", f"{name}?"
     scene.vendor.plans[text] = [Cut(2000, how)]
     turn = (await scene.api.send(where, text))["turn_id"]
@@ -280,7 +268,7 @@ async def test_who_goes_on_and_who_begins_again(
 
 
 async def test_an_answer_that_breaks_behind_its_last_word_is_whole(scene: Scene) -> None:
-    agent = await scene.agent("late", HAIKU)
+    agent = await scene.api.agent("late", HAIKU)
     where, text = f"default/{agent}/s1", "nearly done."
     end = sum(map(len, ANTHROPIC.fake.stream(Says(text=TEXT, piece=5))[:-2]))
     scene.vendor.plans[text] = [Cut(end - 1 - sum(map(len, ANTHROPIC.fake.stream(Says(text=TEXT, piece=5))[:4])))]

@@ -21,7 +21,8 @@ from support.certificates import Authority
 from support.idp import Signer
 from support.product import Api, Product
 from support.rpc import STUBS, ref
-from support.stage import talon, until
+from support.stage import talon
+from support.waiting import until
 from talon.v1 import talon_pb2 as pb
 
 AGENT = """

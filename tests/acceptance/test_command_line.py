@@ -9,7 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 
 from support.product import Api, Product, clean_environment
 from support.shell import Shell, ended, free_port
+from support.waiting import until
 
 AGENT = """
 apiVersion: talon.dev/v1alpha1
@@ -56,13 +57,6 @@ async def shell(product: Product) -> Shell:
     made = Shell(product.url, product.directory)
     await made.ok("apply", "-f", "a.yaml")
     return made
-
-
-async def until(wanted: Callable[[], Awaitable[bool]], timeout_s: float = 30) -> None:
-    """Wait for an outside fact, looking often."""
-    async with asyncio.timeout(timeout_s):
-        while not await wanted():  # noqa: ASYNC110  the fact is another process's
-            await asyncio.sleep(0.02)
 
 
 def test_init_up_chat_without_a_key(tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ from support.postgres import PostgresServer, database_of
 from support.product import Api, Product
 from support.rpc import STUBS, ref
 from support.shell import Shell
-from support.stage import talon, until
+from support.stage import talon
 from support.vendor import Vendor, vending
+from support.waiting import until
 from talon.cli.leaves import leaves
 from talon.providers.kinds import KINDS
 from talon.v1 import talon_pb2 as pb

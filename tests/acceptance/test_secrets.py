@@ -21,8 +21,9 @@ import yaml
 from support.canary import files, leaks
 from support.postgres import PostgresServer, database_of
 from support.product import Api, Product, session_path
-from support.stage import talon, until
+from support.stage import talon
 from support.vendor import Vendor, vending
+from support.waiting import until
 from talon.cli.system import SystemClock, SystemIds
 from talon.store.sqlite import open_store
 from talon.vault.keyfile import FileRing

@@ -13,7 +13,7 @@ import pytest
 from soak.machine import jumping_clock
 from support.manifests import AGENT, SCHEDULE, SESSION, TEMPLATE
 from support.product import Api, Product
-from support.stage import until
+from support.waiting import until
 from talon.providers.scripted.conversation import Conversation
 from talon.providers.scripted.script import Script
 from talon.providers.scripted.server import ScriptedServer

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from support.postgres import PostgresServer, database_of
-from support.stage import until
+from support.stores import on_server
+from support.waiting import until
 from talon.cli.system import SystemIds
 from talon.dispatch.brokers.local import LocalBroker
 from talon.dispatch.brokers.postgres import PostgresBroker
@@ -227,9 +228,8 @@ class TestWhatTheStoreRings:
 
     @pytest.fixture
     async def store(self, database_url: str) -> AsyncIterator[PostgresStore]:
-        opened = await open_store(database_url, SystemIds())
-        yield opened
-        await opened.close()
+        async with on_server(database_url) as opened:
+            yield opened
 
     @pytest.fixture
     async def ear(self, database_url: str) -> AsyncIterator[SessionEar]:

@@ -11,6 +11,7 @@ import pytest
 
 from support.pgproxy import Cut, proxy
 from support.postgres import PostgresServer, database_of
+from support.stores import on_server
 from talon.cli.system import SystemIds
 from talon.domain.errors import Conflict, NotFound, Unavailable
 from talon.store.conformance import support as s
@@ -27,9 +28,8 @@ GATE = 4_711_001
 
 @pytest.fixture
 async def store(database_url: str) -> AsyncIterator[PostgresStore]:
-    opened = await open_store(database_url, SystemIds())
-    yield opened
-    await opened.close()
+    async with on_server(database_url) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -7,24 +7,22 @@ from collections.abc import AsyncIterator
 import pytest
 
 from support.postgres import PostgresServer, database_of
-from talon.cli.system import SystemIds
+from support.stores import on_server
 from talon.store import conformance
 from talon.store.conformance.support import Execute
-from talon.store.postgres import PostgresStore, open_store
+from talon.store.postgres import PostgresStore
 
 
 @pytest.fixture
 async def store(database_url: str) -> AsyncIterator[PostgresStore]:
-    opened = await open_store(database_url, SystemIds())
-    yield opened
-    await opened.close()
+    async with on_server(database_url) as opened:
+        yield opened
 
 
 @pytest.fixture
 async def second(database_url: str) -> AsyncIterator[PostgresStore]:
-    opened = await open_store(database_url, SystemIds())
-    yield opened
-    await opened.close()
+    async with on_server(database_url) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -7,20 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from talon.cli.system import SystemClock, SystemIds
-from talon.store import postgres, sqlite
+from support.stores import of_param
 from talon.store.protocols import Store
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Store]:
     """A migrated store, of each kind in turn."""
-    if request.param == "sqlite":
-        opened: Store = await sqlite.open_store(tmp_path / "talon.db", SystemClock(), SystemIds())
-    else:
-        opened = await postgres.open_store(request.getfixturevalue("database_url"), SystemIds())
-    await opened.migrate()
-    try:
+    async with of_param(request, tmp_path) as opened:
         yield opened
-    finally:
-        await opened.close()

@@ -19,6 +19,7 @@ from soak.fleet import Fleet, running
 from soak.node import Node, NotStarted
 from soak.plans import Call, Plan
 from soak.report import Report
+from support.waiting import until
 
 LEASE_S = 5.0
 #: What a machine that is busy with other tests may add to a promised time.
@@ -151,13 +152,8 @@ async def test_a_worker_that_slept_beyond_its_lease_is_fenced_out_and_begins_ane
         node.pause()
         final = await here.until(is_over)
         node.go_on()
-        async with asyncio.timeout(WAIT_S):
-            while True:
-                boots = node.current_boots()
-                if len(boots) == 3:  # its first life, the loss of its lease, its second life
-                    break
-                await asyncio.sleep(0.05)
-        first, _, second = boots
+        await until(lambda: len(node.current_boots()) == 3, WAIT_S)  # its first life, the loss of its lease, its second life
+        first, _, second = node.current_boots()
         assert first != second
         assert await here.journal() == final, "it has written after it was fenced out"
         assert [key["happened"] for key in await here.effects()] == [1, 1]

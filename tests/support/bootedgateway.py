@@ -7,7 +7,7 @@ import contextlib
 import io
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -242,13 +242,6 @@ class Stream:
         async with asyncio.timeout(timeout_s):
             while self.parser.comments == have:
                 self.waiting += self.parser.feed(await self.response.content.readany())
-
-
-async def eventually(check: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    """Wait until `check` holds; fails after `timeout_s`."""
-    async with asyncio.timeout(timeout_s):
-        while not check():  # noqa: ASYNC110  what is waited for has no event of its own
-            await asyncio.sleep(0.005)
 
 
 class Lines(logging.Handler):

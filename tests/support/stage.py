@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -22,11 +22,11 @@ import yaml
 
 from support import planted
 from support.product import Api, Product, clean_environment, session_path
+from support.waiting import BOUND_S, until
 from talon.providers.scripted.conversation import Conversation
 from talon.providers.scripted.script import Script
 from talon.providers.scripted.server import ScriptedServer, Seen
 
-BOUND_S = 30.0
 _SECRET = {"apiVersion": "talon.dev/v1alpha1", "kind": "Secret"}
 TOOLS = Path(__file__).parent / "stagetools"
 #: An answer of the fake model, as `talon.providers.scripted.script` takes it; a list is one for each time that it is asked.
@@ -221,16 +221,6 @@ def path(where: str, *more: str) -> str:
     return "/".join((session_path(where), *more))
 
 
-async def until(holds: Callable[[], bool | Awaitable[bool]], timeout_s: float = BOUND_S) -> None:
-    """Wait for an outside fact, looking often; fails after `timeout_s`."""
-    async with asyncio.timeout(timeout_s):
-        while True:
-            found = holds()
-            if found if isinstance(found, bool) else await found:
-                return
-            await asyncio.sleep(0.01)
-
-
 async def talon(*args: str, cwd: Path, env: dict[str, str] | None = None, stdin: bytes = b"") -> tuple[int, str, str]:
     """Run one `talon` command to its end; -> (exit code, stdout, stderr)."""
     pipe = asyncio.subprocess.PIPE
@@ -332,8 +322,3 @@ class Watch:
         async with asyncio.timeout(BOUND_S):
             await self._task
         return self.events
-
-    async def saw(self, type_: str) -> Entry:
-        """Wait for the first event of a type."""
-        await until(lambda: any(event["type"] == type_ for event in self.events))
-        return next(event for event in self.events if event["type"] == type_)

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
+from support.waiting import until
 from talon.cli.system import SystemClock, SystemIds
 from talon.domain import entries as e
 from talon.domain.bell import Bell
@@ -22,7 +23,6 @@ from talon.manifest.effective import Effective, Limits, Profile, encode
 from talon.providers.protocol import ChatEvent, ChatRequest, Finished, TextDelta, ToolCall
 from talon.providers.registry import Providers
 from talon.providers.traffic import Traffic
-from talon.store.conformance.support import until
 from talon.store.model import Append, NewSession
 from talon.store.protocols import Store
 from talon.store.resources import Changes, PutResource
@@ -46,13 +46,6 @@ WAIT_S = 10.0
 Act = ChatEvent | Exception | asyncio.Event
 Script = Callable[[ChatRequest], Iterable[Act]]
 Function = Callable[[dict[str, Any], ToolContext], Awaitable[str]]
-
-
-async def soon(question: Callable[[], object]) -> None:
-    """Let other tasks run until the answer is true."""
-    async with asyncio.timeout(WAIT_S):
-        while not question():  # noqa: ASYNC110  what other tasks remember has no event
-            await asyncio.sleep(0.001)
 
 
 # --- the model -------------------------------------------------------------------------------------------------------

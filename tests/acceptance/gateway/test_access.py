@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.bootedgateway import SESSIONS, Answer, Booted, Stream, booted
-from support.stage import until
+from support.waiting import until
 from talon.access.lines import Lines
 from talon.gateway.accesslog import NOBODY_BURST
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 from support.asgi import Reply, request
 from support.bootedgateway import SESSIONS, Booted, booted
 from support.idp import provider
-from support.stage import until
+from support.waiting import until
 from talon.access.oidc import Client
 from talon.access.secret import generate
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from support import asgi
-from support.bootedgateway import SESSIONS, Booted, booted, eventually
+from support.bootedgateway import SESSIONS, Booted, booted
+from support.waiting import until
 from talon.domain.errors import CODES, Unavailable
 
 
@@ -110,7 +111,7 @@ async def test_a_head_is_answered_like_a_get_without_its_body_and_ends_a_stream_
     for stream in (session + "/stream", "/v1/ns/acme/agents?watch=true"):
         begun = await gateway.call("HEAD", stream)
         assert (begun.status, begun.headers["content-type"]) == (200, "text/event-stream"), stream
-    await eventually(lambda: (gateway.hub.count, gateway.hub.watches) == (0, 0), 20)
+    await until(lambda: (gateway.hub.count, gateway.hub.watches) == (0, 0), 20)
 
 
 async def test_the_alias_of_namespaces_reaches_every_sub_resource(gateway: Booted) -> None:

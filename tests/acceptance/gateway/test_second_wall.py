@@ -24,7 +24,7 @@ from support.bootedgateway import Booted, booted
 from support.matrix import HttpRoutes, InProcess, Target, covers
 from support.postgres import PostgresServer
 from support.rpc import Client, ref, rpc
-from support.stage import until
+from support.waiting import until
 from talon.access.protocol import KeyRequest, TokenRequest
 from talon.access.roles import LOCAL, Grant
 from talon.gateway.api.table import TABLE

@@ -6,7 +6,8 @@ import asyncio
 import socket
 from pathlib import Path
 
-from support.bootedgateway import SESSIONS, Booted, Stream, booted, eventually
+from support.bootedgateway import SESSIONS, Booted, Stream, booted
+from support.waiting import until
 from talon.domain.entries import TurnCancelled
 from talon.store.model import TurnChange
 
@@ -219,7 +220,7 @@ async def test_only_so_many_streams_are_opened(tmp_path: Path) -> None:
             await live.comment()
             answer = await gateway.call("GET", session + "/stream")
             assert (answer.status, answer.body["code"], answer.headers["retry-after"]) == (429, "too_many_streams", "5")
-        await eventually(lambda: gateway.hub.count == 0)
+        await until(lambda: gateway.hub.count == 0)
         async with gateway.stream(session) as live:
             await live.comment()
 
@@ -234,7 +235,7 @@ async def test_a_client_that_reads_nothing_is_cut_and_others_do_not_notice(tmp_p
         deaf.sendall(f"GET {session}/stream?after=0 HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
         async with gateway.stream(session) as live:
             await live.comment()
-            await eventually(lambda: gateway.hub.count == 2)
+            await until(lambda: gateway.hub.count == 2)
             sent = 0
             async with asyncio.timeout(60):
                 while gateway.hub.count == 2:

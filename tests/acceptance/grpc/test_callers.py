@@ -10,8 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
-from support.bootedgateway import booted, eventually
+from support.bootedgateway import booted
 from support.rpc import Client, ref, refusal_of, rpc
+from support.waiting import until
 from talon.access.protocol import KeyRequest
 from talon.access.roles import LOCAL, Grant
 from talon.v1 import talon_pb2 as pb
@@ -81,11 +82,11 @@ async def test_a_cancelled_stream_and_a_cancelled_watch_free_everything(tmp_path
         await gateway.session()
         calls = [client.sessions.Stream(pb.StreamRequest(session=ref(), after="0")) for _ in range(50)]
         calls += [client.resources.Watch(pb.WatchRequest(namespace="acme", kind="Agent")) for _ in range(50)]
-        await eventually(lambda: (gateway.hub.count, gateway.hub.watches) == (50, 50))
+        await until(lambda: (gateway.hub.count, gateway.hub.watches) == (50, 50))
         for call in calls:
             call.cancel()
-        await eventually(lambda: (gateway.hub.count, gateway.hub.watches) == (0, 0))
-        await eventually(lambda: not [task for task in asyncio.all_tasks() if task.get_name() in ("grpc stream", "grpc watch")])
+        await until(lambda: (gateway.hub.count, gateway.hub.watches) == (0, 0))
+        await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name() in ("grpc stream", "grpc watch")])
 
 
 async def test_a_reader_that_takes_nothing_is_let_go_told_so_and_resumes(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ async def test_a_reader_that_takes_nothing_is_let_go_told_so_and_resumes(tmp_pat
         model = await gateway.hand.start(held)
         stream = client.sessions.Stream(pb.StreamRequest(session=ref(), after="0"))
         await stream.initial_metadata()
-        await eventually(lambda: gateway.hub.count == 1)
+        await until(lambda: gateway.hub.count == 1)
         said, piece = 0, "x" * 60_000
         async with asyncio.timeout(30):
             while gateway.hub.count:
@@ -137,7 +138,7 @@ async def test_streams_and_watches_end_with_the_key_and_say_so(tmp_path: Path) -
         assert "sessions.write" in refused.detail
         stream = client.sessions.Stream(pb.StreamRequest(session=ref(), after="0"), metadata=mine)
         watch = client.resources.Watch(pb.WatchRequest(namespace="acme", kind="Agent"), metadata=mine)
-        await eventually(lambda: (gateway.hub.count, gateway.hub.watches) == (1, 1))
+        await until(lambda: (gateway.hub.count, gateway.hub.watches) == (1, 1))
         assert (await watch.read()).type == "bookmark"
         await keys.revoke(LOCAL, made.row.id)
         for call in (stream, watch):
@@ -153,7 +154,7 @@ async def test_a_gateway_that_goes_tells_its_streams_to_go_on_elsewhere(tmp_path
         stream = client.sessions.Stream(pb.StreamRequest(session=ref(), after="0"))
         watch = client.resources.Watch(pb.WatchRequest(namespace="acme", kind="Agent"))
         assert (await watch.read()).type == "bookmark"
-        await eventually(lambda: gateway.hub.count == 1)
+        await until(lambda: gateway.hub.count == 1)
         stopping = asyncio.create_task(client.server.stop(5))
         await gateway.hub.close()
         for call in (stream, watch):

@@ -15,9 +15,10 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import reflection_pb2
 
-from support.bootedgateway import TEMPLATE, Booted, booted, eventually
+from support.bootedgateway import TEMPLATE, Booted, booted
 from support.markdown import page
 from support.rpc import rpc
+from support.waiting import until
 
 
 class Reflected:
@@ -128,7 +129,7 @@ async def test_the_guides_program_follows_a_turn(tmp_path: Path) -> None:
 
 async def _play(gateway: Booted) -> None:
     """The worker's side of one turn."""
-    await eventually(lambda: bool(gateway.published), 20)
+    await until(lambda: bool(gateway.published), 20)
     held = await gateway.hand.claim()
     model = await gateway.hand.start(held)
     await gateway.hand.finish(held, model, "Hello you")

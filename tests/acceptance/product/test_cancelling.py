@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from support.stage import Entry, Stage, call, calls, gate_of, path, said, say, stalls, until
+from support.stage import Entry, Stage, call, calls, gate_of, path, said, say, stalls
+from support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 UNKNOWN = "It is not known whether this call took effect"

@@ -22,8 +22,9 @@ from support.cloudtasks import ACCOUNT, FakeCloudTasks, cloud_tasks
 from support.idp import Idp, Signer, provider
 from support.postgres import PostgresServer, database_of
 from support.product import Api, Product
-from support.stage import BOUND_S, Stage, path, set_stage, until
+from support.stage import Stage, path, set_stage
 from support.tasksemulator import Looking
+from support.waiting import BOUND_S, until
 from talon.access.tokens import signed
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -16,7 +16,8 @@ import pytest_asyncio
 
 from support.postgres import PostgresServer, database_of, running_server
 from support.product import Api, Product
-from support.stage import Stage, call, embedded_stage, path, say, set_stage, talon, until
+from support.stage import Stage, call, embedded_stage, path, say, set_stage, talon
+from support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

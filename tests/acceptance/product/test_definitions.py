@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from support.product import Api
-from support.stage import BOUND_S, Entry, Stage, call, calls, path, said, say, set_stage, slowly, until
+from support.stage import Entry, Stage, call, calls, path, said, say, set_stage, slowly
+from support.waiting import BOUND_S, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 AGENTS = "/v1/ns/default/agents"
@@ -144,11 +145,12 @@ async def test_a_tool_that_kills_the_process_is_given_up_and_harms_no_other_sess
 
 async def has_ended(stage: Stage, where: str, turn: str) -> Entry:
     """The turn's end; waits through a server that goes away."""
-    while True:
-        try:
-            return await stage.done(where, turn)
-        except aiohttp.ClientError:
-            await asyncio.sleep(0.05)
+    async with asyncio.timeout(2 * BOUND_S):
+        while True:
+            try:
+                return await stage.done(where, turn)
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.05)
 
 
 # --- what a definition refers to ----------------------------------------------------------------------------------------------

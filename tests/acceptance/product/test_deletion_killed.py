@@ -11,7 +11,7 @@ import pytest
 
 from support.postgres import PostgresServer
 from support.product import Api, Product
-from support.stage import until
+from support.waiting import until
 
 SESSIONS, RESOURCES = 150, 450
 PROFILES = {"modelPolicy": {"profiles": [{"name": "p", "model": {"provider": "model", "name": "m"}}]}}

@@ -16,7 +16,8 @@ import pytest
 import pytest_asyncio
 
 from support.product import Api, Product
-from support.stage import BOUND_S, Stage, call, gate_of, say, set_stage, talon, until
+from support.stage import Stage, call, gate_of, say, set_stage, talon
+from support.waiting import BOUND_S, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from support.stage import Stage, until
+from support.stage import Stage
+from support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 MERGE: dict[str, Any] = {"Content-Type": "application/merge-patch+json"}

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from support.rpc import STUBS as RPC
-from support.stage import Stage, call, calls, gate_of, path, say, until
+from support.stage import Stage, call, calls, gate_of, path, say
+from support.waiting import until
 from talon.v1 import talon_pb2 as pb
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

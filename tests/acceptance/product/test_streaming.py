@@ -14,7 +14,8 @@ import pytest
 
 from support.product import ENDS, Api
 from support.sse import Event, Parser, Reading
-from support.stage import BOUND_S, Stage, Watch, call, path, set_stage, slowly, stalls, until
+from support.stage import Stage, Watch, call, path, set_stage, slowly, stalls
+from support.waiting import BOUND_S, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 LONG = "Every word of this answer comes in a piece of its own, so that a client can leave in the middle of it and come back. " * 2

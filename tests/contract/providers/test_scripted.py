@@ -9,13 +9,13 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 
 from support.chats import BOUND_S, ask, collect, end_of, failure, reasoning_of, text_of
+from support.waiting import until
 from talon.domain.entries import Usage
 from talon.providers.http import HttpProvider
 from talon.providers.limits import CallLimits
@@ -157,12 +157,6 @@ async def test_a_client_that_goes_away_is_seen_by_the_server() -> None:
         await stream.aclose()
         await until(lambda: server.requests[0].ended == "disconnected")
         await provider.close()
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(BOUND_S):
-        while not condition():  # noqa: ASYNC110 - the server under test announces nothing
-            await asyncio.sleep(0.005)
 
 
 async def test_without_stream_the_whole_answer_comes_as_one_document_and_faults_too() -> None:

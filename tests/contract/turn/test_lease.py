@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from support.turnworld import Watched, opened, soon
+from support.turnworld import Watched, opened
+from support.waiting import until
 from talon.cli.system import SystemClock
 from talon.domain.errors import Unavailable
-from talon.store.conformance.support import until
 from talon.store.sqlite import SqliteStore
 from talon.store.sqlite.connection import Database
 from talon.worker.lease import MARGIN_S, FileLease, HeartbeatLease, Heartbeats
@@ -87,7 +87,7 @@ async def test_it_is_over_before_the_database_can_give_it_to_others(store: Watch
     await until(over, TTL_S)
     assert [row.id for row in await store.workers()] == [worker], "the database still counts on it"
     line.down.clear()
-    await soon(lease.alive)
+    await until(lease.alive)
     await lease.stop()
 
 
@@ -95,8 +95,8 @@ async def test_it_is_over_at_once_when_the_database_has_forgotten_the_worker(sto
     line = Line(tmp_path)
     lease, worker = await held(store, line)
     await store.retire(worker)
-    await soon(lambda: line.beats)
-    await soon(lambda: not lease.alive())
+    await until(lambda: line.beats)
+    await until(lambda: not lease.alive())
     await lease.stop()
     assert line.closed == 1
 

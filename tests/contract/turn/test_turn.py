@@ -19,9 +19,9 @@ from support.turnworld import (
     one_tool,
     results,
     says,
-    soon,
     world,
 )
+from support.waiting import until
 from talon.domain import entries as e
 from talon.domain.inbox import Message
 from talon.domain.models import Models
@@ -106,10 +106,10 @@ async def test_calls_of_one_answer_run_together_and_results_stand_in_their_order
         session = await around.session()
         turn_id = await around.send(session)
         await asyncio.wait_for(asyncio.gather(slow.started.wait(), quick.started.wait()), 10)
-        await soon(lambda: around.store.appends[-1].entries[-1].type == "tool.finished")
+        await until(lambda: around.store.appends[-1].entries[-1].type == "tool.finished")
         assert [p.call for p in await around.payloads(session, e.ToolFinished)] == [3], "a receipt does not wait for the others"
         quick.go.set()
-        await soon(lambda: len(around.store.appends) >= 4)
+        await until(lambda: len(around.store.appends) >= 4)
         slow.go.set()
         await around.reaches(session, turn_id)
         assert [p.call for p in await around.payloads(session, e.ToolStarted)] == [1, 2, 3]
@@ -137,7 +137,7 @@ async def test_text_is_seen_while_it_is_written_and_once_at_the_end(tmp_path: Pa
     async with world(tmp_path, script, FunctionTool("look", four)) as around, around.worker():
         session = await around.session()
         turn_id = await around.send(session)
-        await soon(lambda: any(append.fragments for append in around.store.appends))
+        await until(lambda: any(append.fragments for append in around.store.appends))
         (fragment,) = await around.store.read_fragments(session.sid, 4)
         assert (fragment.text, fragment.offset) == ("Hel", 0)
         go.set()
@@ -158,7 +158,7 @@ async def costs(around: World, session: SessionRow, turns: int) -> list[tuple[in
     for _ in range(turns):
         around.store.reset()
         await around.reaches(session, await around.send(session, "How many are there?"))
-        await soon(lambda: around.workers[0].running == 0)
+        await until(lambda: around.workers[0].running == 0)
         found.append((around.store.rows, around.store.written))
     return found
 
@@ -231,12 +231,12 @@ async def test_a_turn_that_is_taken_as_it_is_accepted_is_four_commits_and_reads_
     async with world(tmp_path, one_tool("look"), FunctionTool("look", four)) as around, around.worker(sweep_s=5.0) as worker:
         session = await around.session()
         await around.reaches(session, await accepted(around, worker, session, "the first is not known yet, it is queued"))
-        await soon(lambda: worker.running == 0)
+        await until(lambda: worker.running == 0)
         assert (await around.types(session)).index("turn.started") == 2
         for number in range(12):
             around.store.reset()
             await around.reaches(session, await accepted(around, worker, session, f"question {number}"))
-            await soon(lambda: worker.running == 0)  # the tail is kept just after the end is durable
+            await until(lambda: worker.running == 0)  # the tail is kept just after the end is durable
             assert around.store.rows == 0
             assert around.store.calls["deliver"] + around.store.calls["commit"] == 4
             assert [append.entries[0].type for append in around.store.appends] == [
@@ -285,7 +285,7 @@ async def test_the_other_model_answers_and_the_dead_text_is_taken_back(tmp_path:
     async with world(tmp_path, script, FunctionTool("look", four), profiles=("main", "spare")) as around, around.worker():
         session = await around.session()
         turn_id = await around.send(session)
-        await soon(lambda: any(append.fragments for append in around.store.appends))
+        await until(lambda: any(append.fragments for append in around.store.appends))
         held.set()
         assert (await around.reaches(session, turn_id)).state == "completed"
         (failed,) = await around.payloads(session, e.ModelFailed)
@@ -309,7 +309,7 @@ async def test_a_back_off_is_a_row_that_wakes_by_itself(tmp_path: Path) -> None:
         turn_id = await around.send(session)
         turn = await around.reaches(session, turn_id, "waiting")
         assert turn.waiting_for == "backoff"
-        await soon(lambda: worker.running == 0)
+        await until(lambda: worker.running == 0)
         (waiting,) = await around.payloads(session, e.TurnWaiting)
         assert (await around.reaches(session, turn_id)).state == "completed"
         entries = await around.journal(session)
@@ -374,7 +374,7 @@ async def test_nobody_knows_so_a_human_is_asked(tmp_path: Path, outcome: str, re
         turn_id = await around.send(session)
         turn = await around.reaches(session, turn_id, "waiting")
         assert turn.waiting_for == "approval"
-        await soon(lambda: worker.running == 0)
+        await until(lambda: worker.running == 0)
         await around.resolve(session, outcome, result)
         assert (await around.reaches(session, turn_id)).state == "completed"
         assert results(around.model.requests[-1]) == [told]
@@ -454,7 +454,7 @@ async def test_a_cancelled_model_call_is_paid_as_far_as_it_went(tmp_path: Path) 
     async with world(tmp_path, lambda _: [TextDelta("x" * 400), never], FunctionTool("look", four)) as around, around.worker():
         session = await around.session()
         turn_id = await around.send(session)
-        await soon(lambda: any(append.fragments for append in around.store.appends))
+        await until(lambda: any(append.fragments for append in around.store.appends))
         await around.cancel(session, turn_id)
         turn = await around.reaches(session, turn_id)
         assert turn.state == "cancelled"
@@ -482,7 +482,7 @@ async def test_a_steering_message_that_comes_too_late_becomes_a_turn_of_its_own(
     async with world(tmp_path, lambda _: next(answers), FunctionTool("look", four)) as around, around.worker():
         session = await around.session()
         turn_id = await around.send(session, "first")
-        await soon(lambda: around.model.requests)
+        await until(lambda: around.model.requests)
         assert await around.send(session, "second", strategy="steer") == turn_id
         go.set()
         await around.reaches(session, turn_id)

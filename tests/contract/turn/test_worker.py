@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from support.turnworld import Act, FunctionTool, Held, World, asks, four, one_tool, results, says, soon, world
+from support.turnworld import Act, FunctionTool, Held, World, asks, four, one_tool, results, says, world
+from support.waiting import until
 from talon.domain import entries as e
 from talon.domain.errors import Unavailable
 from talon.providers.protocol import ChatRequest, Finished, TextDelta
-from talon.store.conformance.support import until
 from talon.store.model import Caps
 from talon.store.pack import pack
 from talon.tools.protocol import ToolContext
@@ -69,7 +69,7 @@ async def test_an_answer_that_is_under_way_is_heard_and_ends_its_turn_before_the
         session = await around.session()
         async with around.worker("w1") as worker:
             turn_id = await around.send(session)
-            await soon(lambda: around.model.requests)
+            await until(lambda: around.model.requests)
             stopping = asyncio.create_task(worker.stop())
             await asyncio.sleep(0)
             go.set()
@@ -201,7 +201,7 @@ async def test_a_runner_that_was_taken_over_writes_nothing_more(tmp_path: Path) 
             assert (claimed.was, claimed.turn.attempts) == ("running", 1)
             before = await around.journal(session)
             held.go.set()
-            await soon(lambda: worker.running == 0)
+            await until(lambda: worker.running == 0)
             assert await around.journal(session) == before
             await around.store.retire("w2/boot")
         async with around.worker("w3"):
@@ -218,14 +218,15 @@ async def test_a_stream_that_was_taken_over_stops_listening(tmp_path: Path) -> N
         session = await around.session()
         async with around.worker("w1", sweep_s=60.0) as worker:
             await around.send(session)
-            await soon(lambda: around.model.requests)
+            await until(lambda: around.model.requests)
             gates[0].set()
-            await soon(lambda: any(append.fragments for append in around.store.appends))
+            await until(lambda: any(append.fragments for append in around.store.appends))
             await around.store.retire(worker.id)
+            asked = len(around.store.appends)
             gates[1].set()
-            await asyncio.sleep(0.1)  # longer than the pace: the refused append is known
+            await until(lambda: len(around.store.appends) > asked)  # and that one is refused
             gates[2].set()
-            await soon(lambda: worker.running == 0)
+            await until(lambda: worker.running == 0)
             kinds = await around.types(session)
             assert kinds[-1] == "model.started"
 
@@ -253,7 +254,7 @@ async def test_a_lease_that_ends_stops_the_tools_even_while_the_database_hangs(t
             hanging = True
             await asyncio.wait_for(stuck.wait(), WAIT_S)
             lease.over = True
-            await soon(lambda: held.cancelled)
+            await until(lambda: held.cancelled)
             lease.over, hanging = False, False
             back.set()
             held.go.set()
@@ -285,7 +286,7 @@ async def test_a_worker_whose_lease_was_over_begins_again_as_a_new_boot(tmp_path
             await asyncio.wait_for(held.started.wait(), WAIT_S)
             held.go.set()
             lease.over = True
-            await soon(lambda: len(lease.started) == 2)
+            await until(lambda: len(lease.started) == 2)
             assert (await around.reaches(session, turn_id)).state == "completed"
             assert lease.started[1] == worker.id != lease.started[0]
             assert [worker.id] == [row.id for row in await around.store.workers()]
@@ -311,7 +312,7 @@ async def test_a_turn_stops_when_the_database_stays_away_and_goes_on_when_it_is_
             await asyncio.wait_for(held.started.wait(), WAIT_S)
             away = True
             held.go.set()
-            await soon(lambda: worker.running == 0)
+            await until(lambda: worker.running == 0)
             row = await around.store.get_session_by_sid(session.sid)
             assert row.owner == worker.id, "held, and run by nobody"
             away = False
@@ -367,7 +368,7 @@ async def test_a_defect_backs_off_and_ends_its_turn_and_nobody_else_notices(tmp_
     async with world(tmp_path, script, FunctionTool("look", four), attempts_max=2) as around, around.worker() as worker:
         bad, good = await around.session("bad"), await around.session("good")
         poisoned = await around.send(bad, "poison")
-        await soon(lambda: around.model.requests)
+        await until(lambda: around.model.requests)
         others = 0
         while (turn := await around.turn(bad, poisoned)).ended_at_ms is None:
             assert (await around.reaches(good, await around.send(good, "hello"))).state == "completed"
@@ -378,7 +379,7 @@ async def test_a_defect_backs_off_and_ends_its_turn_and_nobody_else_notices(tmp_
         starts = [entry for entry in await around.journal(bad) if entry.type == "model.started"]
         assert starts[1].at_ms - starts[0].at_ms >= 1_000, "no back-off"
         assert (await around.reaches(bad, await around.send(bad, "hello"))).state == "completed", "the session goes on"
-        await soon(lambda: worker.running == 0)
+        await until(lambda: worker.running == 0)
 
 
 async def test_suspects_run_in_groups_and_the_next_ones_begin_when_those_have_got_on(tmp_path: Path) -> None:
@@ -392,12 +393,12 @@ async def test_suspects_run_in_groups_and_the_next_ones_begin_when_those_have_go
         turns = [await around.send(session) for session in sessions]
         sql(tmp_path, "UPDATE turns SET attempts = 3")
         async with around.worker() as worker:
-            await soon(lambda: len(around.model.requests) == 8)
+            await until(lambda: len(around.model.requests) == 8)
             rows = [await around.turn(*one) for one in zip(sessions, turns, strict=True)]
             assert Counter(row.attempts for row in rows) == {4: 8, 3: 4}, "one that does not run is not counted"
             assert worker.running == 8
             go.set()
-            await soon(lambda: sum(bool(results(request)) for request in around.model.requests) == 12)
+            await until(lambda: sum(bool(results(request)) for request in around.model.requests) == 12)
             assert worker.running == 12, "the first ones have not ended"
             end.set()
             for one in zip(sessions, turns, strict=True):
@@ -481,7 +482,7 @@ async def test_the_cache_of_tails_is_all_that_a_session_leaves_behind(tmp_path: 
         turns = [(session, await around.send(session)) for session in sessions]
         for session, turn_id in turns:
             await around.reaches(session, turn_id)
-        await soon(lambda: worker.running == 0)
+        await until(lambda: worker.running == 0)
         assert sum(cache.get(session.sid) is not None for session in sessions) == kept
 
 
@@ -519,7 +520,7 @@ async def test_a_registration_whose_answer_was_lost_is_not_taken_for_another_pro
 
             around.store.inner.register = losing  # type: ignore[method-assign]
             lease.kept = False
-            await soon(lambda: worker.id != first)
+            await until(lambda: worker.id != first)
             assert lost == 2
             assert [row.id for row in await around.store.workers()] == [worker.id]
             session = await around.session()

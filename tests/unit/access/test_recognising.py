@@ -11,6 +11,7 @@ import pytest
 
 from support.handclock import HandClock
 from support.stores import in_file
+from support.waiting import until
 from talon.access.authenticator import LOOKUPS_MAX, REMEMBER_MS
 from talon.access.oidc import Client
 from talon.access.protocol import HEADER_MAX, KeyRequest, Minted, TokenRequest
@@ -29,7 +30,7 @@ ADMIN = LOCAL
 class Counting(SqliteStore):
     """The real store, counting what it is asked."""
 
-    looked = 0
+    looked = held = rounds = 0
     away = False
     hold: asyncio.Event | None = None
 
@@ -38,12 +39,15 @@ class Counting(SqliteStore):
         self._reach()
         row = await super().get_credential(credential)
         if self.hold is not None:
+            self.held += 1
             await self.hold.wait()
         return row
 
     async def revoked_after(self, version: int) -> tuple[list[str], int]:
         self._reach()
-        return await super().revoked_after(version)
+        found = await super().revoked_after(version)
+        self.rounds += 1
+        return found
 
     def _reach(self) -> None:
         if self.away:
@@ -274,9 +278,9 @@ class TestMemory:
         made = await key(room)
         store.hold = asyncio.Event()
         asked = [asyncio.create_task(who(room, made)) for _ in range(50)]
-        await asyncio.sleep(0.05)
+        await until(lambda: store.held)
         garbage = [asyncio.create_task(nobody(room, generate().text)) for _ in range(50)]
-        await asyncio.sleep(0.05)
+        await until(lambda: store.held == LOOKUPS_MAX)
         assert store.looked == LOOKUPS_MAX
         store.hold.set()
         assert {one.via for one in await asyncio.gather(*asked)} == {made.row.id}
@@ -294,7 +298,7 @@ class TestMemory:
         made = await key(room)
         store.hold = asyncio.Event()
         slow = asyncio.create_task(nobody(room, made))
-        await asyncio.sleep(0.05)
+        await until(lambda: store.held)
         await store.revoke_credential(made.row.id)
         await room.upkeep.turn()
         store.hold.set()
@@ -367,7 +371,7 @@ class TestWatching:
         await room.access.keys.revoke(ADMIN, keys[0].row.id)
         clock.ms += 60_000
         running = asyncio.create_task(room.upkeep.run())
-        await asyncio.sleep(0.05)
+        await until(lambda: "c" in told)
         running.cancel()
         await asyncio.wait({running})
         assert told == ["a", "c"]
@@ -419,13 +423,14 @@ def test_a_key_has_one_form() -> None:
     assert len({generate().text for _ in range(100)}) == 100
 
 
-async def test_of_what_was_minted_with_a_revoked_key_the_streams_end_at_once_too(room: Room) -> None:
+async def test_of_what_was_minted_with_a_revoked_key_the_streams_end_at_once_too(room: Room, store: Counting) -> None:
     made = await key(room)
     minted = await room.access.keys.mint(await who(room, made), TokenRequest("acme", "helper"))
     told = asyncio.Event()
     room.access.authenticator.watch(await who(room, minted), told.set)
+    rounds = store.rounds
     running = asyncio.create_task(room.upkeep.run())
-    await asyncio.sleep(0.05)  # in the middle of its wait
+    await until(lambda: store.rounds > rounds)  # now it waits
     await room.access.keys.revoke(ADMIN, made.row.id)
     await asyncio.wait_for(told.wait(), 0.3)
     assert await nobody(room, minted)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from support.waiting import until
 from talon.tools import gate
 from talon.tools.protocol import ToolContext
 from talon.tools.registry import Granted, load_toolsets
@@ -156,10 +157,7 @@ async def test_the_effect_happens_before_the_slow_receipt(
     monkeypatch.setenv("RENEWALS_COUNTER_URL", counter.url)
     monkeypatch.setenv("RENEWALS_SLOW_S", "60")
     running = asyncio.create_task(gate.run(granted.tools["draft_follow_up"], dict(DRAFT), context(1)))
-    for _ in range(1000):
-        if await asyncio.to_thread(counter.effects):
-            break
-        await asyncio.sleep(0.02)
+    await until(lambda: asyncio.to_thread(counter.effects))
     assert not running.done()
     running.cancel()
     await asyncio.wait([running], timeout=BOUND_S)

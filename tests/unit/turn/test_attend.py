@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from support.turnworld import AGENT, FunctionTool, World, four, says, soon, world
+from support.turnworld import AGENT, FunctionTool, World, four, says, world
+from support.waiting import until
 from talon.cli.system import SystemClock
 from talon.domain import entries as e
 from talon.domain.errors import Unavailable
@@ -95,7 +96,7 @@ async def test_tasks_that_end_are_taken_as_they_end(desk: Desk) -> None:
     watching = desk.watch({asyncio.create_task(after(gate, str(number))) for number, gate in enumerate(gates)})
     for expected, gate in enumerate(gates, 1):
         gate.set()
-        await soon(lambda expected=expected: len(desk.taken) >= expected)
+        await until(lambda expected=expected: len(desk.taken) >= expected)
     assert await asyncio.wait_for(watching, WAIT_S)
     assert desk.taken == [("0", True), ("1", True), ("2", False)]
 
@@ -106,7 +107,7 @@ async def test_those_that_end_together_are_made_durable_together(desk: Desk) -> 
     watching = desk.watch(tasks)
     await asyncio.sleep(0)
     gate.set()
-    await soon(lambda: len(desk.taken) >= 3)
+    await until(lambda: len(desk.taken) >= 3)
     assert [others_run for _, others_run in desk.taken] == [False, False, True]
     last.set()
     assert await asyncio.wait_for(watching, WAIT_S)
@@ -117,7 +118,7 @@ async def test_news_of_others_are_read_and_stop_nothing(desk: Desk) -> None:
     gate = asyncio.Event()
     watching = desk.watch({asyncio.create_task(after(gate))})
     await desk.others_write()
-    await soon(lambda: desk.ledger.state.offered)
+    await until(lambda: desk.ledger.state.offered)
     assert not watching.done()
     gate.set()
     assert await asyncio.wait_for(watching, WAIT_S)
@@ -230,7 +231,7 @@ async def test_a_look_that_fails_is_tried_again_and_stops_nothing(desk: Desk) ->
     await desk.cancel()
     tail = await desk.tail()
     desk.attention.poke(tail)
-    await soon(lambda: failures)
+    await until(lambda: failures)
     assert not watching.done()
     desk.attention.poke(tail)
     assert not await asyncio.wait_for(watching, WAIT_S)

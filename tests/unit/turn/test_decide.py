@@ -13,7 +13,6 @@ from talon.turn.machine import Begin, Bounds, CallModel, Command, Finish, Listen
 
 CANCEL = e.TurnCancelRequested(reason="interrupted", by="message")
 USED = e.Usage(10, 10)
-TWICE = e.Usage(20, 20)
 
 
 def asked(state: State, now_ms: int | None = None, **bounds: Any) -> Command | None:
