@@ -83,10 +83,6 @@ class Database:
         self._server.sql("VACUUM (ANALYZE)", database_of(url))
         self._server.sql("CHECKPOINT")
 
-    def transactions(self, url: str) -> int:
-        """All transactions of a database so far, those that only read included; exact once its clients are gone."""
-        return int(self._server.sql(f"SELECT xact_commit FROM pg_stat_database WHERE datname = '{database_of(url)}'"))
-
 
 @contextmanager
 def running_database() -> Generator[Database]:

@@ -467,14 +467,6 @@ def grpc_page() -> str:
     )
 
 
-def head_of(name: str) -> str:
-    """The second line of a code's or reason's own page, which is written by hand but for this."""
-    ends = [f"reason of `{end}`" for end, reasons in entries.END_REASONS.items() if name in reasons]
-    title = errors.CODES.get(name) or next(reasons[name] for reasons in entries.END_REASONS.values() if name in reasons)
-    status = [status_of(name)] if name in errors.CODES else []
-    return " · ".join([f"**{title}**", *(f"HTTP {one}" if one.isdigit() else one for one in status), *ends])
-
-
 def errors_page() -> str:
     """The codes and reasons, each with a link to its page."""
     rows = [

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,15 +33,10 @@ class TlsFiles:
     def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
         """Reads them. Raises `Invalid` for one that cannot be read or used."""
         self._files = (cert, key, client_ca)
-        self._listeners: list[Callable[[Pem], None]] = []
         self._seen = self._stamp()
         self.pem = self._read()
         self.context: ssl.SSLContext = _Newest(ssl.PROTOCOL_TLS_SERVER)
         self._set(self.pem)
-
-    def on_change(self, listener: Callable[[Pem], None]) -> None:
-        """`listener` is told of new content that can be used."""
-        self._listeners.append(listener)
 
     async def run(self) -> None:
         """Look at the files for ever, until cancelled."""
@@ -64,8 +58,6 @@ class TlsFiles:
             return False
         self.pem = pem
         log.info("new connections have the new certificate of gateway.tls")
-        for listener in self._listeners:
-            listener(pem)
         return True
 
     def _set(self, pem: Pem) -> None:
