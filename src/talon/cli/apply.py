@@ -10,9 +10,10 @@ import click
 
 from talon.cli.client import Client, path_of
 from talon.cli.connection import At, connection_options, run
-from talon.cli.documents import Source, collect, placed, placed_in
+from talon.cli.documents import Source, collect, placed, placed_in, warn
 from talon.cli.errors import WrongUse
 from talon.cli.output import as_json, emit, note, output_option
+from talon.cli.parts import in_parts, of_all
 from talon.cli.text import one_line, styled
 from talon.domain.errors import FieldError, Refused, TalonError
 
@@ -40,6 +41,9 @@ def command(at: At, files: tuple[str, ...], dry_run: bool, prune: bool, selector
     A directory is read with everything below it: *.yaml, *.yml, *.json (talon.yaml is left out). With --prune, what has the labels
     of --selector and stands in no manifest is deleted in the same step: the manifests are then all there is of it.
 
+    More than 500 manifests, or 4 MiB, go in several requests, what others refer to first. Each of them is all or nothing; an apply
+    that was refused on the way is repeated when it is corrected.
+
     \b
     Examples:
       talon apply -f agents/
@@ -55,8 +59,7 @@ def command(at: At, files: tuple[str, ...], dry_run: bool, prune: bool, selector
             return await apply(client, sources, at.namespace, params)
 
     answer = run(work())
-    for warning in answer.get("warnings", []):
-        note(f"warning: {placed(sources, warning)}")
+    warn(sources, answer.get("warnings", []))
     emit(answer, output, lambda a: "\n".join(_lines(a, dry_run)))
 
 
@@ -71,18 +74,38 @@ def apply_params(*, dry_run: bool, prune: bool, selector: str) -> dict[str, str]
 async def apply(
     client: Client, sources: Sequence[Source], namespace: str, params: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Apply the documents in one request; -> the server's answer. Documents without a namespace go to `namespace`.
+    """Apply the documents, in one request where they fit into one; -> the server's answer. Documents without a namespace go to
+    `namespace`.
 
-    Raises `Refused` with every wrong field at its file and line.
+    Raises `Refused` with every wrong field at its file and line, `WrongUse` for a prune that does not fit into one request.
     """
-    body = [placed_in(namespace, source.document.data) for source in sources]
-    try:
-        return await client.call("POST", path_of("apply"), body=body, params=params)
-    except Refused as error:
-        fields = tuple(FieldError("", placed(sources, {"field": f.field, "message": f.message})) for f in error.errors)
-        tried = "it would be refused" if (params or {}).get("dry_run") else "nothing was applied"
-        detail = f"{tried}; what is wrong:" if fields else error.detail
-        raise type(error)(error.code, detail, fields) from None
+    bodies = [placed_in(namespace, source.document.data) for source in sources]
+    parts = in_parts(bodies)
+    params = params or {}
+    if len(parts) > 1 and "prune" in params:
+        raise WrongUse(f"{len(bodies)} manifests are too many for one request, and --prune needs all of them in one: prune fewer")
+    whole: dict[str, Any] = {"items": [], "warnings": []}
+    for number, part in enumerate(parts):
+        try:
+            answer = await client.call("POST", path_of("apply"), body=[bodies[place] for place in part], params=params)
+        except Refused as error:
+            here = [sources[place] for place in part]
+            fields = tuple(FieldError("", placed(here, {"field": f.field, "message": f.message})) for f in error.errors)
+            before = sum(len(one) for one in parts[:number])
+            tried = _tried(before, len(bodies), dry_run="dry_run" in params)
+            raise type(error)(error.code, f"{tried}; what is wrong:" if fields else f"{tried}: {error.detail}", fields) from None
+        told = of_all(part, answer)
+        whole = {**told, "items": whole["items"] + told["items"], "warnings": whole["warnings"] + told["warnings"]}
+    return whole
+
+
+def _tried(before: int, count: int, *, dry_run: bool) -> str:
+    """What became of an apply of `count` manifests when what follows `before` of them was refused."""
+    if dry_run:
+        return (
+            f"it would be refused after {before} of {count} manifests, which are not there yet" if before else "it would be refused"
+        )
+    return f"{before} of {count} manifests were applied, and nothing after them" if before else "nothing was applied"
 
 
 async def apply_at_start(socket: Path, authorization: str, paths: Sequence[Path]) -> None:
@@ -101,8 +124,7 @@ async def apply_at_start(socket: Path, authorization: str, paths: Sequence[Path]
         fields = "".join(f"\n  {f.message}" for f in error.errors)
         note(f"error: the manifests of the setting `apply` were not applied: {error.detail} [{error.code}]{fields}")
     else:
-        for warning in answer.get("warnings", []):
-            note(f"warning: {placed(sources, warning)}")
+        warn(sources, answer.get("warnings", []))
         for item in answer["items"]:
             if item["action"] != "unchanged":
                 note(f"{name_of(item)} {item['action']}")

@@ -9,11 +9,11 @@ import click
 
 from talon.cli.apply import apply, apply_params, name_of, prune_options
 from talon.cli.connection import At, connection_options, run
-from talon.cli.documents import Source, collect, placed, placed_in
+from talon.cli.documents import Source, collect, placed_in, warn
 from talon.cli.errors import Failed, WrongUse
 from talon.cli.kinds import BY_NAME, Item
 from talon.cli.objects import changed, writable
-from talon.cli.output import as_yaml, note
+from talon.cli.output import as_yaml
 from talon.cli.unified import unified
 from talon.domain import errors as err
 
@@ -49,8 +49,7 @@ def command(at: At, files: tuple[str, ...], prune: bool, selector: str) -> int:
         if error.exit_code == 1:
             raise WrongUse(f"{error.detail} [{error.code}]") from None
         raise
-    for warning in warnings:
-        note(f"warning: {placed(sources, warning)}")
+    warn(sources, warnings)
     print(text, end="")
     return 1 if text else 0
 

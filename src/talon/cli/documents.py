@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from talon.cli.errors import WrongUse
 from talon.cli.output import note
+from talon.cli.text import counted
 from talon.domain.errors import FieldError, TalonError
 from talon.manifest.document import Document, path_text
-from talon.manifest.parse import parse
+from talon.manifest.parse import Form, parse
 
 SUFFIXES = (".yaml", ".yml", ".json")
+WARNINGS_SHOWN = 20
+#: Of a file of many documents so much is read at once.
+PIECE_DOCUMENTS, PIECE_BYTES = 100, 512 * 1024
+#: Where a document begins: in YAML no text can hold such a line.
+_BETWEEN = re.compile(rb"^---(?=\s)", re.MULTILINE)
 #: The program's own configuration, not a manifest.
 CONFIGURATION = ("talon.yaml", "talon.yml")
 _DOCUMENT = re.compile(r"document (\d+)")
@@ -47,7 +53,8 @@ def collect(names: Sequence[str]) -> list[Source]:
     mistakes: list[str] = []
     for file, data in _files(names, mistakes):
         try:
-            documents = parse(data, "json" if file.endswith(".json") else "yaml")
+            form: Form = "json" if file.endswith(".json") else "yaml"
+            documents = [document for piece in _pieces(data) for document in parse(piece, form)]
         except TalonError as error:
             mistakes.append(f"{file}: {error.detail}")
             continue
@@ -92,10 +99,33 @@ def placed(sources: Sequence[Source], problem: Mapping[str, Any]) -> str:
     return said(sources[int(number[1]) - 1], FieldError(field, _OTHER.sub(lambda other: _place_of(sources, other), message)))
 
 
+def warn(sources: Sequence[Source], warnings: Sequence[Mapping[str, Any]]) -> None:
+    """Say the warnings of an apply on stderr; of many the first, and how many there are."""
+    for warning in warnings[:WARNINGS_SHOWN]:
+        note(f"warning: {placed(sources, warning)}")
+    if len(warnings) > WARNINGS_SHOWN:
+        note(f"and {counted(len(warnings) - WARNINGS_SHOWN, 'more warning')}; apply -o json has them all")
+
+
 def _place_of(sources: Sequence[Source], other: re.Match[str]) -> str:
     """Another document that a message speaks of, as the user knows it."""
     index = int(other[1]) - 1
     return f"in {sources[index].place('')}" if index < len(sources) else other[0]
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """A file of many documents in pieces that can be read at once, each behind as many empty lines as there are lines before it."""
+    if len(data) <= PIECE_BYTES and data.count(b"\n---") < PIECE_DOCUMENTS:
+        yield data
+        return
+    begin = documents = 0
+    for match in _BETWEEN.finditer(data):
+        documents += 1
+        if documents >= PIECE_DOCUMENTS or match.start() - begin >= PIECE_BYTES:
+            yield b"\n" * data.count(b"\n", 0, begin) + data[begin : match.start()]
+            begin, documents = match.start(), 0
+    if data[begin:].strip() != b"---":
+        yield b"\n" * data.count(b"\n", 0, begin) + data[begin:]
 
 
 def _files(names: Sequence[str], mistakes: list[str]) -> list[tuple[str, bytes]]:

@@ -36,6 +36,8 @@ DOCUMENTS_MAX: Final = 500
 VALUES_MAX: Final = 40_000
 #: What their texts may come to, every alias replaced by what it names: characters, and `_VALUE_WEIGHT` for each value.
 WEIGHT_MAX: Final = 8 * 1024 * 1024
+#: Whoever prunes must not be led to delete what is in the other parts.
+_IN_PARTS: Final = "apply them in parts, and without prune: it would delete what is in the other parts"
 _VALUE_WEIGHT: Final = WEIGHT_MAX // VALUES_MAX
 _JSON_TEXT: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)  # possessive: it never goes back
 
@@ -60,7 +62,7 @@ def parse(data: bytes, form: Form = "yaml") -> list[Document]:
     `TooLarge` (bytes, documents, depth, aliases), and nothing else.
     """
     if len(data) > BYTES_MAX:
-        raise TooLarge("too_large", f"manifests of {len(data)} bytes; at most {BYTES_MAX} at once: apply them in parts")
+        raise TooLarge("too_large", f"manifests of {len(data)} bytes; at most {BYTES_MAX} at once: {_IN_PARTS}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -101,7 +103,7 @@ def _read_json(text: str, *, strict: bool) -> list[Document] | None:
 def _refuse_many(text: str) -> None:
     """Refuse JSON of too many values before any of them is made. Each but the first stands after a comma or an opening bracket."""
     if _marks(text) > 2 * VALUES_MAX and _marks(_JSON_TEXT.sub("", text)) > 2 * VALUES_MAX:
-        raise TooLarge("too_large", f"more than {VALUES_MAX} values at once: apply them in parts")
+        raise TooLarge("too_large", f"more than {VALUES_MAX} values at once: {_IN_PARTS}")
 
 
 def _marks(text: str) -> int:
@@ -134,7 +136,7 @@ def _read_yaml(text: str) -> list[Document]:
         for one in _Composer(text).documents():
             composed.append(one)
             if len(composed) > DOCUMENTS_MAX:
-                raise TooLarge("too_large", f"more than {DOCUMENTS_MAX} documents at once: apply them in parts")
+                raise TooLarge("too_large", f"more than {DOCUMENTS_MAX} documents at once: {_IN_PARTS}")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -151,7 +153,7 @@ def _documents(composed: list[Composed]) -> list[Document]:
     if len(composed) == 1 and isinstance(composed[0][0], list):
         items = cast(list[Any], composed[0][0])
         if len(items) > DOCUMENTS_MAX:
-            raise TooLarge("too_large", f"{len(items)} documents at once; at most {DOCUMENTS_MAX}: apply them in parts")
+            raise TooLarge("too_large", f"{len(items)} documents at once; at most {DOCUMENTS_MAX}: {_IN_PARTS}")
         _, lines, complaints = composed[0]
         apart: list[Composed] = [(item, {}, []) for item in items]
         for path, line in lines.items():
@@ -168,7 +170,7 @@ def _documents(composed: list[Composed]) -> list[Document]:
             documents.append(document)
             values += more
             if values > VALUES_MAX:
-                raise TooLarge("too_large", f"more than {VALUES_MAX} values at once: apply them in parts")
+                raise TooLarge("too_large", f"more than {VALUES_MAX} values at once: {_IN_PARTS}")
     return documents
 
 

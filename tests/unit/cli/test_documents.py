@@ -12,9 +12,10 @@ from aiohttp import web
 from support.tinyhttp import serving
 from talon.cli.apply import apply
 from talon.cli.client import Client
-from talon.cli.documents import collect
+from talon.cli.documents import WARNINGS_SHOWN, collect, placed, warn
 from talon.cli.errors import WrongUse
 from talon.domain import errors as err
+from talon.manifest.parse import DOCUMENTS_MAX
 
 ONE = "kind: Agent\nmetadata:\n  name: one\n---\nkind: Namespace\nmetadata: {name: two}\n"
 
@@ -85,6 +86,48 @@ async def test_the_servers_complaints_are_told_at_file_and_line(tmp_path: Path) 
     ]
     assert tiny.requests[0][1] == "/v1/apply?dry_run=true"
     assert sent == [[{"kind": "Agent", "metadata": {"namespace": "acme", "name": name}} for name in "aB"]]
+
+
+def test_of_many_warnings_the_first_are_told_and_how_many_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    warn([], [{"field": f"f{number}", "message": "m"} for number in range(WARNINGS_SHOWN + 1)])
+    told = capsys.readouterr().err.splitlines()
+    assert (len(told), told[0], told[-1]) == (
+        WARNINGS_SHOWN + 1,
+        "warning: f0: m",
+        "and 1 more warning; apply -o json has them all",
+    )
+
+
+async def test_more_than_one_request_holds_goes_in_parts_what_others_refer_to_first(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        names = [f"{one['kind']} {one['metadata']['name']}" for one in await request.json()]
+        asked.append(names)
+        if "Agent refused" in names:
+            number = names.index("Agent refused") + 1
+            complaint = {"field": "metadata.name", "message": f"document {number}: is refused"}
+            return web.json_response({"code": "invalid", "detail": "wrong", "errors": [complaint]}, status=422)
+        items = [{"document": at, "kind": name.split()[0], "name": name} for at, name in enumerate(names, 1)]
+        warnings = [{"field": "", "message": f"document {len(names)}: the last"}]
+        return web.json_response({"items": [*items, {"document": 0, "kind": "Agent", "name": "x"}], "warnings": warnings})
+
+    agents = [f"---\nkind: Agent\nmetadata: {{name: a{number}}}\n" for number in range(DOCUMENTS_MAX)]
+    (tmp_path / "all.yaml").write_text("".join(agents) + "---\nkind: AgentTemplate\nmetadata: {name: t}\n" + "---\n")
+    async with serving(handler) as tiny, Client(tiny.url) as client:
+        answer = await apply(client, sources := collect([str(tmp_path)]), "acme")
+        assert [names[0] for names in asked] == ["AgentTemplate t", f"Agent a{DOCUMENTS_MAX - 1}"]
+        assert [item["document"] for item in answer["items"]] == [DOCUMENTS_MAX + 1, *range(1, DOCUMENTS_MAX), 0, DOCUMENTS_MAX, 0]
+        assert placed(sources, answer["warnings"][-1]) == f"{tmp_path}/all.yaml line {3 * DOCUMENTS_MAX - 1}: the last"
+        with pytest.raises(WrongUse, match="prune needs all of them in one"):
+            await apply(client, sources, "acme", {"prune": "true", "label_selector": "a=b"})
+        assert len(asked) == 2, "what is not in the first part would have been deleted"
+        (tmp_path / "z.yaml").write_text("kind: Agent\nmetadata: {name: refused}\n")
+        with pytest.raises(
+            err.Invalid, match=f"{DOCUMENTS_MAX} of {DOCUMENTS_MAX + 2} manifests were applied, and nothing after"
+        ) as no:
+            await apply(client, collect([str(tmp_path)]), "acme")
+    assert [one.message for one in no.value.errors] == [f"{tmp_path}/z.yaml line 2: metadata.name: is refused"]
 
 
 async def test_the_namespace_goes_to_documents_that_name_none(monkeypatch: pytest.MonkeyPatch) -> None:

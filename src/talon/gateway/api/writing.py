@@ -47,7 +47,7 @@ class Writing:
             if _action(plan) == "changed":
                 fields = [change.field for result in plan.results if result.document for change in result.changes]
                 named = ", ".join(fields[:_FIELDS_SHOWN_MAX])
-                raise Conflict("already_exists", f"{manifest.label} exists and differs ({named}); PUT or POST /v1/apply changes it")
+                raise Conflict("already_exists", f"{manifest.label} exists and differs ({named}); an apply changes it, or PUT over HTTP")
 
         plan = await self._resources.apply(reading, refuse_change)
         return _action(plan) == "created", await self._written(manifest)
