@@ -144,7 +144,7 @@ class World:
         """Wait until these stand at what is to come, by clocks that are `off_s` off; -> those that do not after so long."""
         deadline = time.monotonic() + seconds
         while True:
-            dues = {tick.name: (await self.status(tick))["due_at"] for tick in ticks}
+            dues = {tick.name: (await self.status(tick))["dueAt"] for tick in ticks}
             now_ms = (time.time() + off_s) * 1000
             behind = [name for name, at in dues.items() if at is not None and unix_ms(at) < now_ms - BEHIND_MS]
             if not behind or time.monotonic() > deadline:

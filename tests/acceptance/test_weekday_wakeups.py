@@ -107,7 +107,7 @@ async def test_the_weekday_wakeup_goes_on_after_a_kill_and_the_next_day_on_the_s
             assert [record["local"] for record in records] == [(monday + timedelta(days=day)).isoformat() for day in (1, 0)]
             assert all(record["lag_ms"] < 5_000 for record in records), records
             status = (await api.get("/v1/ns/acme/schedules/renewal-check"))["status"]["schedule"]
-            assert status["next_local"] == (monday + timedelta(days=2)).isoformat()
+            assert status["nextLocal"] == (monday + timedelta(days=2)).isoformat()
         assert await up.stop() == 0
 
 

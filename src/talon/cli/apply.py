@@ -136,7 +136,7 @@ def _lines(answer: dict[str, Any], dry_run: bool) -> list[str]:
         action = styled(item["action"], SIGNS.get(item["action"], "bold"))
         cause = f" ({item['cause']})" if item.get("cause") else ""
         lines.append(f"{name_of(item)} {action}{cause}{' (dry run)' if dry_run else ''}")
-        lines += [f"  fires {time['local']} ({time['at']})" for time in item.get("fires", [])]
+        lines += [f"  fires {time['local']} ({time['at'].replace('.000Z', 'Z')})" for time in item.get("fires", [])]
         if dry_run:
             lines += [_change(change) for change in item.get("changes", [])]
     return lines

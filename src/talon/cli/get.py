@@ -74,7 +74,7 @@ def command(
         async with at.client() as client:
             if single:
                 return await client.get(chosen.path(at, names), {"effective": "true"} if effective else {})
-            return await _list(client, at, chosen, names, params, all_namespaces=all_namespaces, limit=limit)
+            return await listing(client, at, chosen, names, params, all_namespaces=all_namespaces, limit=limit)
 
     found = run(work())
     items: list[Item] = [found] if single else found
@@ -116,7 +116,7 @@ def _check_watch(kind: Kind, effective: bool, limit: int | None) -> None:
         raise WrongUse("--watch goes with neither --effective nor --limit")
 
 
-async def _list(
+async def listing(
     client: Client, at: At, kind: Kind, owner: Sequence[str], params: dict[str, str], *, all_namespaces: bool, limit: int | None
 ) -> list[Item]:
     """All pages of one list, or of all lists of this kind; at most `limit` items."""

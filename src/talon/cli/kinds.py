@@ -133,7 +133,7 @@ _TARGET: Columns = (
     ("AGENT", _spec("target", "agent")),
     ("SESSION", lambda item: _spec("target", "sessionId")(item) or "a new one"),
     ("ENABLED", lambda item: _spec("enabled")(item) is not False),
-    ("NEXT", _status("schedule", "next_local")),
+    ("NEXT", _status("schedule", "nextLocal")),
 )
 _BINDING: Columns = (
     ("SERVER", _spec("server")),

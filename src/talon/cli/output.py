@@ -43,6 +43,8 @@ def cell(value: Any) -> str:
     """A value as a table shows it: on one line, `-` for nothing."""
     if value is None or value == "":
         return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return one_line(str(value), 80)
 
 

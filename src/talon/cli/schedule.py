@@ -9,9 +9,10 @@ import click
 
 from talon.cli.connection import At, connection_options, run
 from talon.cli.describe import describe
-from talon.cli.kinds import kind_of
+from talon.cli.get import listing
+from talon.cli.kinds import Item, kind_of
 from talon.cli.objects import label
-from talon.cli.output import emit, output_option, table
+from talon.cli.output import emit, note, output_option, table
 
 _HEADS = ("SCHEDULED", "OUTCOME", "LAG", "SESSION", "TURN", "REASON")
 
@@ -30,20 +31,23 @@ def command() -> None:
 
 
 @command.command("list")
+@click.option("-A", "--all-namespaces", is_flag=True, help="of all namespaces")
 @output_option
 @connection_options
-def listed(at: At, output: str) -> None:
-    """List the schedules of a namespace, with the time at which each fires next.
+def listed(at: At, all_namespaces: bool, output: str) -> None:
+    """List schedules with their next times. `talon get schedules` can do more: --selector,
+    --watch.
 
     \b
-    Example:
+    Examples:
       talon schedule list -n acme
+      talon schedule list -A
     """
     kind = kind_of("schedules")
 
     async def work() -> list[Any]:
         async with at.client() as client:
-            return await client.items(at.path("schedules"))
+            return await listing(client, at, kind, (), {}, all_namespaces=all_namespaces, limit=None)
 
     emit(run(work()), output, kind.table)
 
@@ -52,7 +56,7 @@ def listed(at: At, output: str) -> None:
 @click.argument("name")
 @connection_options
 def described(at: At, name: str) -> None:
-    """Show all about one: its manifest, whether it can fire, its next times and its newest occurrences.
+    """Show its manifest, next times and history. Also whether it can fire, and if not, why.
 
     \b
     Example:
@@ -74,11 +78,15 @@ def following(at: At, name: str, count: int, output: str) -> None:
       talon schedule next renewal-check --count 10
     """
 
-    async def work() -> list[Any]:
+    async def work() -> tuple[list[Any], Item | None]:
         async with at.client() as client:
-            return (await client.get(at.path("schedules", name, "next"), {"count": str(count)}))["items"]
+            times = (await client.get(at.path("schedules", name, "next"), {"count": str(count)}))["items"]
+            return times, None if times else await client.get(at.path("schedules", name))
 
-    emit(run(work()), output, times_table)
+    times, silent = run(work())
+    emit(times, output, times_table)
+    if silent is not None and output == "table":
+        note(_why_not(name, silent))
 
 
 @command.command("history")
@@ -87,7 +95,8 @@ def following(at: At, name: str, count: int, output: str) -> None:
 @output_option
 @connection_options
 def history(at: At, name: str, limit: int, output: str) -> None:
-    """Show what became of its occurrences, newest first: the turn that each woke and how that ended, or why it did not.
+    """Show what became of its occurrences. The newest come first, each with the turn that it woke and how that ended, or why it
+    woke none.
 
     \b
     Example:
@@ -157,12 +166,24 @@ def _enable(at: At, name: str, verb: str) -> None:
 
 def times_table(items: Sequence[dict[str, Any]]) -> str:
     """Times, one a row."""
-    return table(("LOCAL", "UTC"), [(one["local"], one["at"]) for one in items], empty="it does not fire: it is paused, or over")
+    return table(("LOCAL", "UTC"), [(one["local"], utc(one)) for one in items])
+
+
+def utc(time: dict[str, Any]) -> str:
+    """A time for people: whole seconds without their milliseconds."""
+    return time["at"].replace(".000Z", "Z")
+
+
+def _why_not(name: str, schedule: Item) -> str:
+    """Why there is no next time."""
+    if schedule["spec"].get("enabled") is False:
+        return f"it is paused; `talon schedule resume {name}` goes on with it"
+    return "it has fired for the last time; give it later times, or delete it"
 
 
 def occurrences_table(items: Sequence[dict[str, Any]]) -> str:
     """Occurrences, one a row."""
-    return table(_HEADS, [_row(one) for one in items], empty="nothing yet")
+    return table(_HEADS, [_row(one) for one in items], empty="nothing in its history")
 
 
 def _row(one: dict[str, Any]) -> tuple[Any, ...]:

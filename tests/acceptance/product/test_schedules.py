@@ -188,7 +188,7 @@ async def goes_through(stage: Stage, by: Path) -> None:
     await by.enable(stage, name, enabled=False)
     paused = len(await messages(stage, session))
     stands = await status(stage, name)
-    assert (stands["schedule"]["next_at"], stands["schedule"]["fired"]) == (None, paused), name
+    assert (stands["schedule"]["nextAt"], stands["schedule"]["fired"]) == (None, paused), name
     assert [c["reason"] for c in stands["conditions"]] == ["Resolved", "Paused"], name
     assert (await stage.api.get(f"{NS}/{name}/next"))["items"] == []
     await asyncio.sleep(1.5)  # it would have fired
@@ -335,7 +335,7 @@ async def test_an_agent_wakes_its_own_session_and_no_other(stage: Stage) -> None
     await stage.run(where, "sleep", call("schedule_wakeup", message="good {{ morning }}", at=at), say("asleep"))
     made = [json.loads(e["payload"]["output"]) for e in await stage.api.journal(where) if e["type"] == "tool.finished"]
     name = made[0]["name"]
-    assert made[0]["message"] == "good \\{{ morning }}"
+    assert made[0]["message"] == "good {{ morning }}"
     metadata = (await stage.api.get(f"{NS}/{name}"))["metadata"]
     assert metadata["labels"] == {"talon.dev/wakeup-agent": agent, "talon.dev/wakeup-session": "one"}
 
@@ -348,6 +348,9 @@ async def test_an_agent_wakes_its_own_session_and_no_other(stage: Stage) -> None
         return any((one["content"], one.get("source")) == ("good {{ morning }}", "schedule") for one in told)
 
     await until(woken)
+    assert [c["reason"] for c in (await status(stage, name))["conditions"]] == ["Resolved", "Over"]
+    code, _, err = await stage.cli("schedule", "next", name)
+    assert (code, "fired for the last time" in err) == (0, True)
     await stage.run(where, "enough", call("cancel_wakeup", name=name), call("list_wakeups"), say("awake"))
     outputs = [json.loads(e["payload"]["output"]) for e in await stage.api.journal(where) if e["type"] == "tool.finished"]
     assert outputs[1:] == [{"name": name, "cancelled": True}, []]
@@ -355,6 +358,12 @@ async def test_an_agent_wakes_its_own_session_and_no_other(stage: Stage) -> None
     await stage.run(where, "hurry", wrong, say("no"))
     failed = [e["payload"] for e in await stage.api.journal(where) if e["type"] == "tool.failed"]
     assert "at least a minute" in str(failed[-1])
+
+    await stage.run(other, "again", call("schedule_wakeup", message="still there?", every="1h"), say("asleep"))
+    mine = f"{NS}?label_selector=talon.dev/wakeup-agent={agent}"
+    assert [one["spec"]["target"]["sessionId"] for one in (await stage.api.get(mine))["items"]] == ["other"]
+    await stage.api.call("DELETE", path(other), expect=204)
+    assert (await stage.api.get(mine))["items"] == []
 
 
 async def test_a_trigger_fires_once_under_its_key_and_a_new_session_each_time_without(stage: Stage) -> None:
@@ -370,8 +379,8 @@ async def test_a_trigger_fires_once_under_its_key_and_a_new_session_each_time_wi
     code, out, _ = await stage.cli("schedule", "history", "by-hand", "-o", "json")
     records = json.loads(out)
     assert (code, [one["manual"] for one in records], {one["outcome"] for one in records}) == (0, [True] * 3, {"completed"})
-    code, out, _ = await stage.cli("schedule", "list")
-    assert "by-hand" in out
+    code, out, _ = await stage.cli("schedule", "list", "-A")
+    assert ["  false  " in line for line in out.splitlines() if "by-hand" in line] == [True], out
     code, out, _ = await stage.cli("schedule", "describe", "by-hand")
     assert code == 0
     assert out.count("(by hand)") == 3

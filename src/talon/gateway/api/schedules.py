@@ -30,9 +30,10 @@ NEXT_DEFAULT, NEXT_MAX = 5, 100
 Outcome = Literal["skipped", "missed", "queued", "running", "waiting", "completed", "failed", "cancelled", "denied", "fired"]
 
 
-class ScheduleStatus(msgspec.Struct, frozen=True):
-    """Where a schedule stands: its next occurrence and when that is due (later by its jitter), null if it does not fire again; how
-    often it has fired; how many attempts in a row failed, and why the last one did."""
+class ScheduleStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """Where a schedule stands, in the casing of manifests, of which it is a part: its next occurrence and when that is due (later
+    by its jitter), null if it does not fire again; how often it has fired; how many attempts in a row failed, and why the last
+    one did."""
 
     next_at: str | None
     next_local: str | None
