@@ -17,13 +17,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AsyncExitStack, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from soak.node import Node
 from soak.run import machine
 from soak.ticking import HOLD_S, SWEEP_S, Record, Seen, Tick, World
 from support.postgres import PostgresServer, running_server
@@ -33,6 +34,8 @@ from support.program import tell
 SLACK_S = 5.0
 #: No occurrence is fired later than this, but for the time in which nobody could: no scheduler ran, or the database was away.
 TAKEOVER_S = HOLD_S + SWEEP_S + SLACK_S
+#: So many processes are hit at a time, each after a pause of about so long, and so many of them are stopped instead of killed.
+AT_ONCE, PAUSE_S, STOPS = 2, 0.5, 0.25
 #: How long the turns that were woken may take to their end, once nothing is hurt any more.
 TURNS_S = 180.0
 
@@ -112,25 +115,48 @@ async def run(
 
 
 async def _hurt(world: World, seen: Hurt, rng: random.Random, seconds: float, troubles: Sequence[Callable[[], None]]) -> None:
-    began = time.monotonic()
-    left = [(began + seconds * (nth + 1) / (len(troubles) + 1), trouble) for nth, trouble in enumerate(troubles)]
-    while time.monotonic() < began + seconds:
-        await asyncio.sleep(0.5 + rng.random() * 1.5)
-        if left and time.monotonic() > left[0][0]:
-            with seen.outage():
-                await asyncio.to_thread(left.pop(0)[1])
+    """Hit one process after the other, two at a time where there are several: one of three schedulers at least is left. Nobody is
+    hit while the database is."""
+    began, whole = time.monotonic(), list(world.hurting)
+    at_once = min(AT_ONCE, len(whole))
+    hands = asyncio.Semaphore(at_once)
+
+    async def hit_nodes() -> None:
+        while time.monotonic() < began + seconds:
+            await asyncio.sleep(PAUSE_S * (0.5 + rng.random()))
+            async with hands:
+                node = whole.pop(rng.randrange(len(whole)))
+                with seen.outage() if world.embedded else nullcontext():
+                    await _hit(node, seen, rng)
+                whole.append(node)
+
+    async def hit_database() -> None:
+        for nth, trouble in enumerate(troubles):
+            await asyncio.sleep(max(0.0, began + seconds * (nth + 1) / (len(troubles) + 1) - time.monotonic()))
+            async with AsyncExitStack() as stack:
+                for _ in range(at_once):
+                    await stack.enter_async_context(hands)
+                with seen.outage():
+                    await asyncio.to_thread(trouble)
             seen.restarts += 1
-        node = rng.choice(world.hurting)
-        with seen.outage() if world.embedded else nullcontext():
-            if rng.random() < 0.4:
-                seen.stops += 1
-                node.pause()
-                await asyncio.sleep(HOLD_S * (0.5 + rng.random()))
-                node.go_on()
-            else:
-                seen.kills += 1
-                await node.kill()
-                await node.start()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(hit_database())
+        for _ in range(at_once):
+            group.create_task(hit_nodes())
+
+
+async def _hit(node: Node, seen: Hurt, rng: random.Random) -> None:
+    """Kill it and start it again, or stop it for up to half as long again as what it took is left to it."""
+    if rng.random() < STOPS:
+        seen.stops += 1
+        node.pause()
+        await asyncio.sleep(HOLD_S * (0.5 + rng.random()))
+        node.go_on()
+    else:
+        seen.kills += 1
+        await node.kill()
+        await node.start()
 
 
 async def _look(world: World, tick: Tick, seen: Hurt) -> None:
