@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import zoneinfo
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
 from typing import Any
 
@@ -231,8 +231,11 @@ def _why(plan: SchedulePlan, last: Stand, now_ms: int) -> str:
 
 
 def preview(timing: Timing, now_ms: int, since_ms: int, count: int) -> list[int]:
-    """The next `count` occurrences, fewer if it ends."""
-    return list(islice(occurrences(timing, now_ms, since_ms), count))
+    """The next `count` occurrences, fewer if it ends; none in a zone that this process's database does not have."""
+    try:
+        return list(islice(occurrences(timing, now_ms, since_ms), count))
+    except zoneinfo.ZoneInfoNotFoundError:
+        return []
 
 
 def session_of(plan: SchedulePlan, name: str, occurrence_ms: int) -> str:
@@ -245,10 +248,12 @@ def session_of(plan: SchedulePlan, name: str, occurrence_ms: int) -> str:
 
 
 def local(ms: int, timezone: str) -> str:
-    """A moment as RFC 3339 in a zone."""
-    return datetime.fromtimestamp(ms / 1000, zoneinfo.ZoneInfo(timezone)).isoformat(
-        timespec="milliseconds" if ms % 1000 else "seconds"
-    )
+    """A moment as RFC 3339 in a zone; in UTC where this process's database has no such zone."""
+    try:
+        zone: tzinfo = zoneinfo.ZoneInfo(timezone)
+    except zoneinfo.ZoneInfoNotFoundError:
+        zone = UTC
+    return datetime.fromtimestamp(ms / 1000, zone).isoformat(timespec="milliseconds" if ms % 1000 else "seconds")
 
 
 def fire_time(ms: int, timezone: str) -> FireTime:

@@ -22,6 +22,7 @@ from talon.manifest.document import Complaint
 from talon.manifest.fields import Duration, Given, Name, Part, duration_ms, wrong
 
 CRON_MAX: Final = 256
+ZONE_MAX: Final = 64
 INPUT_MAX: Final = 64 * 1024
 CATCH_UP_MAX: Final = 1000
 HISTORY_MAX: Final = 1000
@@ -122,17 +123,19 @@ def zones() -> frozenset[str]:
     return frozenset(zoneinfo.available_timezones()) - _NO_ZONES
 
 
-def _zone(text: str) -> str:
-    if text not in zones():
-        folded = {name.casefold(): name for name in zones()}
-        near = folded.get(text.casefold().replace(" ", "_")) or next(
-            (name for name in sorted(zones()) if name.casefold().endswith("/" + text.casefold().replace(" ", "_"))), ""
-        )
-        if not near and (close := difflib.get_close_matches(text, zones(), n=1, cutoff=0.8)):
-            near = close[0]
-        hint = f"; did you mean {near!r}?" if near else _NO_PLACE if _SHORT.fullmatch(text) else ""
-        raise wrong("timezone", "is no zone of the IANA database (America/Los_Angeles, Europe/Berlin, UTC){hint}", hint=hint)
-    return text
+def wrong_zone(text: str) -> str:
+    """Why it is no zone, with what may be meant; "" if it is one. Asked when a schedule is applied, not when it is read again: a
+    process with another zone database may not have it, and must show it all the same."""
+    if text in zones():
+        return ""
+    folded = {name.casefold(): name for name in zones()}
+    near = folded.get(text.casefold().replace(" ", "_")) or next(
+        (name for name in sorted(zones()) if name.casefold().endswith("/" + text.casefold().replace(" ", "_"))), ""
+    )
+    if not near and (close := difflib.get_close_matches(text, zones(), n=1, cutoff=0.8)):
+        near = close[0]
+    hint = f"; did you mean {near!r}?" if near else _NO_PLACE if _SHORT.fullmatch(text) else ""
+    return f"is no zone of the IANA database (America/Los_Angeles, Europe/Berlin, UTC){hint}"
 
 
 def _time(text: str) -> str:
@@ -173,7 +176,9 @@ Cron = Annotated[
     ),
 ]
 Zone = Annotated[
-    str, AfterValidator(_zone), WithJsonSchema({"type": "string", "examples": ["America/Los_Angeles", "Europe/Berlin", "UTC"]})
+    str,
+    Field(max_length=ZONE_MAX),
+    WithJsonSchema({"type": "string", "maxLength": ZONE_MAX, "examples": ["America/Los_Angeles", "Europe/Berlin", "UTC"]}),
 ]
 Time = Annotated[
     str,
@@ -268,6 +273,8 @@ def wrong_schedule(spec: ScheduleSpec) -> list[Complaint]:
 
 
 def _wrong_times(spec: ScheduleSpec) -> list[Complaint]:
+    if why := wrong_zone(spec.timezone):
+        return [(("timezone",), why, spec.timezone)]
     found: list[Complaint] = []
     read: dict[str, datetime] = {}
     for field, text in (("at", spec.at), ("until", spec.until)):

@@ -114,7 +114,7 @@ class Scheduler:
                 await asyncio.sleep(0)
                 try:
                     renewed += await self._store.stand_anew(row, _anew(row), version, self.firer.ahead_ms)
-                except ValueError as error:
+                except (ValueError, LookupError) as error:  # of a zone that there is no more
                     await self.firer.put_off(row, f"its next time cannot be computed with the zones of {version}: {error}")
             place = (rows[-1].tzdata, rows[-1].uid)
         log.info("schedules fire by the time zones of %s; %d were computed anew", version or "an unknown version", renewed)
