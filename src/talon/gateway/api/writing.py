@@ -47,7 +47,8 @@ class Writing:
             if _action(plan) == "changed":
                 fields = [change.field for result in plan.results if result.document for change in result.changes]
                 named = ", ".join(fields[:_FIELDS_SHOWN_MAX])
-                raise Conflict("already_exists", f"{manifest.label} exists and differs ({named}); an apply changes it, or PUT over HTTP")
+                detail = f"{manifest.label} exists and differs ({named}); an apply changes it, or PUT over HTTP"
+                raise Conflict("already_exists", detail)
 
         plan = await self._resources.apply(reading, refuse_change)
         return _action(plan) == "created", await self._written(manifest)
