@@ -34,8 +34,9 @@ from support.program import tell
 SLACK_S = 5.0
 #: No occurrence is fired later than this, but for the time in which nobody could: no scheduler ran, or the database was away.
 TAKEOVER_S = HOLD_S + SWEEP_S + SLACK_S
-#: So many processes are hit at a time, each after a pause of about so long, and so many of them are stopped instead of killed.
-AT_ONCE, PAUSE_S, STOPS = 2, 0.5, 0.25
+#: So many processes are hit at a time, each after a pause of about so long, and so many of them are stopped instead of killed. The
+#: one process of SQLite has to get on between two hits: a turn that is killed five times without progress fails as it should.
+AT_ONCE, PAUSE_S, ALONE_PAUSE_S, STOPS = 2, 0.5, 3.0, 0.25
 #: How long the turns that were woken may take to their end, once nothing is hurt any more.
 TURNS_S = 180.0
 
@@ -118,12 +119,12 @@ async def _hurt(world: World, seen: Hurt, rng: random.Random, seconds: float, tr
     """Hit one process after the other, two at a time where there are several: one of three schedulers at least is left. Nobody is
     hit while the database is."""
     began, whole = time.monotonic(), list(world.hurting)
-    at_once = min(AT_ONCE, len(whole))
+    at_once, pause_s = (1, ALONE_PAUSE_S) if world.embedded else (AT_ONCE, PAUSE_S)
     hands = asyncio.Semaphore(at_once)
 
     async def hit_nodes() -> None:
         while time.monotonic() < began + seconds:
-            await asyncio.sleep(PAUSE_S * (0.5 + rng.random()))
+            await asyncio.sleep(pause_s * (0.5 + rng.random()))
             async with hands:
                 node = whole.pop(rng.randrange(len(whole)))
                 with seen.outage() if world.embedded else nullcontext():
