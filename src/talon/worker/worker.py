@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from talon.dispatch.rounds import Rounds
 from talon.domain.bell import Bell
 from talon.domain.entries import Entry, NewEntry
 from talon.domain.errors import Conflict, FencedOut, TalonError, Unavailable
@@ -60,8 +61,7 @@ class Worker:
         self._store, self._make_deps, self._lease = store, deps, lease
         self._clock, self._ids, self._settings = clock, ids, settings
         self._running: dict[int, tuple[TurnRunner, asyncio.Task[None]]] = {}
-        self._wake = asyncio.Event()
-        self._stopping = False
+        self._rounds = Rounds()
         self._ended = asyncio.Event()  # set while `run` is not under way
         self._ended.set()
         self._guarding: asyncio.Task[None] | None = None
@@ -82,7 +82,7 @@ class Worker:
     def hear(self, bell: Bell) -> None:
         """Look now: something is runnable, or a session that runs here has news."""
         if bell.runnable or bell.everything:
-            self._wake.set()
+            self._rounds.wake()
         for sid, seq in bell.tails:
             if found := self._running.get(sid):
                 found[0].poke(seq)
@@ -94,7 +94,7 @@ class Worker:
 
         Not under caps, which only a claim keeps; and a free slot means that nothing else is waiting for it.
         """
-        if self._stopping or not self._lease.alive() or not self._has_room():
+        if self._rounds.stopped or not self._lease.alive() or not self._has_room():
             return False
         self._promised += 1
         return True
@@ -140,13 +140,12 @@ class Worker:
             await self._run()
         finally:
             self._ended.set()
-            if not self._stopping:
+            if not self._rounds.stopped:
                 self._guarding.cancel()
 
     async def _run(self) -> None:
         tidy_s = self._clock.monotonic_s()
-        while not self._stopping:
-            self._wake.clear()
+        while self._rounds.begin():
             try:
                 if not self._lease.alive():
                     await self._start_again()
@@ -159,8 +158,7 @@ class Worker:
             except Unavailable as error:
                 log.warning("the database cannot be reached, trying again: %s", error.detail)
                 pause_s = self._settings.sweep_s
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause_s)
+            await self._rounds.rest(pause_s)
 
     async def _guard(self) -> None:
         """Stop what runs when the lease is over, also while `run` hangs in a database that does not answer (K8)."""
@@ -173,8 +171,7 @@ class Worker:
     async def stop(self) -> None:
         """Drain (K8): claim nothing more, let every turn reach its next decision and give it back; after `drain_timeout_s` leave
         the rest as a crash would. Then end the lease."""
-        self._stopping = True
-        self._wake.set()
+        self._rounds.stop()
         for runner, _ in self._running.values():
             runner.drain()
         log.info("worker %s drains %d turns", self.id, len(self._running))
@@ -218,7 +215,7 @@ class Worker:
         """Fill the free slots; True if there may be more to claim at once."""
         free = self._free()
         full = free > 0
-        while full and free > 0 and not self._stopping:
+        while full and free > 0 and not self._rounds.stopped:
             slots = min(free, CLAIM_MAX)
             claimed = await self._store.claim(self.id, slots, self._settings.caps)
             free, full = free - slots, len(claimed) == slots
@@ -254,7 +251,7 @@ class Worker:
 
     def _start(self, claimed: Claimed) -> None:
         runner = TurnRunner(claimed, self._deps)
-        if self._stopping:
+        if self._rounds.stopped:
             runner.drain()
         task = asyncio.create_task(self._run_turn(runner), name=f"turn {claimed.turn.turn_id}")
         self._running[claimed.session.sid] = (runner, task)
@@ -273,7 +270,7 @@ class Worker:
             await self._give_back(sid, runner.claimed.session.fence, backoff_ms(runner.claimed.turn.attempts + 1))
         finally:
             if not self._has_room():
-                self._wake.set()  # what waits for a place may have it; with room left nothing waits
+                self._rounds.wake()  # what waits for a place may have it; with room left nothing waits
             if self._running.get(sid, (None,))[0] is runner:
                 del self._running[sid]
 
