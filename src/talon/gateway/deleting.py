@@ -19,6 +19,8 @@ User = tuple[str, str, str, int]  # namespace, kind, name, generation
 CASCADE_MAX = 1_000
 #: How many users a refusal names.
 USERS_SHOWN_MAX = 20
+#: One more tells whether there are others.
+_ASKED = USERS_SHOWN_MAX + 1
 _PAGE = 500
 
 
@@ -170,7 +172,7 @@ class Deletions:
         """Some of an agent's living sessions."""
         if row.kind != "Agent":
             return []
-        sessions, _ = await self._store.list_sessions(row.namespace, row.name, "", USERS_SHOWN_MAX)
+        sessions, _ = await self._store.list_sessions(row.namespace, row.name, "", _ASKED)
         return [FieldError(f"Session/{one.agent}/{one.id}", f"is a session of it, {one.state}") for one in sessions]
 
     async def _within(self, row: ResourceRow) -> list[FieldError]:
@@ -181,11 +183,11 @@ class Deletions:
                 "namespace 'default' always exists and cannot be deleted",
                 (FieldError("Namespace/default", "always exists"),),
             )
-        children = await self._store.list_children(row.name, USERS_SHOWN_MAX)
+        children = await self._store.list_children(row.name, _ASKED)
         inside = [FieldError(f"Namespace/{name}", "is below it") for name in children]
-        rows, _ = await self._store.list_all(row.name, "", USERS_SHOWN_MAX)
+        rows, _ = await self._store.list_all(row.name, "", _ASKED)
         inside += [FieldError(f"{one.kind}/{one.name}", "is in the namespace") for one in rows]
-        sessions, _ = await self._store.list_sessions(row.name, "", "", USERS_SHOWN_MAX)
+        sessions, _ = await self._store.list_sessions(row.name, "", "", _ASKED)
         inside += [FieldError(f"Session/{one.agent}/{one.id}", f"is in the namespace, {one.state}") for one in sessions]
         return inside
 
@@ -215,7 +217,7 @@ def _named(row: ResourceRow, users: Sequence[User]) -> list[FieldError]:
 def _in_use(refused: Sequence[tuple[ResourceRow, FieldError]]) -> Conflict:
     first = refused[0][0]
     shown = [user for _, user in refused[:USERS_SHOWN_MAX]]
-    names = ", ".join(user.field for user in shown) + (", …" if len(refused) > len(shown) else "")
+    names = ", ".join(user.field for user in shown) + (" and others" if len(refused) > len(shown) else "")
     detail = f"{first.kind} {first.name!r} is in use: {names}; delete or change them first, or delete with cascade=true"
     return Conflict("in_use", detail, tuple(shown))
 

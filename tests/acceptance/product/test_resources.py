@@ -235,6 +235,10 @@ async def test_a_namespace_is_deleted_with_everything_below_it_only_by_cascade(s
     await space.ask("POST", "/v1/namespaces", {"name": f"{space.name}x"}, 201)
     problem = await space.refused("DELETE", f"/v1/namespaces/{space.name}", 409, "in_use")
     assert [error["field"] for error in problem["errors"]] == [f"Namespace/{child}", "Agent/bot", "Session/bot/s1"]
+    for number in range(21):
+        await space.ask("PUT", f"/v1/ns/{space.name}x/knowledge/k{number}", KINDS["knowledge"][1], 201)
+    problem = await space.refused("DELETE", f"/v1/namespaces/{space.name}x", 409, "in_use")
+    assert (len(problem["errors"]), " and others; " in problem["detail"]) == (20, True)
     await space.ask("DELETE", f"/v1/namespaces/{space.name}?cascade=true", status=202)
     for path in (f"/v1/namespaces/{child}", f"/v1/namespaces/{space.name}"):
         await until(lambda path=path: _gone(space, path))
