@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
 from typing import Any
@@ -28,6 +28,7 @@ from talon.store.resources import Changes, PutResource
 
 STEP = e.StepFinished(step="look", decision="go on")
 IMPATIENT_S = 0.3
+PlanOf = Callable[[str], Any]
 #: What is written of a message, and of a session that is only deleted, on the wire; a look has neither.
 SAID, AT_REST = b'"pack":', b'"idle"'
 
@@ -473,39 +474,32 @@ class TestPlans:
         assert postgres.sql(scans, database_of(database_url)) == ""
         assert postgres.sql(unused, database_of(database_url)) == ""
 
-    @pytest.mark.parametrize("rows", [0, 20_000])
-    def test_every_row_is_looked_up_by_an_index_whatever_the_tables_hold(
-        self, postgres: PostgresServer, database_url: str, rows: int
-    ) -> None:
-        """A sequential scan is not the only trap: a plan from an empty table may just as well read a whole index each time."""
-        database = database_of(database_url)
+    @pytest.fixture(params=[0, 20_000])
+    def plan_of(self, request: pytest.FixtureRequest, postgres: PostgresServer, database_url: str) -> PlanOf:
+        """How the server means to run a statement, of whatever values, with so many rows in the tables."""
         if int(postgres.sql("SHOW server_version_num")) < 160_000:
             pytest.skip("EXPLAIN (GENERIC_PLAN) came with PostgreSQL 16")
-        if rows:
-            postgres.sql(FILL.format(rows=rows), database)
+        database = database_of(database_url)
+        if request.param:
+            postgres.sql(FILL.format(rows=request.param), database)
+
+        def explain(statement: str) -> Any:
+            told = f"SET enable_seqscan = off; SET jit = off; EXPLAIN (GENERIC_PLAN, FORMAT JSON) {statement}"
+            return msgspec.json.decode(postgres.sql(told, database))[0]["Plan"]
+
+        return explain
+
+    def test_every_row_is_looked_up_by_an_index_whatever_the_tables_hold(self, plan_of: PlanOf) -> None:
+        """A sequential scan is not the only trap: a plan from an empty table may just as well read a whole index each time."""
         for name, statement in HOT.items():
-            explained = postgres.sql(
-                f"SET enable_seqscan = off; SET jit = off; EXPLAIN (GENERIC_PLAN, FORMAT JSON) {statement}", database
-            )
-            for scan in table_scans(msgspec.json.decode(explained)[0]["Plan"]):
+            for scan in table_scans(plan_of(statement)):
                 where = (name, scan.get("Relation Name"), scan.get("Index Name"))
                 assert "Index Cond" in scan or scan.get("Index Name") in READ_WHOLE or scan.get("Relation Name") == "held", where
 
-    @pytest.mark.parametrize("rows", [0, 20_000])
-    def test_sessions_are_locked_one_by_one_in_the_order_of_the_batch(
-        self, postgres: PostgresServer, database_url: str, rows: int
-    ) -> None:
+    def test_sessions_are_locked_one_by_one_in_the_order_of_the_batch(self, plan_of: PlanOf) -> None:
         """The batch comes in the order of ids: overlapping batches lock in one order while it is the outer side of the join."""
-        database = database_of(database_url)
-        if int(postgres.sql("SHOW server_version_num")) < 160_000:
-            pytest.skip("EXPLAIN (GENERIC_PLAN) came with PostgreSQL 16")
-        if rows:
-            postgres.sql(FILL.format(rows=rows), database)
         for name in ("commit", "commit of text", "commit of everything", "write", "write everything"):
-            explained = postgres.sql(
-                f"SET enable_seqscan = off; SET jit = off; EXPLAIN (GENERIC_PLAN, FORMAT JSON) {HOT[name]}", database
-            )
-            plans = [msgspec.json.decode(explained)[0]["Plan"]]
+            plans = [plan_of(HOT[name])]
             found = 0
             while plans:
                 plan = plans.pop()
