@@ -30,7 +30,7 @@ def command() -> None:
     """
 
 
-@command.command("login")
+@command.command("login", short_help="Store a key or token for a server.")
 @server_option
 def login(at: At) -> None:
     """Store a key or token for a server, after asking the server whom it recognises.
@@ -88,7 +88,7 @@ def _me(who: Item) -> str:
     return "\n".join([*lines, *(f"  {grant}" for grant in who["grants"])])
 
 
-@command.command("token")
+@command.command("token", short_help="Make a short-lived token for a client.")
 @click.option("--agent", required=True, metavar="AGENT", help="the agent that it is for")
 @click.option("--session", default="", metavar="SESSION", help="the only session that it is for")
 @click.option(
@@ -163,7 +163,7 @@ def _made(at: At, route: str, body: Item, output: str) -> None:
         emit(made, output, str)
 
 
-@key.command("list")
+@key.command("list", short_help="List the keys that you may manage.")
 @click.option("--kind", type=click.Choice(["key", "token", "browser"]), default="key", show_default=True, help="which")
 @output_option
 @server_option
@@ -197,7 +197,7 @@ def _keys(found: list[Item]) -> str:
     return table(("ID", "NAME", "GRANTS", "AGENT", "SESSION", "ENDS", "USED", "BY"), rows, empty="none")
 
 
-@key.command("revoke")
+@key.command("revoke", short_help="End keys, tokens or browsers' sessions.")
 @click.argument("ids", nargs=-1, required=True)
 @server_option
 def revoke(at: At, ids: tuple[str, ...]) -> None:

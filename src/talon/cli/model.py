@@ -79,7 +79,7 @@ def _row(model: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-@command.command("explain")
+@command.command("explain", short_help="Say which models a turn would ask, and why.")
 @click.argument("agent", required=False)
 @click.option("--session", metavar="NAME", help="in this session of AGENT [a new one]")
 @click.option("--data-tier", type=click.IntRange(0, 2), help="tier of the data: 0 public, 1 internal, 2 confidential [0]")
@@ -142,7 +142,7 @@ def _chosen(found: dict[str, Any]) -> str:
 
 
 @settings_options(only=("data_dir", "providers", "models", "control_plane", "secrets"))
-@command.command("test", cls=SettingsCommand)
+@command.command("test", short_help="Make one small call with the settings here.", cls=SettingsCommand)
 @click.argument("name", metavar="PROVIDER[/MODEL]")
 @output_option
 def test(loaded: Loaded, name: str, output: str) -> None:

@@ -32,7 +32,7 @@ def command() -> None:
     """
 
 
-@command.command("history")
+@command.command("history", short_help="List the revisions of an agent.")
 @click.argument("agent")
 @output_option
 @connection_options
@@ -51,7 +51,7 @@ def history(at: At, agent: str, output: str) -> None:
     emit(run(work()), output, kind_of("revisions").table)
 
 
-@command.command("diff")
+@command.command("diff", short_help="Show how two revisions differ.")
 @click.argument("agent")
 @click.argument("one", type=click.IntRange(min=1), metavar="A")
 @click.argument("other", type=click.IntRange(min=1), metavar="[B]", required=False)

@@ -109,7 +109,7 @@ def show(at: At, words: tuple[str, ...], agent: str | None, output: str) -> None
     emit(run(work()), output, _details)
 
 
-@command.command("cancel")
+@command.command("cancel", short_help="Cancel a turn, the running one or by its id.")
 @click.argument("words", nargs=-1, metavar="AGENT SESSION")
 @agent_option
 @click.option("--turn", metavar="ID", help="this turn [the one that runs or waits]")
@@ -162,7 +162,7 @@ def journal_table(entries: list[dict[str, Any]]) -> str:
     return table(("SEQ", "AT", "TURN", "TYPE", "WHAT"), rows, empty="the journal is empty")
 
 
-@command.command("delete")
+@command.command("delete", short_help="Delete a session.")
 @click.argument("words", nargs=-1, metavar="AGENT SESSION")
 @agent_option
 @connection_options

@@ -43,6 +43,7 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
     assert done.returncode == 0
     assert f"talon {name}" in done.stdout
     assert "Example" in done.stdout or name == "db"
+    assert not [line for line in done.stdout.splitlines() if line.startswith("  ") and line.endswith("...")], "no line breaks off"
 
 
 @pytest.mark.parametrize(
