@@ -164,7 +164,7 @@ async def costs(around: World, session: SessionRow, turns: int) -> list[tuple[in
 
 
 async def test_turn_200_reads_and_writes_what_turn_2_did(tmp_path: Path) -> None:
-    async with world(tmp_path, one_tool("look"), FunctionTool("look", four)) as around, around.worker(sweep_s=5.0):
+    async with world(tmp_path, one_tool("look"), FunctionTool("look", four)) as around, around.worker(sweep_s=60.0):
         session = await around.session()
         cost = await costs(around, session, 200)
         assert cost[199][0] <= 1.2 * cost[1][0]
@@ -174,7 +174,7 @@ async def test_turn_200_reads_and_writes_what_turn_2_did(tmp_path: Path) -> None
 
 async def test_a_worker_that_remembers_nothing_reads_a_bounded_tail(tmp_path: Path) -> None:
     none = ContextCache(sessions_max=0)
-    async with world(tmp_path, one_tool("look"), FunctionTool("look", four), cache=none) as around, around.worker(sweep_s=5.0):
+    async with world(tmp_path, one_tool("look"), FunctionTool("look", four), cache=none) as around, around.worker(sweep_s=60.0):
         session = await around.session()
         cost = await costs(around, session, 60)
         assert cost[59][0] <= around.limits.entries_max + 10
@@ -228,7 +228,7 @@ async def accepted(around: World, worker: Worker, session: SessionRow, content: 
 
 
 async def test_a_turn_that_is_taken_as_it_is_accepted_is_four_commits_and_reads_nothing(tmp_path: Path) -> None:
-    async with world(tmp_path, one_tool("look"), FunctionTool("look", four)) as around, around.worker(sweep_s=5.0) as worker:
+    async with world(tmp_path, one_tool("look"), FunctionTool("look", four)) as around, around.worker(sweep_s=60.0) as worker:
         session = await around.session()
         await around.reaches(session, await accepted(around, worker, session, "the first is not known yet, it is queued"))
         await until(lambda: worker.running == 0)
