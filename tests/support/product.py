@@ -60,10 +60,12 @@ class Product:
                 stderr=log,
             )
         self._searched = False
-        line = await self._line()
-        if not line.startswith("talon ready http"):
+        try:
+            line = await self._line()
+            assert line.startswith("talon ready http"), f"talon {self.role} did not start: {line!r}\n{self.log}"
+        except BaseException:  # also who was cancelled, or waited in vain, leaves no process behind
             await self.kill()
-            raise AssertionError(f"talon {self.role} did not start: {line!r}\n{self.log}")
+            raise
         self.url = line.removeprefix("talon ready ")
         self.grpc_address = ""
         return self

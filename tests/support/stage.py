@@ -287,7 +287,9 @@ async def spread_stage(directory: Path, database: str, **config: Any) -> AsyncGe
     """Two gateways and two workers on PostgreSQL."""
     async with set_stage(directory, database, **config) as stage, contextlib.AsyncExitStack() as stack:
         products = [stage.product(role, f"{role}{number}") for role in ("gateway", "worker") for number in range(2)]
-        await asyncio.gather(*(stack.enter_async_context(product) for product in products))
+        async with asyncio.TaskGroup() as group:  # one that does not start takes the others with it
+            for product in products:
+                group.create_task(stack.enter_async_context(product))
         stage.gateways, stage.workers = products[:2], products[2:]
         stage.apis = [await stack.enter_async_context(Api(product.url)) for product in stage.gateways]
         await stage.furnish()
