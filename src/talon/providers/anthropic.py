@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import msgspec
 from yarl import URL
 
-from talon.providers.answer import Answer
 from talon.providers.anthropic_reader import MessagesReader
-from talon.providers.claude import takes_forced_tools, takes_sampling, thinking_of
-from talon.providers.content import Kept, call_id, encode, given, laid_out, parts_of, runs, valid_arguments
+from talon.providers.claude import takes
+from talon.providers.content import Kept, alternating, base64_of, call_id, encode, given, laid_out, valid_arguments
+from talon.providers.dialect import OneAddress
 from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatMessage, ChatRequest, Part, Text, ToolCall
 from talon.providers.sse import SseParser
@@ -25,7 +24,7 @@ _NOTHING = "(nothing)"
 _EPHEMERAL = {"type": "ephemeral"}
 
 
-class Anthropic:
+class Anthropic(OneAddress):
     """`base_url` ends before `/v1/messages` (`https://api.anthropic.com`); one that ends in `/v1` is understood as well.
 
     Where the model is to think, `temperature`, `top_k`, a low `top_p` and a forced tool are against the vendor's rules and are not
@@ -34,16 +33,10 @@ class Anthropic:
     """
 
     leaves_out: ClassVar[frozenset[str]] = frozenset({"seed"})
+    reader = MessagesReader
 
     def __init__(self, base_url: str) -> None:
-        self._url = URL(base_url.rstrip("/").removesuffix("/v1") + "/v1/messages")
-
-    def __repr__(self) -> str:
-        return f"Anthropic({str(self._url)!r})"
-
-    def url(self, request: ChatRequest) -> URL:
-        """The same for all models."""
-        return self._url
+        super().__init__(base_url.rstrip("/").removesuffix("/v1") + "/v1/messages")
 
     def headers(self, key: str, url: URL, body: bytes) -> Mapping[str, str]:
         """The version, and the key in the vendor's own header."""
@@ -53,28 +46,24 @@ class Anthropic:
     def body(self, request: ChatRequest) -> bytes:
         """See `Dialect.body`."""
         limit = request.max_output_tokens or MAX_TOKENS
-        thinking, effort = thinking_of(request, limit)
-        thinks = thinking is not None and thinking["type"] != "disabled"
+        taken = takes(request, limit)
         system = tuple(_text(m.content) for m in request.messages if m.role == "system" and m.content)
-        messages = [_message(run) for run in runs([m for m in request.messages if m.role != "system"], "user", "tool")]
-        if messages and messages[0]["role"] == "assistant":  # the vendor wants the user to begin
-            messages.insert(0, {"role": "user", "content": [_text(_NOTHING)]})
+        messages = alternating(request.messages, _part, _result, _answer, _text(_NOTHING))
         body: dict[str, Any] = {"model": request.model, "max_tokens": limit, "messages": messages, "stream": True}
         body |= given(
             system=system,
             stop_sequences=request.stop,
-            thinking=thinking,
+            thinking=taken.thinking,
+            temperature=taken.temperature,
+            top_p=taken.top_p,
+            top_k=taken.top_k,
             tools=tuple({"name": t.name, "description": t.description, "input_schema": t.parameters} for t in request.tools),
         )
-        if takes_sampling(request.model):
-            body |= given(top_p=request.top_p if not thinks or (request.top_p or 0) >= 0.95 else None)
-            if not thinks:
-                body |= given(temperature=request.temperature, top_k=request.top_k)
         if request.user:
             body["metadata"] = {"user_id": request.user}
         if request.tools:
-            body |= given(tool_choice=_choice(request, forced=not thinks and takes_forced_tools(request.model)))
-        output = given(effort=effort)
+            body |= given(tool_choice=_choice(request, forced=taken.forced))
+        output = given(effort=taken.effort)
         if request.answer_schema is not None:
             output["format"] = {"type": "json_schema", "schema": request.answer_schema.schema}
         if output:
@@ -86,10 +75,6 @@ class Anthropic:
     def frames(self, limits: CallLimits) -> SseParser:
         """Server-sent events; each payload names its own type."""
         return SseParser(limits.line_max)
-
-    def reader(self, answer: Answer) -> MessagesReader:
-        """See `Dialect.reader`."""
-        return MessagesReader(answer)
 
 
 def _choice(request: ChatRequest, *, forced: bool) -> dict[str, Any] | None:
@@ -112,19 +97,8 @@ def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _message(run: tuple[ChatMessage, ...]) -> dict[str, Any]:
-    """A run of the user's side (results of tools first, as the vendor wants them), or one answer."""
-    if run[0].role == "assistant":
-        return {"role": "assistant", "content": list(_answer(run[0])) or [_text(_NOTHING)]}
-    ordered = sorted(run, key=lambda message: message.role != "tool") if run[0].role == "tool" else run
-    content: list[dict[str, Any]] = []
-    for message in ordered:
-        parts = [_part(part) for part in parts_of(message)]
-        if message.role == "tool":
-            content.append({"type": "tool_result", "tool_use_id": call_id(message.tool_call_id), **given(content=tuple(parts))})
-        else:
-            content += parts
-    return {"role": "user", "content": content or [_text(_NOTHING)]}
+def _result(message: ChatMessage, parts: list[Any]) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": call_id(message.tool_call_id), **given(content=tuple(parts))}
 
 
 def _part(part: Part) -> dict[str, Any]:
@@ -132,8 +106,7 @@ def _part(part: Part) -> dict[str, Any]:
         return _text(part.text)
     if part.url:
         return {"type": "image", "source": {"type": "url", "url": part.url}}
-    data = base64.b64encode(part.data).decode()
-    return {"type": "image", "source": {"type": "base64", "media_type": part.mime, "data": data}}
+    return {"type": "image", "source": {"type": "base64", "media_type": part.mime, "data": base64_of(part)}}
 
 
 def _answer(message: ChatMessage) -> Iterator[Any]:

@@ -10,18 +10,10 @@ import msgspec
 
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
-from talon.providers.claude import Thoughts
+from talon.providers.claude import STOPS, Thoughts
 from talon.providers.content import encode
 from talon.providers.decoding import Decoding, text_of
-from talon.providers.protocol import ChatEvent, StopReason
-
-_STOPS: dict[str, StopReason] = {  # an unknown reason is a stop
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "refusal",
-    "content_filter": "content_filter",  # of servers that pass another vendor's reason on
-}
+from talon.providers.protocol import ChatEvent
 
 
 class _OutputDetails(msgspec.Struct, gc=False):
@@ -51,32 +43,23 @@ class _Usage(msgspec.Struct, gc=False):
         )
 
 
-class _Block(msgspec.Struct, gc=False):
-    """text | thinking | redacted_thinking | tool_use; others are read over."""
-
-    type: str = ""
-    id: str | None = None
-    name: str | None = None
-    input: msgspec.Raw = msgspec.Raw(b"{}")
-    text: str | None = None
-    thinking: str | None = None
-    signature: str | None = None
-    data: str | None = None
-
-
 class _StopDetails(msgspec.Struct, gc=False):
     category: str | None = None
     explanation: str | None = None
 
 
-class _Delta(msgspec.Struct, gc=False):
-    """Of a block (by `type`), or of the message (why it stopped)."""
+class _Piece(msgspec.Struct, gc=False):
+    """A block, or its beginning, or more of it, by `type`; or why the message stopped. Other types are read over."""
 
     type: str = ""
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
     partial_json: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+    data: str | None = None
     stop_reason: str | None = None
     stop_details: _StopDetails | None = None
 
@@ -84,7 +67,7 @@ class _Delta(msgspec.Struct, gc=False):
 class _Message(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
-    content: list[_Block] | None = None
+    content: list[_Piece] | None = None
     stop_reason: str | None = None
     stop_details: _StopDetails | None = None
     usage: _Usage | None = None
@@ -95,8 +78,8 @@ class _Event(msgspec.Struct, gc=False):
     type: str = ""
     index: int = 0
     message: _Message | None = None
-    content_block: _Block | None = None
-    delta: _Delta | None = None
+    content_block: _Piece | None = None
+    delta: _Piece | None = None
     usage: _Usage | None = None
     error: Any = None
 
@@ -124,7 +107,7 @@ class MessagesReader:
             elif delta.type == "text_delta":
                 text(delta.text or "")
             else:
-                self._delta(e.index, delta, out)
+                self._piece(e.index, delta, out)
         return False
 
     def whole(self, body: bytes, out: list[ChatEvent]) -> None:
@@ -134,7 +117,7 @@ class MessagesReader:
             self._answer.failed(message.error)
         self._answer.id, self._answer.model = message.id or "", message.model or ""
         for index, block in enumerate(message.content or ()):
-            self._start(index, block, out)
+            self._piece(index, block, out)
             self._stop(index)
         self._count(message.usage, final=True)
         self._stopped(message.stop_reason, message.stop_details)
@@ -142,7 +125,7 @@ class MessagesReader:
     def _event(self, e: _Event, out: list[ChatEvent]) -> None:
         match e.type:
             case "content_block_start" if e.content_block is not None:
-                self._start(e.index, e.content_block, out)
+                self._piece(e.index, e.content_block, out)
             case "content_block_stop":
                 self._stop(e.index)
             case "message_start" if e.message is not None:
@@ -157,28 +140,19 @@ class MessagesReader:
             case _:
                 pass  # ping, and what may come in later versions
 
-    def _start(self, index: int, block: _Block, out: list[ChatEvent]) -> None:
-        match block.type:
+    def _piece(self, index: int, piece: _Piece, out: list[ChatEvent]) -> None:
+        match piece.type:
             case "text":
-                self._answer.text(block.text or "")
-            case "thinking":
-                self._thoughts.more(index, block.thinking, block.signature, out)
+                self._answer.text(piece.text or "")
+            case "thinking" | "thinking_delta" | "signature_delta":
+                self._thoughts.more(index, piece.thinking, piece.signature, out)
             case "redacted_thinking":
-                self._answer.keep(encode({"type": block.type, "data": block.data or ""}).decode())
+                self._answer.keep(encode({"type": piece.type, "data": piece.data or ""}).decode())
             case "tool_use":
-                whole = text_of(block.input)  # in a stream it begins empty
-                self._answer.call(index, block.id or "", block.name or "", whole if whole != "{}" else "")
-            case _:
-                pass
-
-    def _delta(self, index: int, delta: _Delta, out: list[ChatEvent]) -> None:
-        match delta.type:
+                whole = text_of(piece.input)  # in a stream it begins empty
+                self._answer.call(index, piece.id or "", piece.name or "", whole if whole != "{}" else "")
             case "input_json_delta":
-                self._answer.call(index, "", "", delta.partial_json)
-            case "thinking_delta":
-                self._thoughts.more(index, delta.thinking, None, out)
-            case "signature_delta":
-                self._thoughts.more(index, None, delta.signature, out)
+                self._answer.call(index, "", "", piece.partial_json)
             case _:
                 pass
 
@@ -190,7 +164,7 @@ class MessagesReader:
 
     def _stopped(self, reason: str | None, details: _StopDetails | None) -> None:
         if reason:
-            self._answer.stop = _STOPS.get(reason, "stop")
+            self._answer.stop = STOPS.get(reason, "stop")
             words = details and (details.explanation or details.category)
             if reason == "refusal" and words:
                 self._answer.refusal(words)

@@ -8,20 +8,12 @@ import msgspec
 
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
-from talon.providers.claude import Thoughts
+from talon.providers.claude import STOPS, Thoughts
 from talon.providers.content import encode
 from talon.providers.decoding import Decoding
 from talon.providers.protocol import ChatEvent, StopReason
 
-_STOPS: dict[str, StopReason] = {  # an unknown reason is a stop
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "guardrail_intervened": "content_filter",
-    "content_filtered": "content_filter",
-    "content_filter": "content_filter",  # these two of servers that pass the model's own reason on
-    "refusal": "refusal",
-}
+_STOPS: dict[str, StopReason] = {**STOPS, "guardrail_intervened": "content_filter", "content_filtered": "content_filter"}
 _BROKEN = frozenset({"malformed_model_output", "malformed_tool_use"})
 
 
@@ -39,26 +31,18 @@ class _Use(msgspec.Struct, gc=False, rename="camel"):
     input: str | None = None
 
 
-class _Delta(msgspec.Struct, gc=False, rename="camel"):
+class _Piece(msgspec.Struct, gc=False, rename="camel"):
     text: str | None = None
     tool_use: _Use | None = None
     reasoning_content: _Reasoning | None = None
-
-
-class _Start(msgspec.Struct, gc=False, rename="camel"):
-    tool_use: _Use | None = None
 
 
 class _Block(msgspec.Struct, gc=False, rename="camel"):
     """Of the block with this index: its start, or more of it, or its end."""
 
     content_block_index: int = 0
-    start: _Start | None = None
-    delta: _Delta | None = None
-
-
-class _Stop(msgspec.Struct, gc=False, rename="camel"):
-    stop_reason: str | None = None
+    start: _Piece | None = None
+    delta: _Piece | None = None
 
 
 class _Usage(msgspec.Struct, gc=False, rename="camel"):
@@ -75,7 +59,10 @@ class _Usage(msgspec.Struct, gc=False, rename="camel"):
         return Usage((self.input_tokens or 0) + read + written, self.output_tokens or 0, read, cache_write_tokens=written)
 
 
-class _Metadata(msgspec.Struct, gc=False):
+class _End(msgspec.Struct, gc=False, rename="camel"):
+    """Why it stopped, and in an event of its own what it took."""
+
+    stop_reason: str | None = None
     usage: _Usage | None = None
 
 
@@ -84,36 +71,26 @@ class _Fault(msgspec.Struct, gc=False, rename="camel"):
     original_message: str | None = None
 
 
-class _Error(msgspec.Struct, gc=False):
-    code: str = ""
-    message: str = ""
-
-
 class _Event(msgspec.Struct, gc=False, rename="camel"):
     """One of these; others are read over."""
 
     content_block_start: _Block | None = None
     content_block_delta: _Block | None = None
     content_block_stop: _Block | None = None
-    message_stop: _Stop | None = None
-    metadata: _Metadata | None = None
-    throttling_exception: _Fault | None = None
-    validation_exception: _Fault | None = None
-    internal_server_exception: _Fault | None = None
-    model_stream_error_exception: _Fault | None = None
-    service_unavailable_exception: _Fault | None = None
-    model_timeout_exception: _Fault | None = None
-    error: _Error | None = None
+    message_stop: _End | None = None
+    metadata: _End | None = None
+    exception: str | None = None
+    fault: _Fault | None = None
 
 
 #: Exceptions within a stream: their HTTP status.
 _STATUS = {
-    "throttling_exception": 429,
-    "validation_exception": 400,
-    "internal_server_exception": 500,
-    "model_stream_error_exception": 500,
-    "service_unavailable_exception": 503,
-    "model_timeout_exception": 408,
+    "throttlingException": 429,
+    "validationException": 400,
+    "internalServerException": 500,
+    "modelStreamErrorException": 500,
+    "serviceUnavailableException": 503,
+    "modelTimeoutException": 408,
 }
 _EVENT = Decoding(_Event)
 
@@ -130,26 +107,24 @@ class ConverseReader:
         text = self._answer.text
         for e in _EVENT.each(events):
             block = e.content_block_delta
-            if block is None:
-                if self._event(e):
+            if block is None or block.delta is None:
+                if self._event(e, out):
                     return True
-            elif block.delta is not None:
-                if block.delta.text:
-                    text(block.delta.text)
-                else:
-                    self._delta(block.content_block_index, block.delta, out)
+            elif block.delta.text:
+                text(block.delta.text)
+            else:
+                self._piece(block.content_block_index, block.delta, out)
         return False
 
     def whole(self, body: bytes, out: list[ChatEvent]) -> None:
         """Nothing but a stream answers this call."""
         raise self._answer.error("malformed", "a document came where a stream was asked for")
 
-    def _event(self, e: _Event) -> bool:
-        answer = self._answer
-        if e.content_block_start is not None:
-            use = e.content_block_start.start.tool_use if e.content_block_start.start is not None else None
-            if use is not None:
-                answer.call(e.content_block_start.content_block_index, use.tool_use_id or "", use.name or "", use.input)
+    def _event(self, e: _Event, out: list[ChatEvent]) -> bool:
+        answer, begun = self._answer, e.content_block_start
+        if begun is not None:
+            if begun.start is not None:
+                self._piece(begun.content_block_index, begun.start, out)
         elif e.content_block_stop is not None:
             thought = self._thoughts.ended(e.content_block_stop.content_block_index)
             if thought is not None:
@@ -161,14 +136,16 @@ class ConverseReader:
             if e.metadata.usage is not None:
                 answer.counted(e.metadata.usage.counted)
             return answer.stop is not None
-        else:
-            self._faults(e)
+        elif e.exception is not None:
+            fault = e.fault or _Fault()
+            words = fault.original_message or fault.message or e.exception
+            answer.failed({"code": _STATUS.get(e.exception, e.exception), "message": words})
         return False
 
-    def _delta(self, index: int, delta: _Delta, out: list[ChatEvent]) -> None:
-        if delta.tool_use is not None:
-            self._answer.call(index, "", "", delta.tool_use.input)
-        reasoning = delta.reasoning_content
+    def _piece(self, index: int, piece: _Piece, out: list[ChatEvent]) -> None:
+        use, reasoning = piece.tool_use, piece.reasoning_content
+        if use is not None:
+            self._answer.call(index, use.tool_use_id or "", use.name or "", use.input)
         if reasoning is not None:
             self._thoughts.more(index, reasoning.text, reasoning.signature, out)
             if reasoning.redacted_content:
@@ -178,11 +155,3 @@ class ConverseReader:
         if reason in _BROKEN:
             raise self._answer.error("malformed", f"the vendor stopped the answer as {reason}")
         self._answer.stop = _STOPS.get(reason, "stop")
-
-    def _faults(self, event: _Event) -> None:
-        for name, status in _STATUS.items():
-            fault: _Fault | None = getattr(event, name)
-            if fault is not None:
-                self._answer.failed({"code": status, "message": fault.original_message or fault.message or name})
-        if event.error is not None:
-            self._answer.failed({"type": event.error.code, "message": event.error.message})

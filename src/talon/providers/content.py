@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -50,7 +50,7 @@ def parts_of(message: ChatMessage) -> tuple[Part, ...]:
 
 def data_url(image: Image) -> str:
     """The image as one URL."""
-    return image.url or f"data:{image.mime};base64,{base64.b64encode(image.data).decode()}"
+    return image.url or f"data:{image.mime};base64,{base64_of(image)}"
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -83,6 +83,11 @@ def laid_out(message: ChatMessage) -> Iterator[str | ToolCall | Kept]:
     yield from (call for call in left if call is not None)
 
 
+def base64_of(image: Image) -> str:
+    """The image's bytes as text."""
+    return base64.b64encode(image.data).decode()
+
+
 def given(**fields: Any) -> dict[str, Any]:
     """The fields that have a value: not None, not empty text, not an empty tuple."""
     return {name: value for name, value in fields.items() if value is not None and value != "" and value != ()}
@@ -101,3 +106,29 @@ def runs(messages: Sequence[ChatMessage], *roles: str) -> Iterator[tuple[ChatMes
         yield (message,)
     if run:
         yield tuple(run)
+
+
+def alternating(
+    messages: Sequence[ChatMessage],
+    part: Callable[[Part], Any],
+    result: Callable[[ChatMessage, list[Any]], Any],
+    answer: Callable[[ChatMessage], Iterable[Any]],
+    nothing: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """All but the system's messages, as vendors want them who hear user and assistant in turn, the user first: what stands between
+    two answers is one message, results of tools (`result` of a message and its parts) before all else. `nothing` fills an empty
+    one.
+    """
+    found: list[dict[str, Any]] = []
+    for run in runs([message for message in messages if message.role != "system"], "user", "tool"):
+        if run[0].role == "assistant":
+            if not found:
+                found.append({"role": "user", "content": [nothing.copy()]})
+            found.append({"role": "assistant", "content": [*answer(run[0])] or [nothing.copy()]})
+            continue
+        content: list[Any] = []
+        for message in sorted(run, key=lambda message: message.role != "tool") if run[0].role == "tool" else run:
+            parts = [part(one) for one in parts_of(message)]
+            content += [result(message, parts)] if message.role == "tool" else parts
+        found.append({"role": "user", "content": content or [nothing.copy()]})
+    return found

@@ -5,7 +5,8 @@ HttpProvider (pool, key, cancellation) ─> WireCall (deadlines, limits) ─> Fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import ClassVar, Protocol
 
 from yarl import URL
@@ -13,6 +14,9 @@ from yarl import URL
 from talon.providers.answer import Answer
 from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatEvent, ChatRequest
+
+#: How many models' addresses a provider keeps.
+_ADDRESSES = 64
 
 
 class Frames(Protocol):
@@ -57,7 +61,7 @@ class Dialect(Protocol):
     leaves_out: ClassVar[frozenset[str]]
 
     def url(self, request: ChatRequest) -> URL:
-        """Where this request is posted."""
+        """Where this request is posted. Asked for each call: made once for a model."""
         ...
 
     def headers(self, key: str, url: URL, body: bytes) -> Mapping[str, str]:
@@ -76,3 +80,37 @@ class Dialect(Protocol):
     def reader(self, answer: Answer) -> Reader:
         """A reader for one answer."""
         ...
+
+
+class OneAddress:
+    """A wire that posts to the same address whatever the model."""
+
+    def __init__(self, url: str) -> None:
+        self._url = URL(url)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self._url)!r})"
+
+    def url(self, request: ChatRequest) -> URL:
+        """The same for all models."""
+        return self._url
+
+
+class AddressByModel:
+    """A wire on which the model's name (of `address`, quoted there) is part of the address."""
+
+    def __init__(self, base: str, address: Callable[[str], str]) -> None:
+        self._base = base
+
+        @lru_cache(_ADDRESSES)
+        def url_of(model: str) -> URL:
+            return URL(base + address(model), encoded=True)
+
+        self._url_of = url_of
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._base!r})"
+
+    def url(self, request: ChatRequest) -> URL:
+        """Made once for a model."""
+        return self._url_of(request.model)

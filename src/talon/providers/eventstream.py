@@ -3,7 +3,7 @@
     length of all u32 | length of the headers u32 | CRC-32 of these | headers | payload | CRC-32 of all before it
 
 A header is: length of its name u8, name, type u8, value. An event comes out as one JSON object: its type is the only key, its
-payload (JSON itself) the value. An exception has its type likewise, an error of the stream the key `error`.
+payload (JSON itself) the value. An exception, or an error of the stream, is `{"exception": its type or code, "fault": payload}`.
 """
 
 from __future__ import annotations
@@ -88,10 +88,14 @@ class EventStream:
     def _rare(self, headers: bytes, payload: bytes) -> tuple[bytes, bytes]:
         """(an event up to its payload, its payload): of one whose headers were not seen before, or that has no payload."""
         fields = _headers(headers)
-        if fields.get(":message-type") == "error":
-            return b'{"error":', encode({"code": fields.get(":error-code", ""), "message": fields.get(":error-message", "")})
-        kind = fields.get(":exception-type" if fields.get(":message-type") == "exception" else ":event-type", "")
-        opening = b"{%b:" % encode(kind)
+        match fields.get(":message-type"):
+            case "error":
+                opening = b'{"exception":%b,"fault":' % encode(fields.get(":error-code", ""))
+                return opening, encode({"message": fields.get(":error-message", "")})
+            case "exception":
+                opening = b'{"exception":%b,"fault":' % encode(fields.get(":exception-type", ""))
+            case _:
+                opening = b"{%b:" % encode(fields.get(":event-type", ""))
         if len(self._openings) < _KINDS_MAX and len(headers) <= _HEADERS_MAX:
             opening = self._openings.setdefault(headers, opening)
         return opening, payload or b"{}"

@@ -3,7 +3,6 @@ signatures and function calling."""
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,8 +11,8 @@ from urllib.parse import quote
 import msgspec
 from yarl import URL
 
-from talon.providers.answer import Answer
-from talon.providers.content import Kept, call_id, encode, given, laid_out, parts_of, runs, valid_arguments
+from talon.providers.content import Kept, base64_of, call_id, encode, given, laid_out, parts_of, runs, valid_arguments
+from talon.providers.dialect import AddressByModel
 from talon.providers.gemini_reader import GenerateReader
 from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatMessage, ChatRequest, Image, Part, Text, ToolCall
@@ -32,7 +31,7 @@ _NOTHING: dict[str, Any] = {"text": "(nothing)"}
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
-class Gemini:
+class Gemini(AddressByModel):
     """`base_url` is the API's address with or without its version (`https://generativelanguage.googleapis.com/v1beta`).
 
     Thoughts are asked for together with a level of thinking. Models from Gemini 3 on cannot be kept from thinking: `off` asks for
@@ -40,18 +39,11 @@ class Gemini:
     """
 
     leaves_out: ClassVar[frozenset[str]] = frozenset({"user", "parallel_tool_calls", "prompt_cache"})
+    reader = GenerateReader
 
     def __init__(self, base_url: str) -> None:
         base = base_url.rstrip("/")
-        self._base = base if _VERSION.search(base) else base + "/v1beta"
-
-    def __repr__(self) -> str:
-        return f"Gemini({self._base!r})"
-
-    def url(self, request: ChatRequest) -> URL:
-        """The model is part of the address."""
-        model = quote(request.model.removeprefix("models/"), safe="")
-        return URL(f"{self._base}/models/{model}:streamGenerateContent?alt=sse", encoded=True)
+        super().__init__(base if _VERSION.search(base) else base + "/v1beta", _address)
 
     def headers(self, key: str, url: URL, body: bytes) -> Mapping[str, str]:
         """The key in the vendor's own header."""
@@ -91,9 +83,9 @@ class Gemini:
         """Server-sent events. A piece may be a whole call with its arguments."""
         return SseParser(limits.whole_max)
 
-    def reader(self, answer: Answer) -> GenerateReader:
-        """See `Dialect.reader`."""
-        return GenerateReader(answer)
+
+def _address(model: str) -> str:
+    return f"/models/{quote(model.removeprefix('models/'), safe='')}:streamGenerateContent?alt=sse"
 
 
 def _generation(model: str) -> int:
@@ -148,7 +140,7 @@ def _part(part: Part) -> dict[str, Any]:
         return {"text": part.text}
     if part.url:
         return {"fileData": {**given(mimeType=part.mime), "fileUri": part.url}}
-    return {"inlineData": {"mimeType": part.mime, "data": base64.b64encode(part.data).decode()}}
+    return {"inlineData": {"mimeType": part.mime, "data": base64_of(part)}}
 
 
 def _answer(message: ChatMessage, *, signs: bool) -> Iterator[Any]:

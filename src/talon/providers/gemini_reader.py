@@ -14,27 +14,17 @@ from talon.providers.content import encode
 from talon.providers.decoding import Decoding, text_of
 from talon.providers.protocol import ChatEvent, ErrorClass, StopReason
 
-_STOPS: dict[str, StopReason] = {  # an unknown reason is a stop
-    "MAX_TOKENS": "length",
-    "SAFETY": "content_filter",
-    "RECITATION": "content_filter",
-    "LANGUAGE": "content_filter",
-    "BLOCKLIST": "content_filter",
-    "PROHIBITED_CONTENT": "content_filter",
-    "SPII": "content_filter",
-    "IMAGE_SAFETY": "content_filter",
-    "IMAGE_PROHIBITED_CONTENT": "content_filter",
-    "IMAGE_RECITATION": "content_filter",
-    "MODEL_ARMOR": "content_filter",
-}
+_FILTERED = (
+    *("SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR"),
+    *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION"),
+)
+#: An unknown reason is a stop.
+_STOPS: dict[str, StopReason] = {"MAX_TOKENS": "length", **dict.fromkeys(_FILTERED, "content_filter")}
 #: Reasons that are no end of an answer but a failure.
+_MALFORMED = ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MALFORMED_RESPONSE")
 _FAILURES: dict[str, ErrorClass] = {
-    "MALFORMED_FUNCTION_CALL": "malformed",
-    "UNEXPECTED_TOOL_CALL": "malformed",
-    "TOO_MANY_TOOL_CALLS": "malformed",
-    "MALFORMED_RESPONSE": "malformed",
-    "MISSING_THOUGHT_SIGNATURE": "bad_request",
-    "OTHER": "server",
+    **dict.fromkeys(_MALFORMED, "malformed"),
+    **{"MISSING_THOUGHT_SIGNATURE": "bad_request", "OTHER": "server"},
 }
 
 
@@ -94,13 +84,10 @@ class _Usage(msgspec.Struct, gc=False, rename="camel"):
         )
 
 
-_NO_USAGE = msgspec.Raw(b"")
-
-
 class _Chunk(msgspec.Struct, gc=False, rename="camel"):
     candidates: list[_Candidate] | None = None
     prompt_feedback: _Feedback | None = None
-    usage_metadata: msgspec.Raw = _NO_USAGE  # it stands in every piece; the last one counts
+    usage_metadata: _Usage | None = None
     error: Any = None
 
 
@@ -109,7 +96,7 @@ class _Head(msgspec.Struct, gc=False, rename={"id": "responseId", "model": "mode
     model: str | None = None
 
 
-_CHUNK, _HEAD, _USAGE = Decoding(_Chunk), Decoding(_Head), Decoding(_Usage)
+_CHUNK, _HEAD = Decoding(_Chunk), Decoding(_Head)
 
 
 class GenerateReader:
@@ -122,42 +109,34 @@ class GenerateReader:
         """See `Reader.take`."""
         answer, text = self._answer, self._answer.text
         answer.head(events, _HEAD)
-        usage, final = _NO_USAGE, False
-        try:
-            for chunk in _CHUNK.each(events):
-                if chunk.usage_metadata is not _NO_USAGE:
-                    usage = chunk.usage_metadata
-                if chunk.error is not None or chunk.prompt_feedback is not None:
-                    self._failed(chunk)
-                for candidate in chunk.candidates or ():
-                    if candidate.index:
-                        continue  # only one answer was asked for
-                    for part in (candidate.content.parts or ()) if candidate.content is not None else ():
-                        if part.thought or part.thought_signature or part.function_call is not None:
-                            self._part(part, out)
-                        elif part.text:
-                            text(part.text)
-                    if candidate.finish_reason:
-                        final = True
-                        self._stopped(candidate.finish_reason, candidate.finish_message or "")
-        finally:
-            self._count(usage, final=final)
+        for chunk in _CHUNK.each(events):
+            if chunk.usage_metadata is not None:
+                answer.counted(chunk.usage_metadata.counted)
+            if chunk.error is not None or chunk.prompt_feedback is not None:
+                self._failed(chunk)
+            for candidate in chunk.candidates or ():
+                if candidate.index:
+                    continue  # only one answer was asked for
+                for part in (candidate.content.parts or ()) if candidate.content is not None else ():
+                    if part.thought or part.thought_signature or part.function_call is not None:
+                        self._part(part, out)
+                    elif part.text:
+                        text(part.text)
+                if candidate.finish_reason:
+                    if chunk.usage_metadata is not None:
+                        answer.counted(partial(chunk.usage_metadata.counted, final=True))
+                    self._stopped(candidate.finish_reason, candidate.finish_message or "")
         return False
 
     def whole(self, body: bytes, out: list[ChatEvent]) -> None:
         """An answer that was not streamed has the shape of a piece."""
         self.take((body,), out)
 
-    def _count(self, raw: msgspec.Raw, *, final: bool = False) -> None:
-        if bytes(raw) not in (b"", b"null"):
-            self._answer.counted(partial(_USAGE.one(raw).counted, final=final))
-
     def _failed(self, chunk: _Chunk) -> None:
         if chunk.error is not None:
             self._answer.failed(chunk.error)
         feedback = chunk.prompt_feedback
         if feedback is not None and feedback.block_reason:
-            self._count(chunk.usage_metadata)
             words = feedback.block_reason_message or feedback.block_reason
             raise self._answer.error("content_filter", f"the vendor's filter blocked the prompt: {words}")
 

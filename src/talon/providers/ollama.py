@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -11,8 +10,9 @@ from yarl import URL
 
 from talon.domain.entries import Usage
 from talon.providers.answer import Answer
-from talon.providers.content import Kept, encode, given, laid_out, parts_of, runs, valid_arguments
+from talon.providers.content import Kept, base64_of, encode, given, laid_out, parts_of, runs, valid_arguments
 from talon.providers.decoding import Decoding, text_of
+from talon.providers.dialect import OneAddress
 from talon.providers.limits import CallLimits
 from talon.providers.ndjson import JsonLines
 from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Image, ProviderError, StopReason, Text, Thinking, ToolCall
@@ -21,7 +21,7 @@ _THINK: dict[Thinking, bool | str] = {"off": False, "low": "low", "medium": "med
 _STOPS: dict[str, StopReason] = {"length": "length"}  # an unknown reason is a stop
 
 
-class Ollama:
+class Ollama(OneAddress):
     """`base_url` ends before `/api/chat` (`http://127.0.0.1:11434`). An empty key, the usual case, sends no Authorization.
 
     The server is asked not to cut off the beginning of a conversation that is longer than the model's window, as it does by
@@ -32,14 +32,7 @@ class Ollama:
     leaves_out: ClassVar[frozenset[str]] = frozenset({"user", "tool_choice", "parallel_tool_calls", "prompt_cache"})
 
     def __init__(self, base_url: str) -> None:
-        self._url = URL(base_url.rstrip("/").removesuffix("/v1").removesuffix("/api") + "/api/chat")
-
-    def __repr__(self) -> str:
-        return f"Ollama({str(self._url)!r})"
-
-    def url(self, request: ChatRequest) -> URL:
-        """The same for all models."""
-        return self._url
+        super().__init__(base_url.rstrip("/").removesuffix("/v1").removesuffix("/api") + "/api/chat")
 
     def headers(self, key: str, url: URL, body: bytes) -> Mapping[str, str]:
         """The key as a bearer: of the vendor's cloud, or of a proxy."""
@@ -118,7 +111,7 @@ def _parted(role: str, message: ChatMessage) -> Iterator[dict[str, Any]]:
 def _image(image: Image) -> str:
     if image.url:
         raise ProviderError("bad_request", "Ollama takes no image by its address: give the image itself")
-    return base64.b64encode(image.data).decode()
+    return base64_of(image)
 
 
 def _assistant(message: ChatMessage) -> dict[str, Any]:

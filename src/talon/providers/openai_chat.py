@@ -16,6 +16,7 @@ from talon.domain.entries import Usage
 from talon.providers.answer import Answer
 from talon.providers.content import Kept, call_id, data_url, encode, given, laid_out, parts_of, runs, valid_arguments
 from talon.providers.decoding import Decoding, until
+from talon.providers.dialect import OneAddress
 from talon.providers.limits import CallLimits
 from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Image, Part, StopReason, Text, ToolCall
 from talon.providers.sse import SseParser
@@ -33,7 +34,7 @@ _STOPS: dict[str, StopReason] = {  # an unknown reason is a stop
 EFFORTS = {"off": "none", "low": "low", "medium": "medium", "high": "high"}
 
 
-class OpenAIChat:
+class OpenAIChat(OneAddress):
     """`base_url` ends before `/chat/completions` (`https://api.openai.com/v1`). An empty key sends no Authorization.
 
     `max_tokens_field` is the server's name for the output limit; empty: `max_completion_tokens` for api.openai.com, `max_tokens`
@@ -44,16 +45,9 @@ class OpenAIChat:
     leaves_out: ClassVar[frozenset[str]] = frozenset({"top_k", "prompt_cache"})  # its vendors cache by themselves
 
     def __init__(self, base_url: str, *, max_tokens_field: str = "") -> None:
-        self._url = URL(base_url.rstrip("/") + "/chat/completions")
+        super().__init__(base_url.rstrip("/") + "/chat/completions")
         vendor = self._url.host == "api.openai.com"
         self._max_tokens_field = max_tokens_field or ("max_completion_tokens" if vendor else "max_tokens")
-
-    def __repr__(self) -> str:
-        return f"OpenAIChat({str(self._url)!r})"
-
-    def url(self, request: ChatRequest) -> URL:
-        """The same for all models."""
-        return self._url
 
     def headers(self, key: str, url: URL, body: bytes) -> Mapping[str, str]:
         """The key as a bearer."""

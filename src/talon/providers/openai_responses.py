@@ -16,6 +16,7 @@ from talon.domain.entries import Usage
 from talon.providers.answer import Answer
 from talon.providers.content import Kept, call_id, data_url, encode, given, laid_out, parts_of, valid_arguments
 from talon.providers.decoding import Decoding, text_of, until
+from talon.providers.dialect import OneAddress
 from talon.providers.limits import CallLimits
 from talon.providers.openai_chat import DONE, EFFORTS
 from talon.providers.protocol import ChatEvent, ChatMessage, ChatRequest, Part, Text, ToolCall
@@ -25,20 +26,13 @@ from talon.providers.sse import SseParser
 _REASONS = re.compile(r"(o\d|gpt-[5-9])(?!.*-chat)")
 
 
-class OpenAIResponses:
+class OpenAIResponses(OneAddress):
     """`base_url` ends before `/responses` (`https://api.openai.com/v1`). An empty key sends no Authorization."""
 
     leaves_out: ClassVar[frozenset[str]] = frozenset({"top_k", "stop", "seed", "prompt_cache"})
 
     def __init__(self, base_url: str) -> None:
-        self._url = URL(base_url.rstrip("/") + "/responses")
-
-    def __repr__(self) -> str:
-        return f"OpenAIResponses({str(self._url)!r})"
-
-    def url(self, request: ChatRequest) -> URL:
-        """The same for all models."""
-        return self._url
+        super().__init__(base_url.rstrip("/") + "/responses")
 
     def headers(self, key: str, url: URL, body: bytes) -> Mapping[str, str]:
         """The key as a bearer."""

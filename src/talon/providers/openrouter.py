@@ -32,9 +32,6 @@ class OpenRouter(OpenAIChat):
 
     leaves_out: ClassVar[frozenset[str]] = frozenset()
 
-    def __repr__(self) -> str:
-        return f"OpenRouter({str(self._url)!r})"
-
     def fields(self, request: ChatRequest) -> dict[str, Any]:
         """What chat completions have no word for, added."""
         body = super().fields(request)

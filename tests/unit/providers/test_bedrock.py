@@ -79,7 +79,7 @@ def test_a_frame_above_the_limit_is_refused_by_its_first_bytes() -> None:
 
 def test_headers_of_every_type_are_read_over_and_an_error_of_the_stream_is_an_event() -> None:
     [event] = _events(frame(b"", message_type="error", error_code="InternalFailure", error_message="it broke"), 7)
-    assert msgspec.json.decode(event) == {"error": {"code": "InternalFailure", "message": "it broke"}}
+    assert msgspec.json.decode(event) == {"exception": "InternalFailure", "fault": {"message": "it broke"}}
 
 
 @pytest.mark.parametrize(
