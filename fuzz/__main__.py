@@ -2,13 +2,14 @@
 
 Boots Talon and holds it against its own document, run after run with a new seed, until so many requests were made. Under `api_key`
 each role has its turn, and nobody: a fresh key each time, since a run may well end the key that it has. Progress on stderr, the
-result as JSON on stdout and in FILE. Exit code 0: nothing was found; 1: something was. `tests` has to be on the path
-(`PYTHONPATH=tests`): the product and the PostgreSQL that are started are those of the tests.
+result as JSON on stdout and in FILE, also of a run that Ctrl-C or SIGTERM ends. Exit code 0: nothing was found; 1: something was.
+`tests` has to be on the path (`PYTHONPATH=tests`): the product and the PostgreSQL that are started are those of the tests.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import os
 import secrets
@@ -61,23 +62,25 @@ async def _fuzz(given: argparse.Namespace, seed: int) -> dict[str, Any]:
             stack.callback(server.drop_database, database)
             env = {**env, "DATABASE_URL": database, "TALON_SECRETS_KEY": VAULT_KEY}
         async with Product(directory / "up", args=("--data-dir", str(directory / "data")), env=env) as up:
-            while total.cases < given.cases:
-                role = "everybody" if given.auth == "none" else (*ROLES, "nobody")[rounds % (len(ROLES) + 1)]
-                outcome = await run(
-                    up.url,
-                    directory / "st",
-                    seed=seed + rounds,
-                    examples=_EXAMPLES,
-                    seconds=given.round,
-                    workers=given.workers,
-                    authorization=f"Bearer {await key(up.url, role)}" if role in ROLES else "",
-                )
-                rounds += 1
-                total.add(outcome)
-                by_role[role] += outcome.cases
-                print(f"{total.cases} requests, {total.failures.total()} failures ({role})", file=sys.stderr)
-                if outcome.cases == 0:
-                    raise AssertionError(f"no request was made\n{outcome.shown}")
+            # Ctrl-C and SIGTERM end it early: what was found until then is told.
+            with contextlib.suppress(asyncio.CancelledError):
+                while total.cases < given.cases:
+                    role = "everybody" if given.auth == "none" else (*ROLES, "nobody")[rounds % (len(ROLES) + 1)]
+                    outcome = await run(
+                        up.url,
+                        directory / "st",
+                        seed=seed + rounds,
+                        examples=_EXAMPLES,
+                        seconds=given.round,
+                        workers=given.workers,
+                        authorization=f"Bearer {await key(up.url, role)}" if role in ROLES else "",
+                    )
+                    rounds += 1
+                    total.add(outcome)
+                    by_role[role] += outcome.cases
+                    print(f"{total.cases} requests, {total.failures.total()} failures ({role})", file=sys.stderr)
+                    if outcome.cases == 0:
+                        raise AssertionError(f"no request was made\n{outcome.shown}")
             traces = up.log.count("Traceback")
     if total.failures:
         print(total.shown, file=sys.stderr)
@@ -87,6 +90,7 @@ async def _fuzz(given: argparse.Namespace, seed: int) -> dict[str, Any]:
         "seed": seed,
         "rounds": rounds,
         "requests": total.cases,
+        "complete": total.cases >= given.cases,
         "requests_by_role": dict(by_role),
         "operations": total.operations,
         "seconds": round(time.monotonic() - started, 1),
