@@ -1,10 +1,12 @@
-"""CPU of one model call, as a ratio: Talon's adapter against a bare aiohttp call that reads the same stream to its end.
+"""CPU of one model call, as a ratio: Talon's adapter against a bare aiohttp call that reads the same stream (`bench.bare`:
+cuts it into its events, decodes each and collects the text); and against one that
+looks at none of its bytes.
 
     PYTHONPATH=tests python -m bench.calls [--vendors NAME …] [--ways packets|burst …] [--rounds N] [--words N] [--out FILE]
 
-The streams are those of the vendors' fakes. Both ways run in one process, in turns, against a server in a process of its own. One
+The streams are those of the vendors' fakes. All ways run in one process, in turns, against a server in a process of its own. One
 stream is written in two ways: an event per packet (a model that is slower than the network), and all at once. What counts is the
-median, over the rounds, of the ratio of the two ways' CPU. Calls have an API key, also those of Bedrock: nothing is signed.
+median, over the rounds, of the ratio of two ways' CPU. Calls have an API key, also those of Bedrock: nothing is signed.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any
 
 import aiohttp
 
-from bench import machine
+from bench import bare, machine
 from bench.stats import median
 from support.vendors.base import Says, Vendor
 from support.vendors.table import VENDORS
@@ -77,7 +79,7 @@ async def _request(reader: asyncio.StreamReader) -> None:
 
 
 async def measure(vendor: Vendor, base_url: str, words: int, calls: int, rounds: int) -> list[dict[str, float]]:
-    """-> CPU milliseconds a call of each round, {ours, bare}."""
+    """-> CPU milliseconds a call of each round, {ours, bare, bytes}."""
     dialect = vendor.dialect(base_url)
     request = ChatRequest(vendor.model, (ChatMessage("system", "Be kind."), ChatMessage("user", "Tell me a story.")))
     provider = HttpProvider("bench", dialect, KEY)
@@ -95,13 +97,18 @@ async def measure(vendor: Vendor, base_url: str, words: int, calls: int, rounds:
 
     async with aiohttp.ClientSession() as session:
 
-        async def bare() -> None:
+        async def reads() -> None:
+            async with session.post(url, data=body, headers=headers) as response:
+                assert response.status == 200
+                assert len(await bare.read(vendor.kind, response)) == len(WORD) * words
+
+        async def takes_bytes() -> None:
             async with session.post(url, data=body, headers=headers) as response:
                 assert response.status == 200
                 async for _ in response.content.iter_any():
                     pass
 
-        ways: dict[str, Callable[[], Awaitable[None]]] = {"ours": ours, "bare": bare}
+        ways: dict[str, Callable[[], Awaitable[None]]] = {"ours": ours, "bare": reads, "bytes": takes_bytes}
         found: list[dict[str, float]] = []
         for number in range(rounds + 1):
             spent = {name: await _cpu_ms(ways[name], calls) for name in ((*ways,) if number % 2 else (*reversed(ways),))}
@@ -132,13 +139,14 @@ def compared(vendor: Vendor, way: str, words: int, rounds: int) -> dict[str, Any
     finally:
         server.terminate()
         server.join()
-    ratios = [spent["ours"] / spent["bare"] for spent in found]
+    ratios = {way: [spent["ours"] / spent[way] for spent in found] for way in ("bare", "bytes")}
     return {
         "vendor": vendor.kind,
         "way": way,
-        "cpu_ms_per_call": {name: round(median([spent[name] for spent in found]), 3) for name in ("ours", "bare")},
-        "ratios": [round(one, 3) for one in ratios],
-        "ratio": round(median(ratios), 3),
+        "cpu_ms_per_call": {name: round(median([spent[name] for spent in found]), 3) for name in ("ours", "bare", "bytes")},
+        "ratios": [round(one, 3) for one in ratios["bare"]],
+        "ratio": round(median(ratios["bare"]), 3),
+        "ratio_to_bytes": round(median(ratios["bytes"]), 3),
     }
 
 
@@ -167,7 +175,11 @@ def main() -> int:
             one = compared(vendor, way, given.words, given.rounds)
             found.append(one)
             cpu = one["cpu_ms_per_call"]
-            print(f"{vendor.kind:18} {way:8} {cpu['ours']:7.2f} ms  bare {cpu['bare']:7.2f} ms  x {one['ratio']:.2f}", flush=True)
+            print(
+                f"{vendor.kind:18} {way:8} {cpu['ours']:7.2f} ms  bare {cpu['bare']:7.2f} ms  x {one['ratio']:.2f}"
+                f"  (bytes alone {cpu['bytes']:7.2f} ms  x {one['ratio_to_bytes']:.2f})",
+                flush=True,
+            )
     result |= {"worst": max(one["ratio"] for one in found), "streams": found}
     print(f"worst ratio: {result['worst']:.2f}; target {RATIO_MAX}")
     if given.out:
