@@ -101,6 +101,7 @@ def test_the_wait_is_read_from_the_headers(headers: dict[str, str], seconds: flo
 
 
 def test_a_text_to_show_has_no_key_no_token_no_control_character_and_an_end() -> None:
+    assert safe_text("next: https://x.example", "x") == "next: https://x.example", "a local server's key of a letter hides no word"
     text = safe_text("key sk-very-secret,\r\nAuthorization: Bearer abc.def \x1b[31m" + "x" * 3000, "sk-very-secret")
     assert "very-secret" not in text
     assert "abc.def" not in text
