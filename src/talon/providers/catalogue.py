@@ -4,13 +4,14 @@
     user's ────┴─> by vendor or provider, by model ──(configured providers)──> `Models`
 
 A user's section is under a provider's name or under a vendor's (a provider's kind); its fields take the place of those that are
-built in, one by one. `openai_responses` has the models of `openai`. All prices of a process are of one currency: a file in another
-one says how many of its own one of the built-in currency is (`exchange`).
+built in, one by one; with `built_in: false` there are its own models only. `openai_responses` has the models of `openai`.
+All prices of a process are of one currency: a file in another one says how many of its own one of that is (`exchange`).
 """
 
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from importlib import resources
@@ -22,9 +23,12 @@ import yaml
 
 from talon.domain.errors import FieldError, Invalid
 from talon.domain.models import TIERS, ModelInfo, Models, Prices, Tier
+from talon.providers.kinds import KINDS
 from talon.providers.registry import ProviderInfo
 
+log = logging.getLogger(__name__)
 FILE_MAX = 4_194_304
+VALUE_SHOWN = 80
 #: What comes with Talon is read at each start of a worker: by the C parser where PyYAML has it, which takes a tenth of the time.
 #: Not for users' files: nesting without end is an error to the other one, and the end of the process to this one.
 _FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -38,19 +42,22 @@ Written = dict[str, Any]
 
 
 class _Wrong(Exception):
-    """A place in a file, and what is wrong with it."""
+    """A place in a file, and what is wrong with it; the message ends with the value, if there is one that can be shown."""
 
     def __init__(self, place: str, message: str, value: object = None) -> None:
+        shown = f", not {value!r}"[:VALUE_SHOWN] if isinstance(value, str | int | float | datetime.date) else ""
         super().__init__(message)
-        self.place, self.message, self.value = place, message, value
+        self.place, self.message, self.value = place, message + shown, value
 
 
 class Sections(msgspec.Struct, frozen=True):
-    """A file, checked: vendor or provider -> model -> fields. `exchange`: currency -> how many of `currency` one of it is."""
+    """A file, checked: vendor or provider -> model -> fields. `exchange`: currency -> how many of `currency` one of it is.
+    `alone`: the vendors and providers that have none of the models that are built in."""
 
     currency: str
     models: dict[str, dict[str, Written]]
     exchange: dict[str, Decimal] = {}
+    alone: frozenset[str] = frozenset()
 
 
 def load_models(providers: Iterable[ProviderInfo], path: Path | None) -> Models:
@@ -58,10 +65,12 @@ def load_models(providers: Iterable[ProviderInfo], path: Path | None) -> Models:
     built_in = _built_in()
     own = Sections(built_in.currency, {}) if path is None else _read(path, built_in)
     rate = Decimal(1) if own.currency == built_in.currency else own.exchange[built_in.currency]
+    providers = list(providers)
+    _warn_of_nobodys(own, providers, path)
     found: list[ModelInfo] = []
     for provider in providers:
         vendor = _SAME.get(provider.kind, provider.kind)
-        base = built_in.models.get(vendor, {})
+        base = {} if own.alone & {vendor, provider.name} else built_in.models.get(vendor, {})
         over = _over(own.models.get(vendor, {}), own.models.get(provider.name, {}) if provider.name != vendor else {})
         for name in {**base, **over}:
             known = _priced(base.get(name, {}), rate)
@@ -69,8 +78,16 @@ def load_models(providers: Iterable[ProviderInfo], path: Path | None) -> Models:
             try:
                 found.append(_model(provider.name, name, fields, own.currency))
             except _Wrong as wrong:
-                raise _invalid(path, _Wrong(f"vendors.{vendor}.models.{name}.{wrong.place}", wrong.message, wrong.value)) from None
+                raise _invalid(path, _Wrong(f"vendors.{vendor}.models.{name}.{wrong.place}", wrong.message)) from None
     return Models(found)
+
+
+def _warn_of_nobodys(own: Sections, providers: Iterable[ProviderInfo], path: Path | None) -> None:
+    """A section of no kind and no provider is no mistake, as a file may be several workers'; but it may be a slip."""
+    there = {*KINDS, *(provider.name for provider in providers)}
+    for name in sorted(own.models.keys() - there):
+        known = ", ".join(sorted(there))
+        log.warning("%s: vendors.%s counts for nobody here: it is no kind and no provider of this process (%s)", path, name, known)
 
 
 def _over(first: Mapping[str, Written], second: Mapping[str, Written]) -> dict[str, Written]:
@@ -141,24 +158,29 @@ def _sections(text: bytes, other: str | None, loader: Any = yaml.SafeLoader) -> 
     if other is not None and other != currency and not exchange.get(other):
         raise _Wrong("exchange", f"is needed: how many {currency} one {other} is, as {{{other}: 0.9}}")
     models: dict[str, dict[str, Written]] = {}
+    alone: set[str] = set()
     for vendor, section in _mapping("vendors", top.get("vendors", {})).items():
         place = f"vendors.{vendor}"
-        parts = _mapping(place, section, {"date", "models"})
+        parts = _mapping(place, section, {"date", "built_in", "models"})
+        if not isinstance(with_built_in := parts.get("built_in", True), bool):
+            raise _Wrong(f"{place}.built_in", "must be true or false", with_built_in)
+        if not with_built_in:
+            alone.add(vendor)
         date = _date(f"{place}.date", parts["date"]) if "date" in parts else ""
         models[vendor] = {
             name: _written(f"{place}.models.{name}", value, date)
             for name, value in _mapping(f"{place}.models", parts.get("models", {})).items()
         }
-    return Sections(currency, models, exchange)
+    return Sections(currency, models, exchange, frozenset(alone))
 
 
 def _mapping(place: str, value: object, known: set[str] | None = None) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _Wrong(place, "must be a mapping", value)
+        raise _Wrong(place, "is empty" if value is None else "must be a mapping", value)
     found = cast("dict[object, Any]", value)
     for key in found:
         if not isinstance(key, str) or not key:
-            raise _Wrong(place, f"has the key {key!r}, which must be text", key)
+            raise _Wrong(place, f"has the key {key!r}, which must be text")
         if known is not None and key not in known:
             raise _Wrong(f"{place}.{key}".lstrip("."), f"is unknown; there are {', '.join(sorted(known))}")
     return cast("dict[str, Any]", found)

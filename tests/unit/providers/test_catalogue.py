@@ -51,6 +51,18 @@ def test_a_users_file_lies_over_it_field_by_field(tmp_path: Path) -> None:
     assert load_models([ProviderInfo("other", "openai")], path).find("other", "new") is None, "a provider's own section is its own"
 
 
+def test_a_server_of_ones_own_has_the_models_that_its_section_says_alone(tmp_path: Path) -> None:
+    path = own(tmp_path, "vendors: {mine: {built_in: false, models: {new: {tier: mid}}}}")
+    assert [model.id for model in load_models(OPENAI, path)] == ["mine/new"]
+    assert load_models([ProviderInfo("other", "openai")], path).find("other", "gpt-4o") is not None
+
+
+def test_a_section_that_is_nobodys_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load_models(OPENAI, own(tmp_path, "vendors: {opneai: {models: {}}, gemini: {models: {}}, mine: {models: {}}}"))
+    (record,) = caplog.records
+    assert "vendors.opneai counts for nobody here" in record.getMessage()
+
+
 def test_another_currency_turns_all_prices(tmp_path: Path) -> None:
     path = own(tmp_path, "currency: EUR\nexchange: {USD: 0.9}\nvendors: {mine: {models: {new: {tier: mid, input: 1, output: 2}}}}")
     models = load_models(OPENAI, path)
@@ -68,7 +80,13 @@ def test_another_currency_turns_all_prices(tmp_path: Path) -> None:
         ("prices: {}", "prices", "is unknown"),
         ("currency: euro", "currency", "three capitals"),
         ("currency: EUR", "exchange", "how many EUR one USD is"),
-        ("vendors: {openai: {models: {m: {tier: best}}}}", "vendors.openai.models.m.tier", "one of cheap, mid, premium"),
+        (
+            "vendors: {openai: {models: {m: {tier: best}}}}",
+            "vendors.openai.models.m.tier",
+            "one of cheap, mid, premium, not 'best'",
+        ),
+        ("vendors: {openai: {models: {m: }}}", "vendors.openai.models.m", "is empty"),
+        ("vendors: {openai: {built_in: 0}}", "vendors.openai.built_in", "true or false, not 0"),
         ("vendors: {openai: {models: {m: {tier: mid, input: -1, output: 1}}}}", "vendors.openai.models.m.input", "not below 0"),
         ("vendors: {openai: {models: {m: {tier: mid, input: .nan, output: 1}}}}", "vendors.openai.models.m.input", "amount"),
         ("vendors: {openai: {models: {m: {tier: mid, input: 1}}}}", "vendors.openai.models.m.output", "is missing"),
