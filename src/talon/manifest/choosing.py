@@ -197,10 +197,14 @@ def _first(
         return profiles
     one = _meant(effective, model, served, models)
     if one is None:
-        raise _Nothing(f"the session's model {model!r} is no profile, and no configured provider is known to have it")
+        known = ", ".join(sorted(served)) or "none"
+        raise _Nothing(
+            f"the session's model {model!r} is no profile, and no configured provider is known to have it; "
+            f"write provider/model, with one of the providers that are configured: {known}"
+        )
     same = [other for other in profiles if (other.provider, other.model) == (one.provider, one.model)]
     if routed and not same:
-        raise _Nothing(f"the session's model {model!r} is not one of the route that holds for its data")
+        raise _Nothing(f"the session's model {model!r} is not one of the route that holds for its data: {_names(profiles)}")
     first = same[0] if same and one not in same else one
     say(f"4 the session's config names {model}: {_names([first])} is asked first")
     return (first, *(other for other in profiles if other not in same and other.name != first.name))

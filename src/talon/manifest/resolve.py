@@ -143,4 +143,4 @@ def _limits(*written: LimitsDecl | None) -> Limits:
 def unknown_profile(profiles: tuple[Profile, ...], name: str) -> str:
     """Why `name` is no profile of an agent, or nothing."""
     known = [profile.name for profile in profiles]
-    return "" if name in known else f"unknown profile{nearest(name, known)} (known: {', '.join(known)})"
+    return "" if name in known else f"unknown profile {name[:80]!r}{nearest(name, known)}"

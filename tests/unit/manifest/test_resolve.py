@@ -97,7 +97,7 @@ MISFITS: list[tuple[dict[str, Any], str, str]] = [
     ({"features": {"tags": "a"}}, "spec.features.tags", "must be a list, not text"),
     ({"features": {"tags": ["a", {}]}}, "spec.features.tags", "item 1 must be text"),
     ({"features": {"vip": None}}, "spec.features.vip", "not nothing"),
-    ({"profile": "primry"}, "spec.profile", "did you mean 'primary'? (known: primary, cheap)"),
+    ({"profile": "primry"}, "spec.profile", "unknown profile 'primry'; did you mean 'primary'?"),
     ({"systemPrompt": "{{ nothing }}"}, "spec.systemPrompt", "{{ nothing }} names no declared feature"),
 ]
 

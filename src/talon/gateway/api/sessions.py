@@ -143,7 +143,7 @@ def profile_errors(effective: Effective, profile: str) -> list[FieldError]:
 def refuse(errors: list[FieldError]) -> None:
     """Raise `Invalid` with all of `errors`, if there are any."""
     if errors:
-        raise Invalid("invalid", "; ".join(f"{one.field} {one.message}" for one in errors[:3]), tuple(errors))
+        raise Invalid("invalid", "; ".join(f"{one.field}: {one.message}" for one in errors[:3]), tuple(errors))
 
 
 def bounded_json(field: str, value: dict[str, Any], most: int) -> bytes:
