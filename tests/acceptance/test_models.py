@@ -272,6 +272,8 @@ async def test_models_by_api_and_command(scene: Scene) -> None:
     }  # fmt: skip
     built_in = next(one for one in models if one["id"] == "by-openai/gpt-4o")
     assert built_in["prices"]["input"] == "1.25", "2.50 USD at 0.5"
+    prefilled = {one["id"]: one["prefill"] for one in models if one["provider"] == "by-anthropic"}
+    assert (prefilled["by-anthropic/claude-haiku-4-5"], prefilled["by-anthropic/claude-sonnet-5"]) == (True, False)
     first = await api.get("/v1/models?limit=1")
     second = await api.get(f"/v1/models?limit=1&cursor={first['next_cursor']}")
     assert [first["items"][0]["id"], second["items"][0]["id"]] == [one["id"] for one in models[:2]]
@@ -302,6 +304,9 @@ async def test_models_by_api_and_command(scene: Scene) -> None:
     assert "wide/m" not in out
     _, out, _ = await talon("model", "explain", "--task", "reasoning", "--input-tokens", "10", cwd=scene.directory, env=env)
     assert "wants tier premium" in out
+    of_one = ("model", "explain", "--task", "orchestration", "--complexity", "low", "--input-tokens", "1000", "--model", "priced/m")
+    _, out, _ = await talon(*of_one, cwd=scene.directory, env=env)
+    assert out.strip() == "priced/m: about 0.00456 EUR for 1000 tokens in, 256 out"
     code, out, _ = await talon("model", "test", "priced/m", "--config", "talon.yaml", cwd=scene.directory)
     assert (code, "priced/m: answered" in out, "EUR" in out) == (0, True, True)
     scene.vendor.behaviours["down"] = refuses(401, "wrong key sk-fake")

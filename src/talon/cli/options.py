@@ -29,7 +29,7 @@ class SettingsCommand(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is None:
+            if record is None or isinstance(param, click.Argument):  # the usage line has that
                 continue
             path = _path_of(param.name or "")
             title = leaves.group_title(leaves.group_of(path)) if path in leaves.leaves() else "Options"

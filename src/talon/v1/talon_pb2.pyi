@@ -684,7 +684,7 @@ class ModelPrices(_message.Message):
     def __init__(self, input: _Optional[str] = ..., output: _Optional[str] = ..., cache_read: _Optional[str] = ..., cache_write: _Optional[str] = ..., currency: _Optional[str] = ..., date: _Optional[str] = ...) -> None: ...
 
 class ModelConfig(_message.Message):
-    __slots__ = ("id", "provider", "tier", "context_window", "supports_tools", "supports_vision", "cost_per_1k_input", "cost_per_1k_output", "output_max", "prices", "resting_ms")
+    __slots__ = ("id", "provider", "tier", "context_window", "supports_tools", "supports_vision", "cost_per_1k_input", "cost_per_1k_output", "output_max", "prices", "resting_ms", "prefill")
     ID_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
@@ -696,6 +696,7 @@ class ModelConfig(_message.Message):
     OUTPUT_MAX_FIELD_NUMBER: _ClassVar[int]
     PRICES_FIELD_NUMBER: _ClassVar[int]
     RESTING_MS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
     id: str
     provider: str
     tier: str
@@ -707,7 +708,8 @@ class ModelConfig(_message.Message):
     output_max: int
     prices: ModelPrices
     resting_ms: int
-    def __init__(self, id: _Optional[str] = ..., provider: _Optional[str] = ..., tier: _Optional[str] = ..., context_window: _Optional[int] = ..., supports_tools: _Optional[bool] = ..., supports_vision: _Optional[bool] = ..., cost_per_1k_input: _Optional[float] = ..., cost_per_1k_output: _Optional[float] = ..., output_max: _Optional[int] = ..., prices: _Optional[_Union[ModelPrices, _Mapping]] = ..., resting_ms: _Optional[int] = ...) -> None: ...
+    prefill: bool
+    def __init__(self, id: _Optional[str] = ..., provider: _Optional[str] = ..., tier: _Optional[str] = ..., context_window: _Optional[int] = ..., supports_tools: _Optional[bool] = ..., supports_vision: _Optional[bool] = ..., cost_per_1k_input: _Optional[float] = ..., cost_per_1k_output: _Optional[float] = ..., output_max: _Optional[int] = ..., prices: _Optional[_Union[ModelPrices, _Mapping]] = ..., resting_ms: _Optional[int] = ..., prefill: _Optional[bool] = ...) -> None: ...
 
 class ModelTiersRequest(_message.Message):
     __slots__ = ()

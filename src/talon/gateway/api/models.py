@@ -23,6 +23,8 @@ from talon.manifest.effective import Profile
 CIRCUITS = "circuit/"
 #: The most that may be asked for: tokens of a task, characters of a model's name, and the highest tier of data.
 TOKENS_MAX, NAME_LENGTH_MAX, DATA_TIER_MAX = 10**12, 512, 2
+#: So many of the rules by which no model suits a task are said with the refusal.
+RULES_SHOWN = 4
 _CONFIG = msgspec.json.Decoder(SessionConfig)
 
 
@@ -39,7 +41,8 @@ class ModelPrices(msgspec.Struct, frozen=True, rename="camel"):
 
 class ModelConfig(msgspec.Struct, frozen=True, rename="camel"):
     """A model that workers can ask. `contextWindow` and `outputMax` in tokens, 0: not known. `costPer1kInput` and `costPer1kOutput`
-    are null, as `prices`, where nobody knows them. `restingMs`: its circuit is open, and it is left alone so long."""
+    are null, as `prices`, where nobody knows them. `restingMs`: its circuit is open, and it is left alone so long. `prefill`: an
+    answer of it that breaks off is gone on with."""
 
     id: str
     provider: str
@@ -52,6 +55,7 @@ class ModelConfig(msgspec.Struct, frozen=True, rename="camel"):
     output_max: int = 0
     prices: ModelPrices | None = None
     resting_ms: int = 0
+    prefill: bool = False
 
 
 class ModelTiers(msgspec.Struct, frozen=True):
@@ -125,7 +129,7 @@ async def select_model(deps: GatewayDeps, task: Task) -> SelectedModel:
     catalogue, waits = await _served(deps)
     picked = _picked(catalogue, task)
     if picked.model is None:
-        raise NotFound("model_not_found", f"no model suits the task: {'; '.join(picked.rules)}"[:2000])
+        raise _unsuited(picked)
     return SelectedModel(_shown(picked.model, waits), picked.rules)
 
 
@@ -137,12 +141,13 @@ async def estimate_cost(deps: GatewayDeps, task: Task, model: str = "") -> CostE
         provider, _, name = model.partition("/")
         found = Models(catalogue.models).find(provider, name) if name else None
         if found is None:
-            raise NotFound("model_not_found", f"no worker knows the model {model[:200]!r}; write it as provider/name")
+            where = "write it as provider/name" if not name else "see `talon model list`, or describe it in a catalogue of your own"
+            raise NotFound("model_not_found", f"no worker knows the model {model[:200]!r}; {where}")
     else:
         picked = _picked(catalogue, task)
         found = picked.model
         if found is None:
-            raise NotFound("model_not_found", f"no model suits the task: {'; '.join(picked.rules)}"[:2000])
+            raise _unsuited(picked)
     return _estimated(estimate(found, task))
 
 
@@ -166,6 +171,14 @@ def _rules(choice: Choice, waits: dict[str, int]) -> tuple[str, ...]:
 
 def _picked(catalogue: Catalogue, task: Task) -> Pick:
     return select(task, [one for tier in Models(catalogue.models).tiers().values() for one in tier])
+
+
+def _unsuited(picked: Pick) -> NotFound:
+    """Each model that is out has a rule of its own, which may be hundreds: the first ones are said, and how many there are."""
+    out = [rule for rule in picked.rules if rule.startswith("2 ")]
+    more = f"; {len(out) - RULES_SHOWN} more are out" if len(out) > RULES_SHOWN else ""
+    why = "; ".join((picked.rules[0], *out[:RULES_SHOWN])) if out else f"{picked.rules[0]}; no running worker knows a model by name"
+    return NotFound("model_not_found", f"no model suits the task: {why}{more}")
 
 
 def _candidate(profile: Profile, models: Models, waits: dict[str, int]) -> Candidate:
@@ -198,6 +211,7 @@ def _shown(model: ModelInfo, waits: dict[str, int]) -> ModelConfig:
         supports_vision=model.vision,
         output_max=model.output_max,
         resting_ms=waits.get(model.id, 0),
+        prefill=model.prefill,
         **costs,
     )
 

@@ -115,6 +115,7 @@ def _config(one: api.ModelConfig) -> pb.ModelConfig:
         output_max=one.output_max,
         prices=None if one.prices is None else _prices(one.prices),
         resting_ms=one.resting_ms,
+        prefill=one.prefill,
     )
 
 
