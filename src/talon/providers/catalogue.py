@@ -52,7 +52,7 @@ class _Wrong(Exception):
 
 class Sections(msgspec.Struct, frozen=True):
     """A file, checked: vendor or provider -> model -> fields. `exchange`: currency -> how many of `currency` one of it is.
-    `alone`: the vendors and providers that have none of the models that are built in."""
+    `alone`: the vendors that have none of the models that are built in, and the providers that have their own section's only."""
 
     currency: str
     models: dict[str, dict[str, Written]]
@@ -71,7 +71,8 @@ def load_models(providers: Iterable[ProviderInfo], path: Path | None) -> Models:
     for provider in providers:
         vendor = _SAME.get(provider.kind, provider.kind)
         base = {} if own.alone & {vendor, provider.name} else built_in.models.get(vendor, {})
-        over = _over(own.models.get(vendor, {}), own.models.get(provider.name, {}) if provider.name != vendor else {})
+        shared = {} if provider.name in own.alone else own.models.get(vendor, {})
+        over = _over(shared, own.models.get(provider.name, {}))
         for name in {**base, **over}:
             known = _priced(base.get(name, {}), rate)
             fields = {**known, **over.get(name, {})}

@@ -52,7 +52,7 @@ def test_a_users_file_lies_over_it_field_by_field(tmp_path: Path) -> None:
 
 
 def test_a_server_of_ones_own_has_the_models_that_its_section_says_alone(tmp_path: Path) -> None:
-    path = own(tmp_path, "vendors: {mine: {built_in: false, models: {new: {tier: mid}}}}")
+    path = own(tmp_path, "vendors: {openai: {models: {gpt-4o: {input: 9}}}, mine: {built_in: false, models: {new: {tier: mid}}}}")
     assert [model.id for model in load_models(OPENAI, path)] == ["mine/new"]
     assert load_models([ProviderInfo("other", "openai")], path).find("other", "gpt-4o") is not None
 
