@@ -68,7 +68,7 @@ class WireCall:
             async with asyncio.timeout_at(min(self._first_at, self._total_at)):
                 response = await session.post(url, data=data, headers=headers, allow_redirects=False)
         except aiohttp.ConnectionTimeoutError:
-            detail = f"no connection to {url.host}:{url.port} within connect_s ({self._limits.connect_s:g} s)"
+            detail = f"no connection to {url.host}:{url.port} within connect_timeout_s ({self._limits.connect_s:g} s)"
             raise self._error("timeout", detail) from None
         except TimeoutError:
             self._timed_out()
@@ -197,10 +197,10 @@ class WireCall:
     def _timed_out(self) -> NoReturn:
         limits = self._limits
         if self._now() >= self._total_at:
-            self._fail("timeout", f"the call took longer than total_s ({limits.total_s:g} s)")
+            self._fail("timeout", f"the call took longer than total_timeout_s ({limits.total_s:g} s)")
         if not self._begun:
-            self._fail("timeout", f"no answer began within first_token_s ({limits.first_token_s:g} s)")
-        self._fail("timeout", f"nothing arrived for idle_s ({limits.idle_s:g} s) in the middle of the answer")
+            self._fail("timeout", f"no answer began within first_token_timeout_s ({limits.first_token_s:g} s)")
+        self._fail("timeout", f"nothing arrived for idle_timeout_s ({limits.idle_s:g} s) in the middle of the answer")
 
     def _fail(self, error: ErrorClass, detail: str) -> NoReturn:
         raise self._answer.error(error, detail)

@@ -75,6 +75,8 @@ def from_status(provider: str, status: int, body: bytes, headers: Mapping[str, s
     detail = f"providers.{provider} answered {status}"
     if error == "authentication":
         detail += f"; check providers.{provider}.api_key"
+    if status == 404:
+        detail += f"; check providers.{provider}.base_url and the model's name"
     if 300 <= status < 400:
         detail += f"; it redirects, which is not followed: set providers.{provider}.base_url to the final address"
     return ProviderError(

@@ -99,7 +99,7 @@ class HttpProvider:
             async with asyncio.timeout(self._limits.connect_s):
                 return await self._key()
         except TimeoutError:
-            words = f"its key was not there within connect_s ({self._limits.connect_s:g} s)"
+            words = f"its key was not there within connect_timeout_s ({self._limits.connect_s:g} s)"
             raise ProviderError("timeout", f"providers.{self._name}: {words}") from None
 
     def _recycle(self, response: aiohttp.ClientResponse) -> None:

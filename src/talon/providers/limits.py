@@ -6,7 +6,7 @@ import msgspec
 
 
 class CallLimits(msgspec.Struct, frozen=True):
-    """Bounds of one call; each one's error text names it. All are > 0; times in seconds.
+    """Bounds of one call; each one's error text names its setting (`connect_timeout_s`, …). All are > 0, times in seconds.
 
     `connect_s`: name look-up, TCP and TLS. `first_token_s`: from the request to the first event of the answer; comments that keep
     the line alive do not count. `idle_s`: between two arrivals after that. `total_s`: the whole call, the consumer's own pauses

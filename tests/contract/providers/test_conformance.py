@@ -370,7 +370,7 @@ async def test_a_stalled_stream_ends_at_its_limit_and_closes_the_socket(vendor: 
     async with serving(vendor, answer, limits) as (provider, server):
         failed, seen = await failure(provider, request(vendor))
         assert (failed.error, text_of(seen)) == ("timeout", "Hello" if begun else "")
-        assert ("idle_s" if begun else "first_token_s") in failed.detail
+        assert ("idle_timeout_s" if begun else "first_token_timeout_s") in failed.detail
         await asyncio.wait_for(server.client_gone.wait(), BOUND_S)
 
 

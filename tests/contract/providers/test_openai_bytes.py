@@ -149,13 +149,13 @@ async def test_a_status_is_classed_and_no_secret_comes_back(
 @pytest.mark.parametrize(
     ("answer", "limits", "words"),
     [
-        (hanging(), CallLimits(first_token_s=0.2), "first_token_s (0.2 s)"),
-        (hanging(stream_head()), CallLimits(first_token_s=0.2), "first_token_s (0.2 s)"),
-        (hanging(stream_head(), b": alive\n\n"), CallLimits(first_token_s=0.2), "first_token_s (0.2 s)"),
-        (hanging(stream_head(), HELLO), CallLimits(idle_s=0.2), "idle_s (0.2 s)"),
-        (hanging(stream_head(), b'{"choices"'), CallLimits(idle_s=0.2), "idle_s (0.2 s)"),
-        (hanging(stream_head(), HELLO), CallLimits(total_s=0.2), "total_s (0.2 s)"),
-        (hanging(), CallLimits(total_s=0.2), "total_s (0.2 s)"),
+        (hanging(), CallLimits(first_token_s=0.2), "first_token_timeout_s (0.2 s)"),
+        (hanging(stream_head()), CallLimits(first_token_s=0.2), "first_token_timeout_s (0.2 s)"),
+        (hanging(stream_head(), b": alive\n\n"), CallLimits(first_token_s=0.2), "first_token_timeout_s (0.2 s)"),
+        (hanging(stream_head(), HELLO), CallLimits(idle_s=0.2), "idle_timeout_s (0.2 s)"),
+        (hanging(stream_head(), b'{"choices"'), CallLimits(idle_s=0.2), "idle_timeout_s (0.2 s)"),
+        (hanging(stream_head(), HELLO), CallLimits(total_s=0.2), "total_timeout_s (0.2 s)"),
+        (hanging(), CallLimits(total_s=0.2), "total_timeout_s (0.2 s)"),
     ],
 )
 async def test_a_stall_ends_at_its_named_limit_and_closes_the_socket(answer: Answer, limits: CallLimits, words: str) -> None:
@@ -175,7 +175,7 @@ async def test_keeping_the_line_alive_for_ever_does_not_stretch_the_first_token(
 
     async with serving(answer, CallLimits(first_token_s=0.3, idle_s=5)) as (provider, _):
         failed, _ = await failure(provider)
-    assert "first_token_s" in failed.detail
+    assert "first_token_timeout_s" in failed.detail
 
 
 async def test_a_server_that_says_why_it_stopped_and_then_hangs_has_answered() -> None:
@@ -355,7 +355,7 @@ async def test_a_connection_that_is_never_accepted_ends_at_connect_s() -> None:
         await provider.close()
         for filler in fillers:
             filler.close()
-    assert (failed.error, "connect_s (0.3 s)" in failed.detail) == ("timeout", True), failed.detail
+    assert (failed.error, "connect_timeout_s (0.3 s)" in failed.detail) == ("timeout", True), failed.detail
 
 
 async def test_a_request_that_json_cannot_say_is_refused_without_a_call() -> None:

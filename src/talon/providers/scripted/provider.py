@@ -50,7 +50,9 @@ class ScriptedProvider:
         if seconds:
             await asyncio.sleep(min(seconds, limit))
         if seconds > limit:
-            raise self._error("timeout", f"nothing came within {'idle_s' if begun else 'first_token_s'} ({limit:g} s)")
+            raise self._error(
+                "timeout", f"nothing came within {'idle_timeout_s' if begun else 'first_token_timeout_s'} ({limit:g} s)"
+            )
 
     def _fail_at_once(self, fault: Fault | None) -> None:
         match fault.kind if fault else "":
