@@ -233,6 +233,9 @@ async def test_a_route_holds_and_is_explained(scene: Scene) -> None:
     denied = await scene.api.get(path + "?session=elsewhere")
     assert denied["candidates"] == []
     assert "not one of the route" in denied["problem"]
+    routed = await scene.agent(policies={"model_routing": {"tier_0": {"primary": "wide/m"}}})
+    journal = await scene.run(routed)
+    assert (of(journal, "model.started")[0]["provider"], journal[-1]["type"]) == ("wide", "turn.completed")
 
 
 async def test_a_sessions_wishes_are_flags_of_the_command_line(scene: Scene) -> None:

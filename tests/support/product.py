@@ -193,14 +193,16 @@ class Api:
         policy: Mapping[str, Any] | None = None,
         **definition: Any,
     ) -> str:
-        """Apply an agent whose profiles p0, p1, … have these models; `policy` says more of them. -> its name."""
+        """Apply an agent whose profiles p0, p1, … have these models, none if there are none; `policy` says more. -> its name."""
         profiles = [{"name": f"p{number}", "model": model} for number, model in enumerate(models)]
-        manifest = {
+        manifest: dict[str, Any] = {
             "apiVersion": "talon.dev/v1alpha1",
             "kind": "Agent",
             "metadata": {"name": name, "namespace": namespace},
-            "definition": {"systemPrompt": "Be kind.", "modelPolicy": {"profiles": profiles, **(policy or {})}, **definition},
+            "definition": {"systemPrompt": "Be kind.", **definition},
         }
+        if profiles:
+            manifest["definition"]["modelPolicy"] = {"profiles": profiles, **(policy or {})}
         await self.apply(json.dumps(manifest))
         return name
 

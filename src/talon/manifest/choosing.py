@@ -113,6 +113,10 @@ def _choose(effective: Effective, wanted: Wanted, served: Sequence[str], models:
         say(f"1 model_routing.tier_{tier} for data of tier {wanted.data_tier}: {_names(found)}")
     else:
         found = effective.profiles
+        if not found:
+            raise _Nothing(
+                f"no route of model_routing is for data of tier {wanted.data_tier}, and there are no modelPolicy.profiles"
+            )
         say(f"1 modelPolicy.profiles, {'no model_routing' if not effective.routing else 'no route'}: {_names(found)}")
         found = _by_task(effective, found, wanted.task, models, say)
     found = _named(effective, found, wanted.profile, say, routed=route is not None)

@@ -58,8 +58,12 @@ def resolve(agent: kinds.AgentDoc, namespace: str, template: Definition | None) 
         wrong += unknown_places(("spec", "systemPrompt"), spec.system_prompt, features)
     policy = spec.model_policy or base.model_policy
     profiles = _profiles(policy)
-    if not profiles:
-        message = "no model profile: give modelPolicy.profiles here or in the template, with at least one provider and model"
+    routing = _routing(spec.policies or base.policies)
+    if not profiles and not routing:
+        message = (
+            "no model profile: give modelPolicy.profiles here or in the template, with at least one provider and model, "
+            "or policies.model_routing"
+        )
         wrong.append((_definition_path(agent), message, None))
     elif spec.profile is not None and (reason := unknown_profile(profiles, spec.profile)):
         wrong.append((("spec", "profile"), reason, spec.profile))
@@ -81,7 +85,7 @@ def resolve(agent: kinds.AgentDoc, namespace: str, template: Definition | None) 
         limits=_limits(base.limits, spec.limits),
         template=template_of(agent),
         knowledge_refs=tuple(knowledge or ()),
-        routing=_routing(spec.policies or base.policies),
+        routing=routing,
         select=policy.select if policy else "order",
         on_refusal=policy.on_refusal if policy else "end",
     )

@@ -55,7 +55,7 @@ def shown_definition(effective: Effective) -> dict[str, Any]:
     """The resolved definition in the documents' own words."""
     spec: dict[str, Any] = {
         "features": [_feature(one) for one in effective.declared],
-        "modelPolicy": _model_policy(effective),
+        **({"modelPolicy": _model_policy(effective)} if effective.profiles else {}),
         "systemPrompt": effective.system_prompt,
         "mcpServerRefs": list(effective.tool_refs),
     }

@@ -62,6 +62,8 @@ def test_data_goes_the_route_of_its_tier_or_of_the_next_stricter_one_never_of_a_
     assert [asked(chosen(Wanted(data_tier=tier), routing=routing)) for tier in range(3)] == [["q/tiny"], ["p/big"], ["p/big"]]
     lax = {"0": Route("q/tiny")}
     assert asked(chosen(Wanted(data_tier=1), routing=lax)) == ["p/big", "q/tiny"], "no route holds: the profiles"
+    assert asked(chosen(profiles=(), routing=lax)) == ["q/tiny"], "a route needs no profiles"
+    assert "no route of model_routing is for data of tier 1" in chosen(Wanted(data_tier=1), profiles=(), routing=lax).problem
 
 
 def test_a_sessions_model_comes_first_and_the_others_stay_behind_it() -> None:

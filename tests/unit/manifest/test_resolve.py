@@ -16,6 +16,7 @@ from talon.manifest.kinds import AgentDoc
 from talon.manifest.models import Model, ModelPolicy, ProfileDecl
 from talon.manifest.prompt import render_prompt
 from talon.manifest.resolve import Resolved, resolve
+from talon.manifest.views import shown_definition
 
 POLICY = {
     "profiles": [
@@ -112,6 +113,18 @@ def test_an_agent_without_a_model_profile_is_refused() -> None:
     assert isinstance(found, list)
     assert found[0][0] == ("spec", "modelPolicy")
     assert "no model profile" in found[0][1]
+
+
+def test_an_agent_with_a_route_needs_no_profile_and_is_printed_without_any() -> None:
+    routing = {"model_routing": {"tier_0": {"primary": "gpt-4o"}}}
+    one = resolve(agent(systemPrompt="x", policies=routing), "acme", None)
+    assert isinstance(one, Resolved)
+    assert (one.effective.profiles, one.effective.routing["0"].primary) == ((), "gpt-4o")
+    printed = shown_definition(one.effective)["customSpec"]
+    assert ("modelPolicy" in printed, printed["policies"]) == (False, routing)
+    found = resolve(agent(systemPrompt="x", policies=routing, profile="main"), "acme", None)
+    assert isinstance(found, list)
+    assert found[0][:2] == (("spec", "profile"), "unknown profile 'main'")
 
 
 def test_a_session_must_give_what_the_agent_does_not() -> None:
