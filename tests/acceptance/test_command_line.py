@@ -326,6 +326,12 @@ async def test_the_databases_state_is_an_exit_code(tmp_path: Path) -> None:
     assert state["version"] == state["program"] >= 1
     _, _, errors = await shell.run("db", "migrate", "--data-dir", "d")
     assert "nothing to do" in errors
+    (tmp_path / "file").touch()
+    for wrong in ("file/d", "file"):
+        code, _, errors = await shell.run("db", "migrate", "--data-dir", wrong)
+        assert code == 2
+        assert f"{tmp_path / wrong} cannot be made" in errors
+        assert "choose another --data-dir" in errors
 
 
 async def test_a_server_whose_own_files_are_wrong_does_not_start_and_says_where(tmp_path: Path) -> None:

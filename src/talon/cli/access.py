@@ -16,7 +16,7 @@ from talon.access.recognised import Recognised
 from talon.access.roles import EVERYWHERE, LOCAL, Grant
 from talon.access.room import Room, asking_room, open_room
 from talon.access.secret import Secret
-from talon.cli.errors import WrongUse, found_here
+from talon.cli.errors import WrongUse, found_here, make_data_dir
 from talon.cli.settings import Auth, Gateway, Jwt, Tls
 from talon.domain.ids import Clock
 from talon.observe import logs
@@ -114,10 +114,7 @@ def lines_of(gateway: Gateway, data_dir: Path) -> Lines | None:
     if gateway.access_lines == "stderr":
         return Lines(lambda: os.fdopen(os.dup(sys.stderr.fileno()), "ab"))
     file = data_dir / ACCESS_LINES_FILE
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)  # nothing else may need it, on PostgreSQL
-    except OSError as error:
-        raise WrongUse(f"data_dir: {data_dir} cannot be made: {error.strerror}") from None
+    make_data_dir(data_dir)  # nothing else may need it, on PostgreSQL
     return Lines(lambda: os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from pathlib import Path
 
 from talon.domain.errors import Refused
 
@@ -22,6 +23,15 @@ class Failed(Exception):
     """The command did its work and the answer is a failure (a turn that did not complete): exit code 1."""
 
     exit_code = 1
+
+
+def make_data_dir(directory: Path) -> None:
+    """Make the data directory and those above it, if they are not there. Raises `WrongUse` if it cannot be made."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "there is a file of that name" if isinstance(error, FileExistsError) else error.strerror
+        raise WrongUse(f"data_dir: {directory} cannot be made: {why}; choose another --data-dir") from None
 
 
 @contextlib.contextmanager

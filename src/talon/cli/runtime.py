@@ -23,7 +23,7 @@ from talon.access.lines import Lines
 from talon.access.room import Room
 from talon.cli.access import first_key, lines_of, room_of, wall_of
 from talon.cli.configured import provider_configs
-from talon.cli.errors import WrongUse, found_here
+from talon.cli.errors import WrongUse, found_here, make_data_dir
 from talon.cli.keyring import open_vault
 from talon.cli.load import PostgresAt, SqliteAt, broker_of, database_of, secret_of, worker_name_of
 from talon.cli.scheduler_settings import is_active
@@ -152,7 +152,7 @@ async def open_store(settings: Settings, ids: SystemIds, clock: SystemClock, rol
             )
         from talon.store import sqlite
 
-        database.path.parent.mkdir(parents=True, exist_ok=True)
+        make_data_dir(database.path.parent)
         return await sqlite.open_store(database.path, clock, ids)
     from talon.store import postgres
 
