@@ -71,7 +71,7 @@ class RawServer:
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
         self.requests.append(head + await reader.readexactly(length))
         self.asked.set()
         answer = asyncio.ensure_future(self._answer(writer))

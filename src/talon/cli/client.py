@@ -157,6 +157,8 @@ class Client:
                 async with self._open(method, path, params, headers, data) as response:
                     self._answered = True
                     return await self._decode(response, accept)
+            except aiohttp.ClientResponseError:
+                raise self._strange() from None
             except LOST as error:
                 await self._wait(waiting, error)
             except err.Unavailable as error:
@@ -192,6 +194,8 @@ class Client:
                         waiting.over()
                         yield event
                 raise aiohttp.ServerDisconnectedError("the stream ended")
+            except aiohttp.ClientResponseError:
+                raise self._strange() from None
             except LOST as error:
                 if opened_s is not None and self._clock.monotonic_s() - opened_s > STEADY_S:
                     waiting.over()
@@ -238,6 +242,11 @@ class Client:
         if isinstance(body, dict) and "code" in body:
             raise problem(response.status, cast(dict[str, Any], body), response.headers.get("Retry-After"))
         raise Failed(f"{self.server} answered {response.status} without a problem document: is it a Talon?")
+
+    def _strange(self) -> Failed:
+        return Failed(
+            f"what answers at {self.server} speaks no HTTP: is it Talon's gRPC port? `talon up` says both when it is ready"
+        )
 
     async def _wait(self, waiting: _Patience, error: Exception) -> None:
         # Over TLS that looks the same as a server which wants another certificate of us, and says so by hanging up.

@@ -98,7 +98,9 @@ def app() -> None:
 
 #: What helps with an answer that does not know who reads it.
 HINTS = {
+    "agent_not_found": "see: talon get agents -A; talon apply -f FILE makes what its manifests describe",
     "namespace_not_found": "see: talon get namespaces; an apply makes those that its manifests name",
+    "session_not_found": "see: talon session list AGENT; talon session create makes one, as does --create of talon session send",
     "unauthenticated": "log in with `talon auth login`, or set TALON_API_KEY",
 }
 

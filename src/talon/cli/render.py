@@ -58,7 +58,9 @@ WORDS: dict[str, Callable[[Payload], str]] = {
     "turn.denied": lambda p: _joined(p.get("reason"), p.get("detail")),
     "step.finished": lambda p: _joined(f"{p.get('step')}: {p.get('decision')}", p.get("detail")),
     "model.started": lambda p: f"{p.get('provider')}/{p.get('model')}, call {p.get('iteration')}",
-    "model.finished": lambda p: _joined(p.get("stop_reason"), p.get("calls") and f"{p['calls']} tool calls", _usage(p)),
+    "model.finished": lambda p: _joined(
+        p.get("stop_reason"), p.get("calls") and f"{p['calls']} tool call{'s' * (p['calls'] > 1)}", _usage(p)
+    ),
     "model.failed": lambda p: _joined(p.get("error"), p.get("detail")),
     "stream.reset": lambda p: f"drop the text of {p.get('model_seq')}: {p.get('reason', '')}",
     "tool.requested": lambda p: f"#{p.get('call')} {p.get('name')} {p.get('arguments', '')}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import signal
 import socket
@@ -226,6 +227,8 @@ class _Grpc(NamedTuple):
 
 async def _grpc(settings: Settings, deps: Any, tls: Any) -> _Grpc | None:
     """gRPC beside HTTP; None if the port that nobody asked for is taken, which is worth a word."""
+    # The library's own words on stderr are no log lines, and what they say is told below.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from talon.gateway.grpc.server import Server
 
     host, wanted = settings.gateway.grpc_host or settings.gateway.host, grpc_port_of(settings)

@@ -218,7 +218,7 @@ def read_flags(flags: Mapping[str, str], sets: tuple[str, ...], cwd: Path) -> Fo
         leaf = leaves.leaves()[path]
         if path in by_path:
             found.mistakes.append(f"{path}: given twice, by {leaf.flag} and by --set")
-        by_path[path] = Given(path, leaf.from_text(text), f"flag {leaf.flag}", cwd)
+        by_path[path] = Given(path, leaf.from_text(text), f"flag {leaves.SHORT_FLAGS.get(path, leaf.flag)}", cwd)
     found.given.extend(by_path.values())
     return found
 

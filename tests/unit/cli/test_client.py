@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from support.rawserver import RawServer
 from support.tinyhttp import Tiny, drop, serving
 from talon.cli.client import Client, Unreachable, path_of
 from talon.cli.errors import Failed, WrongUse
@@ -108,6 +109,17 @@ async def test_a_server_that_is_none_of_ours_is_said_to_be_one() -> None:
             await client.get("/v1/x")
         with pytest.raises(Failed, match="broken JSON"):
             await client.get("/json")
+
+
+async def test_what_speaks_no_http_is_said_to() -> None:
+    async def settings_of_http2(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00@\x00")
+        await writer.drain()
+
+    async with RawServer(settings_of_http2) as raw, Client(f"http://127.0.0.1:{raw.port}") as client:
+        for asking in (client.get("/v1/x"), anext(client.events("/v1/x", {}, "0"))):
+            with pytest.raises(Failed, match="speaks no HTTP: is it Talon's gRPC port"):
+                await asyncio.wait_for(asking, 5)
 
 
 async def test_no_server_is_reported_at_once_with_how_to_start_one() -> None:

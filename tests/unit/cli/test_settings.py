@@ -293,7 +293,7 @@ def test_a_wrong_value_names_key_value_expectation_and_source(
 def test_all_mistakes_are_told_at_once_wherever_they_come_from(tmp_path: Path) -> None:
     lines = mistakes(tmp_path, "gateway: {prt: 1}", {"TALON_WORKER_SWEEP_S": "x"}, gateway__port="y")
     assert [line.split(":")[0] for line in lines] == ["gateway.prt", "gateway.port", "worker.sweep_s"]
-    assert "flag --gateway-port" in lines[1]
+    assert "flag --port" in lines[1]
     assert "environment variable TALON_WORKER_SWEEP_S" in lines[2]
 
 
