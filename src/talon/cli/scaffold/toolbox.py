@@ -7,8 +7,7 @@
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from talon.tools.protocol import ToolContext, ToolError
-from talon.tools.python import tool
+from talon import ToolContext, ToolError, tool
 
 NOTES = Path(__file__).parent / "notes"
 
