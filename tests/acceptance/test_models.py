@@ -333,6 +333,8 @@ async def test_a_quota_is_kept_and_its_queue_is_fair_by_namespace(scene: Scene) 
     journals = {where: await scene.api.journal(where) for where in (*places, late)}
     waited = [where for where, journal in journals.items() if any(w["kind"] == "quota" for w in of(journal, "turn.waiting"))]
     assert 1 <= len(waited) <= 8, waited
+    (said, *_) = of(journals[waited[0]], "turn.waiting")
+    assert said["detail"] == "the quota of providers.limited is used up: 60 requests a minute"
     assert took_s < 20
     ends = {where: journal[-1]["at"] for where, journal in journals.items()}
     assert ends[late] < max(ends[where] for where in places), "one namespace's queue does not stand before another's first call"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
 from talon.cli.sse import Event
@@ -40,7 +41,9 @@ def _queued(p: Payload) -> str:
 
 
 def _waiting(p: Payload) -> str:
-    return _joined(f"for {p.get('kind')}", " ".join(p.get("approvals", ())), p.get("detail"))
+    until_ms = p.get("until_ms")
+    until = f" until {datetime.fromtimestamp(until_ms // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" if isinstance(until_ms, int) else ""
+    return _joined(f"for {p.get('kind')}{until}", " ".join(p.get("approvals", ())), p.get("detail"))
 
 
 #: type -> what the entry says. A type that is not here shows its payload as it is.

@@ -101,7 +101,8 @@ class Traffic:
         wait_ms = await self._store.change_shared(QUOTAS + profile.provider, take)
         if not wait_ms:
             return None
-        limits = f"{quota.requests or 'any'} requests and {quota.tokens or 'any'} tokens a minute"
+        kept = ((quota.requests, "requests"), (quota.tokens, "tokens"))
+        limits = " and ".join(f"{most} {what}" for most, what in kept if most) + " a minute"
         return Held("quota", wait_ms, f"the quota of providers.{profile.provider} is used up: {limits}")
 
     async def went_well(self, profile: Profile, asked: int, usage: Usage) -> None:

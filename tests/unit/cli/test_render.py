@@ -96,6 +96,12 @@ def test_a_queued_turn_says_what_it_stands_behind() -> None:
     assert summary("turn.queued", {"behind": behind}) == "enqueue, behind 2 (waiting, which waits for approval)"
 
 
+def test_a_waiting_turn_says_until_when() -> None:
+    waits = {"kind": "backoff", "until_ms": 1795215498934, "detail": "rate_limit"}
+    assert summary("turn.waiting", waits) == "for backoff until 2026-11-20T22:58:18Z, rate_limit"
+    assert summary("turn.waiting", {"kind": "approval", "approvals": ["a-1"]}) == "for approval, a-1"
+
+
 def test_a_table_is_aligned_by_columns_not_characters() -> None:
     text = table(("A", "B"), [("日本", 1), ("e\u0301", None), ("x" * 100, "")])
     lines = text.splitlines()

@@ -164,6 +164,9 @@ def test_an_open_circuit_is_passed_over_and_waited_for_only_where_nobody_else_is
     fresh = story(started()).state()
     assert asked(fresh, resting={"main": 5_000}) == CallModel(1, 1, 1)
     assert 4_000 <= rest(asked(fresh, resting={"main": 5_000, "spare": 4_000})) <= 4_000 + BACKOFF_FIRST_MS
+    waits = asked(fresh, resting={"main": 5_000, "spare": 4_000})
+    assert isinstance(waits, Wait)
+    assert waits.detail == "no model may be asked yet: the circuits of main, spare are open"
     assert asked(rested(fresh), resting={"main": 5_000, "spare": 4_000}) == CallModel(1, 1, 1, anyway=True)
     assert asked(rested(fresh), resting={"main": 5_000}) == CallModel(1, 1, 1)
 

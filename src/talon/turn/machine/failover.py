@@ -95,7 +95,10 @@ def _next(state: State, bounds: Bounds, now_ms: int) -> Command:
     ready = [name for name in left if not pause[name]]
     if not state.rested:
         if not ready:
-            return _rest(state, min(pause.values()), 0, _why(last, "no model may be asked yet"))
+            resting = ", ".join(name for name in left if bounds.resting.get(name))
+            return _rest(
+                state, min(pause.values()), 0, _why(last, f"no model may be asked yet: the circuits of {resting} are open")
+            )
         fewest = min(tried[name] for name in ready)
         if fewest and all(tried[name] == fewest for name in ready):
             return _rest(state, 0, fewest - 1, _why(last, ""))
