@@ -210,6 +210,19 @@ async def test_the_log_has_who_did_what_to_what_how_it_went_and_from_where(guard
     assert (await guarded.call("GET", "/v1/auth/log?namespace=acme", Authorization=shown)).status == 403
 
 
+async def test_the_journal_says_who_cancelled_a_turn(guarded: Booted) -> None:
+    shown, credential = await key(guarded)
+    session = await guarded.session()
+    for ending, how in (("running", "turn.cancel_requested"), ("queued", "turn.cancelled")):
+        sent = await guarded.message(session)
+        if ending == "running":
+            await guarded.hand.start(await guarded.hand.claim())
+        turn = f"{session}/turns/{sent['turn_id']}"
+        assert (await guarded.call("POST", f"{turn}/cancel", Authorization=shown)).status == 202
+        entries = (await guarded.call("GET", f"{session}/journal")).body["items"]
+        assert [one["payload"]["by"] for one in entries if one["type"] == how] == [f"key:{credential['id']}"]
+
+
 async def test_nobody_fills_the_log_by_being_refused(guarded: Booted) -> None:
     for _ in range(NOBODY_BURST + 50):
         await guarded.call("GET", "/v1/auth/whoami", Authorization="Bearer nobody")

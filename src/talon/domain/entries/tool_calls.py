@@ -8,14 +8,14 @@ from talon.domain.entries.payload import Payload, always
 class ToolRequested(Payload, frozen=True, kw_only=True):
     """The model asked for a tool. `call` counts the calls of a turn from 1; the entry's `seq` derives the idempotency key (K5).
     `call_id` is the vendor's (never a key of ours), `arguments` the JSON text as the model wrote it, `opaque` what the vendor wants
-    back with this very call."""
+    back with this very call. `effect` is not set: what the tool declares stands in `tool.started`."""
 
     type = "tool.requested"
     call: int
     call_id: str
     name: str
     arguments: str
-    effect: str = always("unsafe")
+    effect: str = "unsafe"
     opaque: str = ""
 
 

@@ -65,7 +65,8 @@ class TurnResumed(Payload, frozen=True, kw_only=True):
 class TurnCancelRequested(Payload, frozen=True, kw_only=True):
     """Somebody wants the running turn to end; its worker writes the end.
 
-    `reason`: cancelled | interrupted | rolled_back | deleted.
+    `reason`: cancelled | interrupted | rolled_back | deleted. `by`: the principal, as in the access log (`local` where
+    nobody is asked), or `message` where a message took the turn's place.
     """
 
     type = "turn.cancel_requested"
@@ -121,7 +122,7 @@ class TurnFailed(Payload, frozen=True, kw_only=True):
 
 
 class TurnCancelled(Payload, frozen=True, kw_only=True):
-    """The end: cancelled. With `rollback` the turn's messages leave the context."""
+    """The end: cancelled. `by` as in `turn.cancel_requested`. With `rollback` the turn's messages leave the context."""
 
     type = "turn.cancelled"
     reason: str = always("cancelled")

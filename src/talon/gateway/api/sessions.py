@@ -121,7 +121,7 @@ async def delete_session(deps: GatewayDeps, where: Where, asked: Asked) -> None:
     await require_session(deps.store, where)
     await forget(deps.store, deps.plane.deletions, where)
     try:
-        receipt = await deps.writer.deliver(DeleteSession(where, by=asked.source, traceparent=asked.traceparent))
+        receipt = await deps.writer.deliver(DeleteSession(where, by=asked.who.id, traceparent=asked.traceparent))
     except NotFound:
         raise await missing_session(deps.store, where) from None
     deps.hub.deleted(receipt.sid)

@@ -22,7 +22,7 @@ async def cancel_turn(deps: GatewayDeps, where: Where, turn_id: str, asked: Aske
     if key is None and before.state not in OPEN_TURN_STATES:
         raise Conflict("turn_ended", f"turn {turn_id} of session {session.id!r} is {before.state} already")
     try:
-        await deps.writer.deliver(CancelTurn(where, turn_id, by=asked.source, traceparent=asked.traceparent, key=key))
+        await deps.writer.deliver(CancelTurn(where, turn_id, by=asked.who.id, traceparent=asked.traceparent, key=key))
     except NotFound:
         raise await missing_session(deps.store, where) from None
     return session, await require_turn(deps.store, session, turn_id)
