@@ -68,7 +68,7 @@ def test_an_image_needs_no_text_beside_it() -> None:
         ([text("a"), image(b"<svg/>")], "content[1].data", "does not begin as image/png does"),
         ([{"type": "video", "data": ""}], "content[0].type", "'video'"),
         ([{"type": "image", "media_type": "image/png", "data": "no base64!"}], "content[0].data", "base64"),
-        ([{"type": "text", "text": "a", "colour": "red"}], "content[0]", "colour"),
+        ([{"type": "text", "text": "a", "colour": "red"}], "content[0].colour", "unknown field"),
         (7, "content", "str"),
     ],
 )

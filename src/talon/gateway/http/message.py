@@ -69,11 +69,7 @@ def decode_message(data: bytes) -> MessageBody:
     try:
         return _decoder.decode(data)
     except msgspec.ValidationError as exc:
-        text = str(exc)
-        at = _AT.search(text)
-        name = _FIELD.search(text)
-        field = at[1] if at and at[1] else name[1] if name else "body"
-        said = text[: at.start()] if at else text
+        field, said = _mistake(str(exc))
         raise Invalid("invalid", f"{field}: {said}", (FieldError(field, said),)) from None
     except msgspec.DecodeError as exc:
         raise Malformed("malformed", f"the body is not JSON: {exc}") from None
@@ -81,6 +77,16 @@ def decode_message(data: bytes) -> MessageBody:
         raise Malformed("malformed", "the body is not UTF-8") from None
     except RecursionError:
         raise Malformed("malformed", "the body is nested too deeply") from None
+
+
+def _mistake(text: str) -> tuple[str, str]:
+    """Which field is wrong, and what is wrong with it, from msgspec's words."""
+    at, name = _AT.search(text), _FIELD.search(text)
+    place = at[1] if at else ""
+    if "unknown field" in text and name:
+        known = "" if place else f"; known here: {', '.join(MessageBody.__struct_fields__)}"
+        return ".".join(part for part in (place, name[1]) if part), f"unknown field{known}"
+    return place or (name[1] if name else "body"), text[: at.start()] if at else text
 
 
 def asked_by(scope: Scope, ids: Ids) -> Asked:
