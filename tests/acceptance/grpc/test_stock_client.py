@@ -119,7 +119,7 @@ async def test_the_guides_program_follows_a_turn(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     exec(compile(block.text, "docs/guides/grpc.md", "exec"), names)
     async with booted(tmp_path) as gateway, rpc(gateway) as client:
-        text = TEMPLATE.replace("namespace: acme", "namespace: default")
+        text = TEMPLATE.replace("namespace: acme", "namespace: default").replace("helper", "assistant")
         applied = await gateway.call("POST", "/v1/apply", data=text.encode(), Content_Type="application/yaml")
         assert applied.status == 200, applied
         asking = asyncio.create_task(asyncio.to_thread(names["ask"], f"127.0.0.1:{client.port}", "hello"))
