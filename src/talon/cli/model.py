@@ -187,7 +187,7 @@ def test(loaded: Loaded, name: str, output: str) -> None:
 def _tested(found: dict[str, Any]) -> str:
     if found["error"]:
         return f"{found['model']}: {found['error']}: {found['detail']}"
-    cost = f", {found['cost']}" if found["cost"] else ""
+    cost = f", {found['cost']['amount']} {found['cost']['currency']}" if found["cost"] else ""
     tokens = f"{found['input_tokens']} tokens in, {found['output_tokens']} out"
     return f"{found['model']}: answered in {found['duration_ms']} ms, {tokens}{cost}"
 
@@ -220,7 +220,7 @@ async def _asked(settings: Settings, name: str) -> dict[str, Any]:
         "model": f"{provider}/{model}",
         "error": "",
         "detail": "",
-        "cost": "",
+        "cost": None,
         "input_tokens": 0,
         "output_tokens": 0,
     }
@@ -230,7 +230,8 @@ async def _asked(settings: Settings, name: str) -> dict[str, Any]:
                 known = models.find(provider, model)
                 prices = known.prices if known else None
                 told |= {"input_tokens": event.usage.input_tokens, "output_tokens": event.usage.output_tokens}
-                told["cost"] = str(event.cost or (cost_of(event.usage, prices) if prices else ""))
+                cost = event.cost or (cost_of(event.usage, prices) if prices else None)
+                told["cost"] = cost and {"amount": f"{cost.amount.normalize():f}", "currency": cost.currency}
     except ProviderError as error:
         told |= {"error": error.error, "detail": error.detail}
     finally:

@@ -218,7 +218,8 @@ class WireCall:
 def _named(error: aiohttp.ClientError | OSError, peer: str) -> tuple[ErrorClass, str]:
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            return "connection", f"the certificate of {peer} is not trusted: {error.certificate_error}"
+            words = f"the certificate of {peer} is not trusted: {error.certificate_error}"
+            return "connection", f"{words}; a CA of your own goes into the file that SSL_CERT_FILE names"
         case aiohttp.ClientSSLError():
             return "connection", f"no TLS with {peer}: {error.os_error.strerror or type(error.os_error).__name__}"
         case aiohttp.ClientConnectorDNSError():

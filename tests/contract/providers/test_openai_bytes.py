@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from support.certificates import Authority
 from support.chats import ask, collect, end_of, failure, text_of
 from support.rawserver import BOUND_S, LAST_CHUNK, Answer, RawServer, answering, chunk, chunked_head, hanging, reply, stream_head
 from talon.domain.entries import Usage
@@ -328,6 +331,17 @@ async def test_tls_with_a_server_that_speaks_none_is_a_connection_error() -> Non
     server.close()
     assert (failed.error, failed.usage) == ("connection", Usage())
     assert KEY not in failed.detail
+
+
+async def test_a_certificate_of_an_unknown_authority_says_where_to_name_it(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*Authority().files(tmp_path, "server"))
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=context)
+    provider = HttpProvider("main", OpenAIChat(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"), KEY)
+    failed, _ = await failure(provider)
+    await provider.close()
+    server.close()
+    assert (failed.error, "is not trusted" in failed.detail, "SSL_CERT_FILE" in failed.detail) == ("connection", True, True)
 
 
 async def test_a_body_whose_framing_breaks_ends_at_the_idle_limit_at_the_latest() -> None:
