@@ -71,7 +71,9 @@ class Model(Part):
         default=None, alias="parallelToolCalls", description="Whether one answer may ask for several tools."
     )
     answer_schema: Given[AnswerSchema] = Field(
-        default=None, alias="answerSchema", description="The schema that the answer's text follows."
+        default=None,
+        alias="answerSchema",
+        description="The schema that the vendor makes the answer's text follow; Talon does not check it.",
     )
     on_broken_stream: Given[Literal["reset", "continue"]] = Field(
         default=None,
