@@ -19,7 +19,7 @@ from talon.cli.leaves import Leaf
 from talon.cli.settings import Settings
 from talon.cli.sources import Given
 from talon.domain.ids import NAME_MAX, is_name, is_namespace
-from talon.providers.kinds import ProviderKind, kind_of
+from talon.providers.kinds import KINDS, ProviderKind, kind_of
 
 WORKER_PORT, SCHEDULER_PORT = 19790, 19791
 #: In place of a key: the secret that has it.
@@ -82,6 +82,7 @@ def load(
         raise WrongUse(*mistakes)
     warnings = [line for source in found for line in source.warnings]
     warnings += _inactive(merged)
+    warnings += _keyless(settings)
     warnings += access_settings.warnings(settings.gateway)
     warnings += scheduler_settings.warnings(settings.control_plane.scheduler, merged)
     return Loaded(
@@ -261,6 +262,18 @@ def _key_checks(settings: Settings, merged: Mapping[str, Given]) -> Iterator[str
         parse_keys(settings.secrets.key.get_secret_value())
     except ValueError as error:
         yield f"secrets.key: the value (hidden) {error} ({given.where})"
+
+
+def _keyless(settings: Settings) -> Iterator[str]:
+    """Providers that ask a vendor at its own address, where nobody is answered without a key, and have none."""
+    for name, one in settings.providers.items():
+        kind = KINDS.get(one.kind or "")
+        has_key = one.api_key is not None and one.api_key.get_secret_value()
+        if kind is None or has_key or one.base_url or kind.finds_key or not kind.base_url.startswith("https://"):
+            continue
+        own = kind.key_env if kind_of(name) == one.kind else ""
+        variable = own or f"TALON_PROVIDERS_{name.upper().replace('-', '_')}_API_KEY"
+        yield f"providers.{name} has no api_key, and {urlsplit(kind.base_url).hostname} answers nobody without one: set {variable}"
 
 
 def _inactive(merged: Mapping[str, Given]) -> Iterator[str]:

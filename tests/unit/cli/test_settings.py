@@ -234,6 +234,18 @@ def test_what_is_said_of_cloud_tasks_and_not_used_is_a_warning(tmp_path: Path) -
     assert not is_active(loaded.settings)
 
 
+def test_a_vendor_without_its_key_is_a_warning_that_names_the_variable(tmp_path: Path) -> None:
+    text = "providers: {openai: {}, mine: {kind: anthropic, api_key: ''}, ollama: {}, bedrock: {region: eu-central-1}, %s}"
+    text %= "vllm: {kind: openai, base_url: 'http://127.0.0.1:8000/v1'}, gemini: {api_key: 'secret:default/gemini'}"
+    said = [
+        "providers.openai has no api_key, and api.openai.com answers nobody without one: set OPENAI_API_KEY",
+        "providers.mine has no api_key, and api.anthropic.com answers nobody without one: set TALON_PROVIDERS_MINE_API_KEY",
+    ]
+    assert list(read(tmp_path, text).warnings) == said
+    env = {"OPENAI_API_KEY": "sk-of-openai", "TALON_PROVIDERS_MINE_API_KEY": "sk-of-mine"}
+    assert read(tmp_path, text, env).warnings == ()
+
+
 def test_postgres_without_a_url_says_what_to_set(tmp_path: Path) -> None:
     line, open_door = mistakes(tmp_path, SEED)
     assert "DATABASE_URL=postgresql://" in line
