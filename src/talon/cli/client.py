@@ -257,7 +257,9 @@ class Client:
         if waiting.begins and self._on_wait:
             self._on_wait(f"connection to {self.server} lost, waiting for it to come back …")
         if not await waiting.pause():
-            raise Unreachable(f"{self.server} did not come back within {self._patience_s:g} s ({_reason(error)})") from None
+            late = f"{self.server} did not come back within {self._patience_s:g} s ({_reason(error)})"
+            hint = "\nit hangs up on who asks: if it has TLS, its address begins with https://"
+            raise Unreachable(late + hint if isinstance(error, CUT) and not secure else late) from None
 
 
 class _Patience:

@@ -102,6 +102,8 @@ class Leaf:
         """The default as text for help pages."""
         if self.info.default_factory is not None or self.info.default is None or self.info.default in ((), ""):
             return ""
+        if self.type is bool:
+            return "true" if self.info.default else "false"
         return ", ".join(map(str, self.info.default)) if self.is_list else str(self.info.default)
 
 

@@ -54,7 +54,8 @@ def _option(leaf: leaves.Leaf) -> click.Option:
     names = [short] if short and short != leaf.flag else []
     default = f" [{leaf.default()}]" if leaf.default() else ""
     later = " (not active in this version)" if leaf.extra.get("inactive") else ""
-    metavar = "|".join(leaf.choices) or ("LIST" if leaf.is_list else "N" if leaf.is_number else "TEXT")
+    kind = "LIST" if leaf.is_list else "N" if leaf.is_number else "true|false" if leaf.type is bool else "TEXT"
+    metavar = "|".join(leaf.choices) or kind
     return click.Option([*names, leaf.flag, _param(leaf.path)], metavar=metavar, help=f"{leaf.info.description}{default}{later}")
 
 

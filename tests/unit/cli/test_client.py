@@ -208,6 +208,15 @@ async def test_patience_with_a_lost_server_is_bounded() -> None:
             await client.get("/v1/x")
 
 
+async def test_who_asks_a_server_with_tls_without_it_is_told() -> None:
+    async def hangs_up(_: asyncio.StreamWriter) -> None:
+        """As a server does that expects a handshake."""
+
+    async with RawServer(hangs_up) as raw, Client(f"http://127.0.0.1:{raw.port}", patience_s=0.2) as client:
+        with pytest.raises(Unreachable, match=r"(?s)did not come back.*begins with https://"):
+            await asyncio.wait_for(client.get("/v1/x"), 5)
+
+
 async def test_patience_with_a_server_that_takes_streams_and_drops_them_is_bounded() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
