@@ -42,6 +42,8 @@ async def test_every_wrong_field_of_a_session_is_named(gateway: Booted) -> None:
     assert [one["field"] for one in missing.body["errors"]] == ["features.customer_id"]
     unknown = await gateway.call("POST", SESSIONS, {"name": "x"})
     assert unknown.body["errors"] == [{"field": "name", "message": "unknown field", "value": "x"}]
+    wrong = await gateway.call("GET", f"{SESSIONS}?limit=x")
+    assert wrong.body["errors"] == [{"field": "limit", "message": "must be a whole number", "value": "x"}]
 
 
 async def test_what_is_missing_on_the_way_to_a_session_is_named(gateway: Booted) -> None:

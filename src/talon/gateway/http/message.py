@@ -86,6 +86,8 @@ def _mistake(text: str) -> tuple[str, str]:
     if "unknown field" in text and name:
         known = "" if place else f"; known here: {', '.join(MessageBody.__struct_fields__)}"
         return ".".join(part for part in (place, name[1]) if part), f"unknown field{known}"
+    if "missing required field" in text and name:
+        return ".".join(part for part in (place, name[1]) if part), "is missing"
     return place or (name[1] if name else "body"), text[: at.start()] if at else text
 
 

@@ -20,6 +20,17 @@ from talon.gateway.http.visit import visit_of
 #: What `on_error` is for.
 RAISED = (TalonError, RequestValidationError, ValidationError, HTTPException, Exception)
 
+#: Pydantic's kinds of mistakes that users make often, in our words.
+WORDS = {
+    "extra_forbidden": "unknown field",
+    "missing": "is missing",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+}
+
 
 async def on_error(request: Request, exc: Exception) -> Response:
     """Any exception of a route as a problem. What nobody foresaw is raised on to the front, which logs it."""
@@ -66,7 +77,7 @@ def _from_pydantic(errors: Sequence[Mapping[str, Any]], where: str = "request") 
     fields: list[FieldError] = []
     for one in errors:
         location = [str(part) for part in one["loc"] if part not in ("body", "query", "path", "header")]
-        message = "unknown field" if one["type"] == "extra_forbidden" else str(one["msg"])
+        message = WORDS.get(one["type"], str(one["msg"]))
         value = one.get("input")
         fields.append(FieldError(".".join(location) or where, message, value if isinstance(value, str | int | float) else None))
     named = "; ".join(f"{one.field}: {one.message}" for one in fields[:3])
