@@ -26,7 +26,7 @@ from talon.store.conformance.resources import put
 from talon.store.conformance.schedules import plan
 from talon.store.model import Fragment
 from talon.store.postgres import PostgresStore, open_store
-from talon.store.postgres.commit_sql import COMMIT
+from talon.store.postgres.commit_sql import PARTS, commit
 from talon.store.postgres.deliver_sql import FOUND, PART_NAMES, write
 from talon.store.postgres.driver import Connection, Row, connect
 from talon.store.postgres.pool import POOL_MAX, Pool
@@ -313,7 +313,7 @@ class TestThroughTheStore:
     async def test_what_workers_and_writers_ask_is_planned_as_if_there_were_no_wall(self, walled: PostgresStore, url: str) -> None:
         connection = await connect(url)
         try:
-            for number, statement in enumerate((CLAIM, FOUND, write(PART_NAMES, notify=True), *COMMIT.values())):
+            for number, statement in enumerate((CLAIM, FOUND, write(PART_NAMES, notify=True), commit(tuple(PARTS), notify=True))):
                 await connection.execute(f"PREPARE s{number} AS {statement}")
                 count = max(int(one) for one in re.findall(r"\$(\d+)", statement))
                 rows = await connection.fetch(f"EXPLAIN (VERBOSE) EXECUTE s{number} ({', '.join(['NULL'] * count)})")

@@ -6,7 +6,8 @@ and all, so what is decided is decided on the newest version.
 
 The plan is made once, perhaps on empty tables, so it must not depend on their sizes. Two forms leave the planner no choice but to
 look each row up by an index: `CROSS JOIN LATERAL (… LIMIT 1)` where rows are read, and `column = ANY (ARRAY[value])` where they are
-changed, which can be neither hashed nor merged. The small joins of the batch with itself are free to be hashed.
+changed, which can be neither hashed nor merged. Where there are several columns their values come from one relation (`OFFSET 0`
+makes one of a join), or the planner may look up by one of them only. Small joins of the batch with itself are free to be hashed.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ PARTS = {
         ("sid bigint", "seq bigint"),
         """
     DELETE FROM fragments f USING {rows} JOIN moved m ON m.sid = n.sid
-    WHERE f.sid = ANY (ARRAY[m.sid]) AND f.seq = ANY (ARRAY[n.seq])""",
+    WHERE f.sid = ANY (ARRAY[n.sid]) AND f.seq = ANY (ARRAY[n.seq])""",
     ),
     "streamed": Part(
         ("sid bigint", "seq bigint", "kind text", "offset bigint", "text bytea"),
@@ -111,8 +112,8 @@ PARTS = {
         ("sid bigint", "turn_id uuid"),
         f"""
     UPDATE approvals a SET state = 'cancelled', outcome = 'cancelled', resolved_at_ms = {NOW_MS}
-    FROM {{rows}} JOIN moved m ON m.sid = n.sid
-    WHERE a.sid = ANY (ARRAY[m.sid]) AND a.turn_id = ANY (ARRAY[coalesce(n.turn_id, m.turn_id)]) AND a.state || '' = 'open'""",
+    FROM (SELECT m.sid, coalesce(n.turn_id, m.turn_id) AS turn_id FROM {{rows}} JOIN moved m ON m.sid = n.sid OFFSET 0) n
+    WHERE a.sid = ANY (ARRAY[n.sid]) AND a.turn_id = ANY (ARRAY[n.turn_id]) AND a.state || '' = 'open'""",
     ),
     "opened": Part(
         ("sid bigint", "id text", "turn_id uuid", "call int", "kind text", "payload bytea"),
@@ -124,8 +125,9 @@ PARTS = {
     "kept": Part(
         ("sid bigint", "digest text"),
         """
-    UPDATE blobs b SET kept = true FROM {rows} JOIN moved m ON m.sid = n.sid
-    WHERE b.namespace = ANY (ARRAY[m.namespace]) AND b.digest = ANY (ARRAY[n.digest])""",
+    UPDATE blobs b SET kept = true
+    FROM (SELECT m.namespace, n.digest FROM {rows} JOIN moved m ON m.sid = n.sid OFFSET 0) n
+    WHERE b.namespace = ANY (ARRAY[n.namespace]) AND b.digest = ANY (ARRAY[n.digest])""",
     ),
 }
 
