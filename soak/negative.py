@@ -7,14 +7,14 @@ ack_first  a message that comes alone to an idle session is answered with 202 be
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from typing import Any
 
 import msgspec
 
 MODES = ("no_fence", "ack_first")
-FENCED = re.compile(r"WHERE s\.fence = b\.fence.*\n")
+#: In the statement of a commit on PostgreSQL: that the session is held, under this fence.
+FENCE = " AND s.fence = ANY (ARRAY[b.fence]) AND s.owner IS NOT NULL"
 
 
 def no_fence() -> None:
@@ -23,10 +23,10 @@ def no_fence() -> None:
     from talon.store.sqlite import journal, lock
     from talon.worker import lease
 
-    for form, statement in commit_sql.COMMIT.items():
-        commit_sql.COMMIT[form], found = FENCED.subn("", statement)
-        if found != 1:
-            raise SystemExit("the fence is not where this negative control looks for it")
+    moved = commit_sql.MOVED
+    if moved.count(FENCE) != 1:
+        raise SystemExit("the fence is not where this negative control looks for it")
+    commit_sql.MOVED = moved.replace(FENCE, "")
     refusal = journal.refusal
 
     def lenient(session: Any, append: Any) -> Any:

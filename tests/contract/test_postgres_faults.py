@@ -498,7 +498,7 @@ class TestPlans:
         first = dict(one.split(":") for one in told.split())
         for name, statement in HOT.items():
             for scan in table_scans(plan_of(statement)):
-                index, condition = scan.get("Index Name"), scan.get("Index Cond", "")
+                index, condition = scan.get("Index Name", ""), scan.get("Index Cond", "")
                 where = (name, scan.get("Relation Name"), index, condition)
                 if index not in READ_WHOLE and scan.get("Relation Name") != "held":
                     assert condition, where

@@ -25,10 +25,11 @@ BATCH = Recordset(
     *("waiting_for text", "loop bytea", "input_tokens bigint", "output_tokens bigint", "progress boolean", "drained boolean"),
 )
 
-_MOVED = f"""
+#: What every commit does: the sessions whose fence matches take what is written.
+MOVED = f"""
 batch AS MATERIALIZED (SELECT * FROM {BATCH.sql(1)} AS b),
--- The sessions whose fence matches. The batch is in the order of their ids, and they are found and locked one by one in that order:
--- batches that overlap cannot deadlock.
+-- The batch is in the order of the sessions' ids, and they are found and locked one by one in that order: batches that overlap cannot
+-- deadlock.
 moved AS (
     UPDATE sessions s SET
         last_seq = s.last_seq + b.entries,
@@ -149,7 +150,7 @@ rung AS MATERIALIZED (SELECT pg_notify('{CHANNEL}', bell.wire) FROM bell)"""
 def commit(parts: tuple[str, ...], *, notify: bool) -> str:
     """The statement that commits a batch with `parts`, in the order of `PARTS`; -> sid, last_seq, at_ms and runnable of each
     session that was written. $1 is the batch, then come the rows of each part that has its own."""
-    text, parameter = _MOVED, 2
+    text, parameter = MOVED, 2
     for name in parts:
         text += f",\n{name} AS ({PARTS[name].sql(parameter)}\n)"
         parameter += PARTS[name].parameters
