@@ -28,7 +28,7 @@ BATCH = Recordset(
 #: What every commit does: the sessions whose fence matches take what is written.
 MOVED = f"""
 batch AS MATERIALIZED (SELECT * FROM {BATCH.sql(1)} AS b),
--- The batch is in the order of the sessions' ids, and they are found and locked one by one in that order: batches that overlap cannot
+-- The batch is in the order of ids, and the sessions are found and locked one by one in that order: batches that overlap cannot
 -- deadlock.
 moved AS (
     UPDATE sessions s SET
