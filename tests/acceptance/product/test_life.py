@@ -97,7 +97,7 @@ async def test_what_keeps_it_from_starting_is_said_in_a_sentence(lives: Lives, t
             (("gateway", "--port", "0"), 2, ("PostgreSQL", "talon up")),
             (("up", "--port", "0", "--set", "worker.colour=red"), 2, ("worker.colour",)),
             (("up", "--port", "0", "--data-dir", "other", "--set", "tools.modules=nothing_here"), 2, ("nothing_here",)),
-            (("up", "--port", "0", "--data-dir", "/proc/talon"), 1, ("/proc/talon",)),
+            (("up", "--port", "0", "--data-dir", "/proc/talon"), 2, ("/proc/talon", "--data-dir")),
         ]
         ran = await asyncio.gather(*(talon(*words, cwd=tmp_path) for words, _, _ in cases))
     for (words, expected, told), (code, out, errors) in zip(cases, ran, strict=True):
