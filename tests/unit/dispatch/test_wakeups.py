@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from talon.cli.system import SystemClock, SystemIds
+from support.stores import in_file
+from talon.cli.system import SystemIds
 from talon.dispatch.schedules.wakeups import Wakeups
 from talon.domain.errors import Invalid
 from talon.domain.inbox import Message, Operation, Receipt
@@ -16,7 +17,6 @@ from talon.manifest.effective import Effective, Feature, Profile
 from talon.store.conformance import support as s
 from talon.store.model import NewSession
 from talon.store.sqlite import SqliteStore
-from talon.store.sqlite.connection import Database
 
 AGENT = Effective(
     s.NAMESPACE,
@@ -30,11 +30,9 @@ AGENT = Effective(
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncGenerator[SqliteStore]:
-    opened = SqliteStore(Database(tmp_path / "talon.db", SystemClock()))
-    await opened.migrate()
-    await s.ensure_agent(opened)
-    yield opened
-    await opened.close()
+    async with in_file(SqliteStore, tmp_path) as opened:
+        await s.ensure_agent(opened)
+        yield opened
 
 
 async def sent(store: SqliteStore, text: str, session: str) -> str:

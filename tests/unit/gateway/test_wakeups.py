@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from support.stores import in_file
 from support.vaults import vault_on
 from talon.cli.system import SystemClock, SystemIds
 from talon.domain.errors import Invalid
@@ -17,7 +18,6 @@ from talon.gateway.resources import Resources
 from talon.gateway.wakeups import SessionWakeups, forget
 from talon.store.conformance import support as s
 from talon.store.sqlite import SqliteStore
-from talon.store.sqlite.connection import Database
 
 MOST = 3
 HOURLY = {"message": "look", "every": "1h"}
@@ -25,11 +25,9 @@ HOURLY = {"message": "look", "every": "1h"}
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncGenerator[SqliteStore]:
-    opened = SqliteStore(Database(tmp_path / "talon.db", SystemClock()))
-    await opened.migrate()
-    await s.ensure_agent(opened)
-    yield opened
-    await opened.close()
+    async with in_file(SqliteStore, tmp_path) as opened:
+        await s.ensure_agent(opened)
+        yield opened
 
 
 def wakeups_on(store: SqliteStore) -> SessionWakeups:

@@ -6,6 +6,7 @@ A small model of processes with their turns asks the rule as a worker does: what
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,10 +106,10 @@ def fates(turns: list[Turn]) -> set[tuple[bool, str]]:
 
 @given(st.lists(POISON, min_size=1, max_size=4), st.lists(INNOCENT, max_size=90), st.randoms(), st.integers(2, 12))
 def test_what_kills_its_process_is_given_up_and_what_runs_beside_it_never(
-    poisons: list[Turn], innocents: list[Turn], rng: object, attempts_max: int
+    poisons: list[Turn], innocents: list[Turn], rng: Random, attempts_max: int
 ) -> None:
     turns = [*poisons, *innocents]
-    rng.shuffle(turns)  # type: ignore[attr-defined]
+    rng.shuffle(turns)
     world = World(turns, attempts_max).run()
     assert fates(turns) <= {(True, "given up"), (False, "completed")}
     assert {poison.deaths for poison in poisons} == {attempts_max}
